@@ -1,0 +1,246 @@
+"""What sidecars and access servers ask of the catalog, and what each call promises.
+
+The numbers in brackets are rules of the journal (docs/formats/journal.md). Every call is one transaction.
+Any call raises `CatalogUnavailable` when the database cannot be reached or does not answer in time: callers
+keep going without it and try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
+
+
+class CatalogUnavailable(Exception):
+    """The database is away; nothing was changed, or it is not known whether it was (all calls are idempotent)."""
+
+
+class CatalogClosed(Exception):
+    """The catalog was restored or rebuilt and has not heard from all volumes yet (rule 19): read as with it away."""
+
+
+class SealRefused(Exception):
+    """A proposed length is below what was registered on the writer's acknowledgement (rule 14): raise an alarm."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFacts:
+    """What a segment's header says; it never changes."""
+
+    id: SegmentId
+    writer: VolumeId
+    incarnation: IncarnationId
+    worker: int
+    members: tuple[VolumeId, ...]  # the replica set, writer included
+    copies: int  # wanted; more than len(members) means under-replicated
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentState:
+    """A segment's row."""
+
+    facts: SegmentFacts
+    sealed_length: int | None  # L, None while unsealed
+    cursor: int  # registered up to here
+    acknowledged: int  # highest offset registered on the writer's own acknowledgement
+    superseded: bool
+
+
+class MessageRow(NamedTuple):
+    """A journalled message, ready to be registered. `deliveries[i]` makes placement (id, i)."""
+
+    id: MessageId
+    received_at: int  # microseconds since 1970, UTC
+    sender: str
+    deliveries: Sequence[tuple[str, str]]  # (mailbox, recipient)
+    offset: int  # of the body, in the segment
+    length: int  # of the body
+    checksum: int  # CRC-32C of the body
+
+
+class TombstoneRow(NamedTuple):
+    """A journalled expunge of one placement (rule 21)."""
+
+    placement: PlacementId
+    message: MessageId
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A run of whole batches of one segment, [start, end), with the ground on which it may be registered [17]."""
+
+    segment: SegmentFacts
+    epoch: int  # the catalog epoch that the caller checked in with
+    start: int
+    end: int
+    sealed_length: int | None  # None: the writer's own sidecar, up to its acknowledged offset; else L = n
+    messages: Sequence[MessageRow]
+    tombstones: Sequence[TombstoneRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """Done, and durable. `counter` is the volume's count of registrations, which only grows [19]."""
+
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotRegistered:
+    """Nothing was changed: the ground no longer holds. `reason` is one of the words below."""
+
+    reason: (
+        str  # "cursor" (go on from `cursor`), "sealed" (ask for L), "epoch" (check in again), "superseded"
+    )
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckIn:
+    """The catalog's state, as a sidecar hears it when it connects [19]."""
+
+    epoch: int
+    counter: int  # registrations of this volume
+    open: bool  # readers may use the catalog
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """A volume that the catalog knows."""
+
+    id: VolumeId
+    server: str
+    lost: bool
+
+
+class Location(NamedTuple):
+    """Where a body lies: the same bytes on every member."""
+
+    segment: SegmentId
+    offset: int
+    length: int
+    members: tuple[VolumeId, ...]
+
+
+class MailboxEntry(NamedTuple):
+    """One message of a mailbox."""
+
+    uid: int
+    placement: PlacementId
+    message: MessageId
+    length: int  # bytes of the body
+    checksum: int  # CRC-32C of the body
+    received_at: int
+    locations: tuple[Location, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogCounts:
+    """For status and metrics."""
+
+    messages: int
+    placements: int
+    segments: int
+    unsealed_segments: int
+    under_replicated_segments: int  # sealed ones with fewer members that are not lost than copies
+    tombstones: int
+
+
+class Catalog(Protocol):
+    """The catalog database, SQLite or PostgreSQL."""
+
+    async def close(self) -> None:
+        """Give connections back."""
+        ...
+
+    # -- sidecars: who is there ----------------------------------------------------------------------
+    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+        """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first).
+
+        When either is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
+        the highest seen, the catalog is closed to readers and UIDVALIDITY of all mailboxes is raised [19].
+        When the same server was known with another volume, the other one is marked lost.
+        """
+        ...
+
+    async def caught_up(
+        self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int
+    ) -> bool:
+        """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
+
+        It opens when all of `expected` and all volumes it knows, but at most `copies` - 1 (lost and not yet
+        repaired ones count among those), have said so [19].
+        """
+        ...
+
+    async def mark_lost(self, volume: VolumeId) -> None:
+        """For ever."""
+        ...
+
+    async def volumes(self) -> list[VolumeRow]:
+        """All volumes ever seen."""
+        ...
+
+    async def beat(self, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
+        """The writer lives [15]."""
+        ...
+
+    async def beats(self) -> dict[tuple[VolumeId, IncarnationId, int], int]:
+        """All beats; observers watch by their own clock whether a counter moves."""
+        ...
+
+    # -- sidecars: segments ----------------------------------------------------------------------------
+    async def segments(self, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
+        """The rows of those segments that have one."""
+        ...
+
+    async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
+        """Compare-and-set of `sealed_length` NULL -> length; answers the L in force, the first one wins [8].
+
+        A missing row is inserted with it. Raises SealRefused [14].
+        """
+        ...
+
+    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+        """Rule 13: compare-and-set L from `sealed_length` to `length`; the same transaction removes locations past
+        it (and messages with no location left) and sets the cursor back. False when L was another."""
+        ...
+
+    async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
+        """Register a run of batches, rows and cursor in one transaction [16, 17, 18, 21].
+
+        The cursor must be exactly `start`. A segment without a row gets one. A message id that is known already
+        gets one more location and no second placement. UIDs of all mailboxes of the run are given out in this
+        transaction, in the order of the records. A placement that a tombstone names is not made.
+        """
+        ...
+
+    # -- access servers --------------------------------------------------------------------------------
+    async def mailbox(self, address: str) -> list[MailboxEntry]:
+        """All messages of a mailbox, by UID. Raises CatalogClosed. An unknown mailbox is an empty list."""
+        ...
+
+    async def expunge(self, tombstones: Sequence[TombstoneRow]) -> None:
+        """Apply tombstones that a server has acknowledged, so that the next login sees it; idempotent [21]."""
+        ...
+
+    async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool:
+        """Lock a mailbox, or renew one's own lock; False when another holder's lease runs. The database's clock counts."""
+        ...
+
+    async def release_lease(self, mailbox: str, holder: str) -> None:
+        """Unlock; nothing happens when the lease is not ours."""
+        ...
+
+    # -- people ----------------------------------------------------------------------------------------
+    async def counts(self) -> CatalogCounts:
+        """Figures for status; may scan."""
+        ...
+
+    async def reset(self) -> int:
+        """Drop all rows but leases' and accounts' tables, raise the epoch, close to readers; answers the new epoch."""
+        ...

@@ -1,0 +1,90 @@
+"""The mirroring table: which servers exist, and to which others each one copies its mail (patent, figure 5).
+
+A table has a generation; a higher one replaces a lower one, never the other way round. Each server has
+candidates in classes: the writer takes the next candidate of the best class in turn for each new segment.
+Made by the launcher (a ring over all servers); read by writers, sidecars and access servers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server of the array, as its peers reach it."""
+
+    name: str
+    sidecar: str  # host:port of the catalog sidecar's internal port
+    writer: str  # host:port of the smtp process' internal port
+    zone: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MirroringTable:
+    """One generation of the mirroring table."""
+
+    generation: int
+    servers: tuple[Server, ...]
+    rows: dict[str, tuple[tuple[str, ...], ...]]  # server -> classes of candidate mirrors, best class first
+
+    def server(self, name: str) -> Server | None:
+        """The server of that name, or None when the table does not know it."""
+        return next((s for s in self.servers if s.name == name), None)
+
+    def candidates(self, name: str) -> tuple[tuple[Server, ...], ...]:
+        """Candidate mirrors of a server, in classes, best first; empty when it has no row."""
+        by_name = {s.name: s for s in self.servers}
+        return tuple(
+            tuple(by_name[m] for m in group if m in by_name and m != name)
+            for group in self.rows.get(name, ())
+        )
+
+
+def ring(servers: Sequence[Server], generation: int) -> MirroringTable:
+    """The default table: every other server is a candidate, those in another zone (else node) first.
+
+    Candidates are ordered as a ring that starts after the server itself, so that the load of mirroring and of
+    a later rebuild is spread over all.
+    """
+    rows: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for i, server in enumerate(servers):
+        others = [*servers[i + 1 :], *servers[:i]]
+        other_zone = tuple(o.name for o in others if o.zone != server.zone)
+        other_node = tuple(o.name for o in others if o.zone == server.zone and o.node != server.node)
+        same_node = tuple(o.name for o in others if o.zone == server.zone and o.node == server.node)
+        rows[server.name] = tuple(group for group in (other_zone, other_node, same_node) if group)
+    return MirroringTable(generation, tuple(servers), rows)
+
+
+def dump(table: MirroringTable) -> str:
+    """Render as JSON."""
+    servers = [
+        {"name": s.name, "sidecar": s.sidecar, "writer": s.writer, "zone": s.zone, "node": s.node}
+        for s in table.servers
+    ]
+    rows = {name: [list(group) for group in groups] for name, groups in table.rows.items()}
+    return json.dumps({"generation": table.generation, "servers": servers, "rows": rows}, indent=2) + "\n"
+
+
+def parse(text: str) -> MirroringTable:
+    """Parse what `dump` rendered. Raises ValueError with a sentence."""
+    try:
+        raw: Any = json.loads(text)
+        return MirroringTable(
+            int(raw["generation"]),
+            tuple(Server(**s) for s in raw["servers"]),
+            {n: tuple(tuple(group) for group in groups) for n, groups in raw["rows"].items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a mirroring table: {error}") from error
+
+
+def load(path: str | Path) -> MirroringTable:
+    """Read a table from a file. Raises ValueError or OSError."""
+    return parse(Path(path).read_text(encoding="utf-8"))

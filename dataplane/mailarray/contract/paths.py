@@ -1,0 +1,49 @@
+"""The internal HTTP interface: every path, header and port name in one file.
+
+Who speaks it: a writer to the sidecars of its mirrors (PUT), access servers to sidecars (GET) and to
+writers (tombstones), sidecars to sidecars (fence, GET), supervisor and operator to all (status, metrics).
+Every request but `HEALTH` carries `Authorization: Bearer <token>`.
+"""
+
+from __future__ import annotations
+
+# Sidecar (message tracking agent) -----------------------------------------------------------------
+VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool}
+SEGMENTS = "/v1/volumes/{volume}/segments"  # GET: list of segments held, for status and repair
+SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
+FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L
+MAILBOX = "/v1/mailboxes/{mailbox}"  # GET: this volume's records for a mailbox, from the local index
+
+# Writer (smtp process) ----------------------------------------------------------------------------
+TOMBSTONES = "/v1/tombstones"  # POST: a list of tombstones; answered when acknowledged as mail is
+WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer answers for its own volume
+MIRRORING_TABLE = "/v1/mirroring-table"  # PUT: a newer generation of the mirroring table
+
+# All processes ------------------------------------------------------------------------------------
+HEALTH = "/healthz"  # GET without token: 200 when the process serves
+STATUS = "/v1/status"  # GET: JSON for `mailarray status`
+METRICS = "/metrics"  # GET: Prometheus text format
+
+TOKEN_SCHEME = "Bearer"
+
+
+def segment_path(volume_hex: str, segment_hex: str) -> str:
+    """Path of one segment on one volume."""
+    return f"/v1/volumes/{volume_hex}/segments/{segment_hex}"
+
+
+def fence_path(volume_hex: str, segment_hex: str) -> str:
+    """Path that fences one segment on one volume."""
+    return f"/v1/volumes/{volume_hex}/segments/{segment_hex}/fence"
+
+
+def writer_fence_path(segment_hex: str) -> str:
+    """Path on the writer process that fences one of its own segments."""
+    return f"/v1/writer/segments/{segment_hex}/fence"
+
+
+def mailbox_path(mailbox: str) -> str:
+    """Path of one mailbox in a sidecar's local index; the address is percent-encoded."""
+    from urllib.parse import quote
+
+    return f"/v1/mailboxes/{quote(mailbox, safe='')}"

@@ -1,0 +1,197 @@
+"""The settings files that a launcher (the one-machine supervisor, or the operator) renders for each process.
+
+One JSON file for a server (read by its `smtp` process and its `catalog` sidecar), one for an access
+process. A launcher has already checked what a person wrote; these are complete, frozen, and passed in.
+Durations are seconds, sizes are bytes, ports are TCP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """An address that a process listens on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """PEM files; reloaded when they change, sessions kept."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainSettings:
+    """A mail domain that the cluster receives for."""
+
+    name: str
+    postmaster: str | None = None  # mailbox address that postmaster@name is delivered to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpLimits:
+    """Every limit of the SMTP listener, each with its unit and reason."""
+
+    max_message_size: int = 50 * MIB  # bytes; announced by SIZE, 552 5.3.4 beyond
+    max_connections: int = 1000  # sessions of one server; 421 4.3.2 at connect beyond
+    max_connections_per_address: int = 200  # sessions from one client address; one sender cannot take all
+    max_recipients: int = (
+        1000  # for one transaction; RFC 5321 4.5.3.1.8 asks for at least 100; 452 4.5.3 beyond
+    )
+    max_command_line: int = 2048  # bytes with CRLF; RFC 5321 says 512, SMTPUTF8 and long AUTH lines want more
+    max_commands_without_mail: int = (
+        100  # commands between two accepted messages: an idler or scanner, 421 beyond
+    )
+    max_errors: int = 20  # 4xx/5xx replies in one session, then 421 4.7.0
+    idle_timeout: float = 300.0  # seconds without a byte; RFC 5321 4.5.3.2.7 asks for 5 minutes
+    max_received_headers: int = 100  # Received: lines, RFC 5321 6.3 loop detection; 554 5.4.6 beyond
+    soft_pending_bytes: int = 64 * MIB  # bytes waiting for commit in this server; 451 4.3.1 beyond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmtpSettings:
+    """The SMTP listener of one server."""
+
+    listen: Listen
+    hostname: str  # in the banner, in EHLO's answer and in Received:
+    limits: SmtpLimits = field(default_factory=SmtpLimits)
+    proxy_trusted_networks: tuple[
+        str, ...
+    ] = ()  # CIDRs that must send a PROXY header; others are taken as they are
+    tls: TlsSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """How mail is kept."""
+
+    copies: int = 2  # servers that hold each message before 250
+    on_mirror_loss: str = "Defer"  # Defer: 451 when no mirror can be had; Accept: go on alone and say so
+    mirror_timeout: float = 1.0  # seconds without progress before a mirror is left
+    segment_size: int = 256 * MIB  # bytes; a segment is closed at the first batch end beyond
+    segment_age: float = 600.0  # seconds; a segment is closed when it is older
+    reserve: int = 64 * MIB  # bytes of the volume kept free: 452 4.3.1 when less is left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogSettings:
+    """The catalog database."""
+
+    url: str  # sqlite:///path or postgresql://user:password@host:port/name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectorySettings:
+    """Where domains and accounts come from."""
+
+    domains: tuple[DomainSettings, ...]
+    accounts_file: str  # flat file, reloaded when it changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """One server of the array: its smtp process and its catalog sidecar read the same file."""
+
+    cluster: str
+    server: str  # name of the server, for example mail-0
+    volume: str  # directory of its volume
+    run_directory: str  # directory for its UNIX socket
+    smtp: SmtpSettings
+    writer: Listen  # internal port of the smtp process
+    sidecar: Listen  # internal port of the catalog sidecar
+    token_file: str  # file with the shared token of the internal ports
+    mirroring_table_file: str
+    storage: StorageSettings
+    catalog: CatalogSettings
+    directory: DirectorySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSettings:
+    """One access server (POP3)."""
+
+    cluster: str
+    name: str
+    hostname: str
+    pop3: Listen
+    internal: Listen  # status and metrics
+    token_file: str
+    mirroring_table_file: str
+    catalog: CatalogSettings
+    directory: DirectorySettings
+    copies: int = 2
+    tls: TlsSettings | None = None
+    allow_plaintext_login: bool = False  # login without TLS from other than loopback
+    max_connections: int = 1000
+    max_connections_per_address: int = 100
+    idle_timeout: float = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
+
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A settings file that does not fit; the text names the field and says what is wrong."""
+
+
+def dump(settings: object) -> str:
+    """Render settings as JSON, indented and with sorted keys, so that equal settings give equal files."""
+    return json.dumps(dataclasses.asdict(settings), indent=2, sort_keys=True) + "\n"  # type: ignore[call-overload]
+
+
+def load(cls: type[T], path: str | Path) -> T:
+    """Read a settings file. Raises SettingsError with one sentence, or OSError when it cannot be read."""
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON: {error}") from error
+    try:
+        return typing.cast(T, _build(cls, raw, "settings"))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _build(kind: Any, raw: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in typing.get_args(kind) if a is not type(None)]
+        return None if raw is None else _build(inner[0], raw, where)
+    if origin is tuple:
+        if not isinstance(raw, list):
+            raise SettingsError(f"{where} must be a list, not {type(raw).__name__}")
+        return tuple(_build(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(raw, dict):
+            raise SettingsError(f"{where} must be an object, not {type(raw).__name__}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(raw) - set(hints))
+        if unknown:
+            raise SettingsError(f"{where} has an unknown field {unknown[0]!r}")
+        values = {name: _build(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
+        try:
+            return kind(**values)
+        except TypeError as error:
+            raise SettingsError(f"{where}: {error}") from error
+    if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    if not isinstance(raw, kind) or (kind is int and isinstance(raw, bool)):
+        raise SettingsError(f"{where} must be {kind.__name__}, not {type(raw).__name__}")
+    return raw

@@ -1,0 +1,1 @@
+"""The nouns that all of the data plane shares: ids, messages on their way in, what a catalog row says."""

@@ -1,0 +1,78 @@
+"""Identifiers. All are 16 bytes, written as 32 hexadecimal digits wherever a person or HTTP sees them.
+
+Message and segment ids begin with the milliseconds since 1970, so that database indexes grow at one end;
+the rest is random. Nothing may read the time back out of an id: clocks jump.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import NewType
+
+MessageId = NewType("MessageId", bytes)  # one accepted message; also a tombstone record's own id
+SegmentId = NewType("SegmentId", bytes)
+VolumeId = NewType("VolumeId", bytes)  # one directory, from its first use; a wiped volume is a new one
+IncarnationId = NewType("IncarnationId", bytes)  # one run of a writer process
+
+ID_LENGTH = 16
+_RANDOM_BYTES = 10
+
+
+def _timed() -> bytes:
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(_RANDOM_BYTES)
+
+
+def new_message_id() -> MessageId:
+    """An id for ever unique."""
+    return MessageId(_timed())
+
+
+def new_segment_id() -> SegmentId:
+    """An id for ever unique."""
+    return SegmentId(_timed())
+
+
+def new_volume_id() -> VolumeId:
+    """An id for ever unique."""
+    return VolumeId(os.urandom(ID_LENGTH))
+
+
+def new_incarnation_id() -> IncarnationId:
+    """An id for ever unique."""
+    return IncarnationId(os.urandom(ID_LENGTH))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlacementId:
+    """A message in one mailbox: the id of the journalled record that made it, and the mailbox's index in it.
+
+    No rebuild changes it, so it is POP3's UIDL (RFC 1939 section 7: 1 to 70 printable characters).
+    """
+
+    record: bytes
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.record.hex()}.{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> PlacementId:
+        """Parse `str(placement)`. Raises ValueError."""
+        record, _, index = text.partition(".")
+        raw = bytes.fromhex(record)
+        if len(raw) != ID_LENGTH:
+            raise ValueError(f"{text!r} is not a placement id")
+        return cls(raw, int(index))
+
+
+def parse_id(text: str) -> bytes:
+    """Parse 32 hexadecimal digits. Raises ValueError with a sentence."""
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != ID_LENGTH:
+        raise ValueError(f"{text!r} is not an id of 32 hexadecimal digits")
+    return raw
