@@ -93,9 +93,7 @@ class Registered:
 class NotRegistered:
     """Nothing was changed: the ground no longer holds. `reason` is one of the words below."""
 
-    reason: (
-        str  # "cursor" (go on from `cursor`), "sealed" (ask for L), "epoch" (check in again), "superseded"
-    )
+    reason: str  # "cursor" (go on from `cursor`), "sealed" (ask for L), "epoch" (check in again), "superseded"
     cursor: int
 
 
@@ -167,9 +165,7 @@ class Catalog(Protocol):
         """
         ...
 
-    async def caught_up(
-        self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int
-    ) -> bool:
+    async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
 
         It opens when all of `expected` and all volumes it knows, but at most `copies` - 1 (lost and not yet

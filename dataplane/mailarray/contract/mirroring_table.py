@@ -41,8 +41,7 @@ class MirroringTable:
         """Candidate mirrors of a server, in classes, best first; empty when it has no row."""
         by_name = {s.name: s for s in self.servers}
         return tuple(
-            tuple(by_name[m] for m in group if m in by_name and m != name)
-            for group in self.rows.get(name, ())
+            tuple(by_name[m] for m in group if m in by_name and m != name) for group in self.rows.get(name, ())
         )
 
 

@@ -12,10 +12,14 @@ VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool}
 SEGMENTS = "/v1/volumes/{volume}/segments"  # GET: list of segments held, for status and repair
 SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
 FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L
-MAILBOX = "/v1/mailboxes/{mailbox}"  # GET: this volume's records for a mailbox, from the local index
+# GET: this volume's records for a mailbox, from the local index, as JSON:
+#   {"volume": hex, "messages": [{"placement": "hex.0", "message": hex, "segment": hex, "offset": n, "length": n,
+#    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...]}
+MAILBOX = "/v1/mailboxes/{mailbox}"
 
 # Writer (smtp process) ----------------------------------------------------------------------------
-TOMBSTONES = "/v1/tombstones"  # POST: a list of tombstones; answered when acknowledged as mail is
+# POST: [{"placement": "hex.0", "message": hex, "mailbox": address}, ...]; 200 when acknowledged as mail is, 503 else
+TOMBSTONES = "/v1/tombstones"
 WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer answers for its own volume
 MIRRORING_TABLE = "/v1/mirroring-table"  # PUT: a newer generation of the mirroring table
 

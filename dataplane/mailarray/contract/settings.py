@@ -53,13 +53,9 @@ class SmtpLimits:
     max_message_size: int = 50 * MIB  # bytes; announced by SIZE, 552 5.3.4 beyond
     max_connections: int = 1000  # sessions of one server; 421 4.3.2 at connect beyond
     max_connections_per_address: int = 200  # sessions from one client address; one sender cannot take all
-    max_recipients: int = (
-        1000  # for one transaction; RFC 5321 4.5.3.1.8 asks for at least 100; 452 4.5.3 beyond
-    )
+    max_recipients: int = 1000  # for one transaction; RFC 5321 4.5.3.1.8 asks for at least 100; 452 4.5.3 beyond
     max_command_line: int = 2048  # bytes with CRLF; RFC 5321 says 512, SMTPUTF8 and long AUTH lines want more
-    max_commands_without_mail: int = (
-        100  # commands between two accepted messages: an idler or scanner, 421 beyond
-    )
+    max_commands_without_mail: int = 100  # commands between two accepted messages: an idler or scanner, 421 beyond
     max_errors: int = 20  # 4xx/5xx replies in one session, then 421 4.7.0
     idle_timeout: float = 300.0  # seconds without a byte; RFC 5321 4.5.3.2.7 asks for 5 minutes
     max_received_headers: int = 100  # Received: lines, RFC 5321 6.3 loop detection; 554 5.4.6 beyond
@@ -73,9 +69,7 @@ class SmtpSettings:
     listen: Listen
     hostname: str  # in the banner, in EHLO's answer and in Received:
     limits: SmtpLimits = field(default_factory=SmtpLimits)
-    proxy_trusted_networks: tuple[
-        str, ...
-    ] = ()  # CIDRs that must send a PROXY header; others are taken as they are
+    proxy_trusted_networks: tuple[str, ...] = ()  # CIDRs that must send a PROXY header; others are taken as they are
     tls: TlsSettings | None = None
 
 
@@ -169,7 +163,7 @@ def load(cls: type[T], path: str | Path) -> T:
         raise SettingsError(f"{path}: {error}") from None
 
 
-def _build(kind: Any, raw: Any, where: str) -> Any:
+def _build(kind: Any, raw: Any, where: str) -> Any:  # a recursive walk over annotations has no narrower type
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         inner = [a for a in typing.get_args(kind) if a is not type(None)]
@@ -186,8 +180,9 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
         if unknown:
             raise SettingsError(f"{where} has an unknown field {unknown[0]!r}")
         values = {name: _build(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
+        build: Any = kind
         try:
-            return kind(**values)
+            return build(**values)
         except TypeError as error:
             raise SettingsError(f"{where}: {error}") from error
     if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
