@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.volume import Volume, VolumeError
-from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.model.ids import SegmentId, VolumeId, parse_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,25 @@ class FenceAnswer:
     sealed_length: int | None
     epoch: int
     cut: bool
+
+    def render(self) -> dict[str, Any]:
+        """As JSON, for the internal ports."""
+        return {
+            "volume": self.volume.hex(),
+            "length": self.length,
+            "sealed_length": self.sealed_length,
+            "epoch": self.epoch,
+            "cut": self.cut,
+        }
+
+    @classmethod
+    def parse(cls, raw: Any) -> FenceAnswer:
+        """From JSON. Raises ValueError."""
+        try:
+            volume = VolumeId(parse_id(raw["volume"]))
+            return cls(volume, int(raw["length"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a fence answer: {error}") from error
 
 
 def load_fence(volume: Volume, segment: SegmentId) -> Fence:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from mailarray.catalog.catalog import CatalogUnavailable
@@ -121,9 +122,10 @@ class Follower:
             return  # the settler connects again; the next word finds it up
         fd = holding.fd(self._shelf.volume)
         while self.cursor < holding.acknowledged and holding.member is None:
-            start, limit = self.cursor, holding.acknowledged
+            start = self.cursor
+            read = partial(read_run, fd, holding.segment, header.length, start, holding.acknowledged)
             try:
-                run = await self._shelf.run(lambda: read_run(fd, holding.segment, header.length, start, limit))
+                run = await self._shelf.run(read)
             except DamagedRun as error:
                 log.error("own segment damaged", extra={"segment": holding.segment.hex(), "reason": str(error)})
                 return  # it is mended once the writer has left it

@@ -59,7 +59,7 @@ class Peers:
     async def fence(self, volume: VolumeId, segment: SegmentId) -> FenceAnswer:
         """Fence a member on another server. Raises PeerUnreachable."""
         raw = await self._on(volume, "POST", paths.fence_path(volume.hex(), segment.hex()))
-        return parse_fence(raw)
+        return _parse_fence(raw)
 
     async def fetch(self, volume: VolumeId, segment: SegmentId, start: int, end: int) -> bytes:
         """Bytes [start, end) of a segment from another server, or fewer. Raises PeerUnreachable."""
@@ -79,7 +79,7 @@ class Peers:
     async def ask_writer(self, address: str, segment: SegmentId) -> FenceAnswer | None:
         """Fence on the own writer process (rule 9); None: it does not hold the segment. Raises PeerUnreachable."""
         raw = await self._json("POST", address, paths.writer_fence_path(segment.hex()), absent=404)
-        return None if raw is None else parse_fence(raw)
+        return None if raw is None else _parse_fence(raw)
 
     async def _on(self, volume: VolumeId, method: str, path: str) -> Any:
         address = await self._address(volume)
@@ -113,22 +113,8 @@ class Peers:
         await self._session.close()
 
 
-def render_fence(answer: FenceAnswer) -> dict[str, Any]:
-    """As JSON."""
-    return {
-        "volume": answer.volume.hex(),
-        "length": answer.length,
-        "sealed_length": answer.sealed_length,
-        "epoch": answer.epoch,
-        "cut": answer.cut,
-    }
-
-
-def parse_fence(raw: Any) -> FenceAnswer:
-    """From JSON. Raises PeerUnreachable, since an answer that makes no sense does not count."""
+def _parse_fence(raw: Any) -> FenceAnswer:
     try:
-        return FenceAnswer(
-            VolumeId(parse_id(raw["volume"])), int(raw["length"]), raw["sealed_length"], int(raw["epoch"]), raw["cut"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise PeerUnreachable(f"not a fence answer: {error}") from error
+        return FenceAnswer.parse(raw)
+    except ValueError as error:  # an answer that makes no sense does not count
+        raise PeerUnreachable(str(error)) from error

@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 
 from mailarray.catalog.catalog import (
-    Catalog,
     MessageRow,
     NotRegistered,
     Registration,
@@ -26,6 +25,7 @@ from mailarray.journal.format import FormatError, MessageEntry
 from mailarray.journal.scan import find_batch, read_batch
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
+from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.memory import CatalogMemory
 
 log = logging.getLogger(__name__)
@@ -82,15 +82,15 @@ def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: i
 class Registrar:
     """Registers runs for one volume and keeps its counter."""
 
-    def __init__(self, catalog: Catalog, volume: VolumeId, memory: CatalogMemory) -> None:
-        self._catalog = catalog
+    def __init__(self, link: CatalogLink, volume: VolumeId, memory: CatalogMemory) -> None:
+        self._link = link
         self._volume = volume
         self._memory = memory
 
     async def register(self, facts: SegmentFacts, run: Run, sealed_length: int | None) -> NotRegistered | None:
         """One transaction; None when it is done. Raises CatalogUnavailable."""
         started = time.monotonic()
-        result = await self._catalog.register(
+        result = await self._link.catalog.register(
             self._volume,
             Registration(facts, self._memory.epoch, run.start, run.end, sealed_length, run.messages, run.tombstones),
         )

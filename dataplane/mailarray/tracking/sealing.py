@@ -14,11 +14,12 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mailarray.catalog.catalog import Catalog, SealRefused, SegmentFacts
+from mailarray.catalog.catalog import SealRefused, SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import VolumeId
 from mailarray.tracking import metrics
+from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.fencing import Fencer, WriterSilent
 from mailarray.tracking.peers import Peers, PeerUnreachable
 
@@ -54,9 +55,9 @@ def decide(members: Sequence[VolumeId], answers: Sequence[FenceAnswer], lost: Co
 class Sealer:
     """Seals segments that this volume is a member of."""
 
-    def __init__(self, own: VolumeId, catalog: Catalog, fencer: Fencer, peers: Peers) -> None:
+    def __init__(self, own: VolumeId, link: CatalogLink, fencer: Fencer, peers: Peers) -> None:
         self._own = own
-        self._catalog = catalog
+        self._link = link
         self._fencer = fencer
         self._peers = peers
 
@@ -72,7 +73,7 @@ class Sealer:
             log.warning("seal waits", extra={"segment": facts.id.hex(), "reason": verdict.reason})
             return None
         try:
-            sealed = await self._catalog.propose_seal(facts, verdict.length)
+            sealed = await self._link.catalog.propose_seal(facts, verdict.length)
         except SealRefused as error:
             metrics.SEAL_REFUSED.inc()
             log.critical("seal refused", extra={"segment": facts.id.hex(), "reason": str(error)})
