@@ -81,7 +81,7 @@ class Pop3Connection(asyncio.Protocol):
         self._eof = False
         self._lost = False
         self._reading = True
-        self._updating = False
+        self._finishing = False  # the task must not be cancelled
         self._failures = 0
         self._drop: Maildrop | None = None
         self._ahead: ReadAhead | None = None
@@ -119,7 +119,7 @@ class Pop3Connection(asyncio.Protocol):
         self._lost = True
         self._input.set()
         self._writable.set()
-        if self._task is not None and not self._updating:
+        if self._task is not None and not self._finishing:
             self._task.cancel()
 
     def abort(self) -> None:
@@ -137,6 +137,7 @@ class Pop3Connection(asyncio.Protocol):
         except Exception:
             log.exception("session broke", extra={"client": self.address})
         finally:
+            self._finishing = True  # from here on nothing may cancel: the mailbox has to be given back
             if self._ahead is not None:
                 self._ahead.drop()
             if self._drop is not None:
@@ -188,7 +189,7 @@ class Pop3Connection(asyncio.Protocol):
             self._transport.write(output)
         if not self._writable.is_set():
             await self._writable.wait()
-        if self._lost and not self._updating:
+        if self._lost and not self._finishing:
             raise _Gone
 
     # -- events --------------------------------------------------------------------------------------
@@ -303,14 +304,10 @@ class Pop3Connection(asyncio.Protocol):
     async def _update(self, event: Update) -> None:
         assert self._drop is not None and self._ahead is not None
         self._ahead.drop()
-        self._updating = True
-        try:
-            gone = [self._drop.messages[index] for index in event.deleted]
-            complete = not gone or await self._services.expunger.expunge(self._drop.mailbox, gone)
-            # The lock goes back before the reply: a client that logs in again at once finds it free.
-            drop, self._drop = self._drop, None
-            await drop.close()
-            self._machine.updated(complete)
-            await self._flush()
-        finally:
-            self._updating = False
+        self._finishing = True  # to the end of the session: only `Close` follows
+        gone = [self._drop.messages[index] for index in event.deleted]
+        complete = not gone or await self._services.expunger.expunge(self._drop.mailbox, gone)
+        # The lock goes back before the reply: a client that logs in again at once finds it free.
+        drop, self._drop = self._drop, None
+        await drop.close()
+        self._machine.updated(complete)
