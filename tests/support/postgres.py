@@ -52,9 +52,21 @@ class PostgresServer:
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    BINARIES / "postgres", "-D", self._data, "-p", str(self.port), "-k", self._home,
-                    "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on", "-c", "max_connections=60",
-                    "-c", "shared_buffers=64MB",
+                    BINARIES / "postgres",
+                    "-D",
+                    self._data,
+                    "-p",
+                    str(self.port),
+                    "-k",
+                    self._home,
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "fsync=on",
+                    "-c",
+                    "max_connections=60",
+                    "-c",
+                    "shared_buffers=64MB",
                 ],  # fmt: skip
                 stdout=log,
                 stderr=log,

@@ -1,6 +1,6 @@
 """The internal port of the smtp process: what others ask of a writer.
 
-Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables from the launcher.
+Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Invariant (rule 17): of the segment that is being written, only what the writer 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -23,18 +24,8 @@ from mailarray.tracking.watching import SILENCE
 
 log = logging.getLogger(__name__)
 
+MAX_DATAGRAM = 65536  # bytes; an announcement has at most 32 closed segments
 GATHER = 0.012  # seconds that registration waits for more: rows are several times cheaper by the hundred
-
-
-class _Ear(asyncio.DatagramProtocol):
-    def __init__(self, follower: Follower) -> None:
-        self._follower = follower
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        try:
-            self._follower.hear(parse(data))
-        except ValueError as error:
-            log.warning("announcement not understood", extra={"reason": str(error)})
 
 
 class Follower:
@@ -46,20 +37,29 @@ class Follower:
         self._registrar = registrar
         self._settle = settle  # set when there may be something to seal
         self._news = asyncio.Event()
-        self._transport: asyncio.DatagramTransport | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.announcement: Announcement | None = None
         self.last_word = 0.0  # monotonic
         self.current: Holding | None = None
         self.cursor = 0  # of the current segment; meaningful while `current` is set
 
-    async def listen(self, run_directory: Path) -> None:
-        """Open the socket for announcements."""
+    def listen(self, run_directory: Path) -> None:
+        """Open the socket for announcements; uvloop has no UNIX datagrams, so it is only told when to look."""
         path = run_directory / SOCKET_NAME
         path.unlink(missing_ok=True)
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Ear(self), local_addr=str(path), family=socket.AF_UNIX
-        )
+        self._socket.bind(str(path))
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+
+    def _receive(self) -> None:
+        latest: bytes | None = None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                latest = self._socket.recv(MAX_DATAGRAM)
+        if latest is not None:  # each one says all, so the last one does
+            try:
+                self.hear(parse(latest))
+            except ValueError as error:
+                log.warning("announcement not understood", extra={"reason": str(error)})
 
     def hear(self, announcement: Announcement) -> None:
         """The writer's word."""
@@ -141,5 +141,5 @@ class Follower:
 
     def close(self) -> None:
         """Close the socket."""
-        if self._transport is not None:
-            self._transport.close()
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()

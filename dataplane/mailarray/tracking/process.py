@@ -158,7 +158,7 @@ async def run(settings: ServerSettings) -> None:
     await agent.shelf.open()
     await agent.index.open()
     Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
-    await agent.follower.listen(Path(settings.run_directory))
+    agent.follower.listen(Path(settings.run_directory))
     runner = web.ServerRunner(web.Server(agent.routes, access_log=None))
     await bind(runner, settings.sidecar)
     stop = asyncio.Event()
