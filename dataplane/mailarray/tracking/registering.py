@@ -52,14 +52,14 @@ class Run:
     tombstones: list[TombstoneRow]
 
 
-def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: int) -> Run:
-    """Decode batches of a segment from the cursor `start`, up to MAX_RECORDS records, or up to damage. Blocking.
+def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: int, records: int = MAX_RECORDS) -> Run:
+    """Decode batches of a segment from the cursor `start`, up to about `records` records, or up to damage. Blocking.
 
     Raises DamagedRun when the very first batch cannot be read.
     """
     run = Run(start, start, [], [])
     position = start or first_batch
-    while position < limit and len(run.messages) + len(run.tombstones) < MAX_RECORDS:
+    while position < limit and len(run.messages) + len(run.tombstones) < records:
         try:
             batch = read_batch(fd, segment, position, limit)
         except FormatError as error:
