@@ -29,7 +29,7 @@ from mailarray.journal.format import Tombstone
 from mailarray.journal.spool import SpoolWriter
 from mailarray.journal.volume import Volume
 from mailarray.mirroring import metrics
-from mailarray.mirroring.announce import Announcer
+from mailarray.mirroring.announce import Announcer, State
 from mailarray.mirroring.gather import MAX_BATCH_BYTES, PendingMessage, PendingTombstones, gather
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.segment import OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
@@ -182,7 +182,7 @@ class JournalWriter:
             metrics.COMMIT_SECONDS.observe(self._now() - started)
             metrics.BATCH_RECORDS.observe(batch.entries)
             self.accepted += items.messages
-            self._announce()
+            self._announcer.announce_soon(self._state())
         self.pending_bytes -= batch.bodies_length
         items.finish(outcome)
         self._rotate()
@@ -239,20 +239,18 @@ class JournalWriter:
         if segment.member.fd >= 0:
             self._announcer.closed(segment.header.segment, segment.member.length)
         segment.close()
-        self._announce()
+        self._announcer.announce(self._state())
 
-    def _announce(self) -> None:
+    def _state(self) -> State:
         segment = self.segment
-        self._announcer.announce(
-            self.incarnation,
-            self._worker,
-            None if segment is None or segment.acknowledged == 0 else (segment.header.segment, segment.acknowledged),
-        )
+        if segment is None or segment.acknowledged == 0:
+            return self.incarnation, self._worker, None, 0
+        return self.incarnation, self._worker, segment.header.segment, segment.acknowledged
 
     # -- the slow clock ------------------------------------------------------------------------------------
     async def _beat(self) -> None:
         while True:
-            self._announce()
+            self._announcer.announce(self._state())
             try:
                 low = self._space_is_low()
                 if low and self._refusal is None:

@@ -21,11 +21,9 @@ from aiohttp import web
 from mailarray.journal.format import (
     BATCH_HEADER_LENGTH,
     FormatError,
-    MessageEntry,
     SegmentHeader,
-    crc32c,
+    check_bodies,
     decode_batch_header,
-    decode_entries,
     decode_segment_header,
 )
 from mailarray.journal.member import BrokenError, ConflictError, FencedError, GapError, Member
@@ -145,12 +143,9 @@ def check_frames(data: bytes, offset: int, known: SegmentHeader | None) -> tuple
         bodies = position + BATCH_HEADER_LENGTH + batch.metadata_length
         if bodies + batch.bodies_length > len(data):
             raise FormatError(f"the batch at {batch.offset} is cut off")
-        for entry in decode_entries(data[position + BATCH_HEADER_LENGTH : bodies], batch):
-            if isinstance(entry, MessageEntry):
-                start = bodies + entry.body_offset
-                if crc32c(view[start : start + entry.body_length]) != entry.body_crc:
-                    raise FormatError(f"the body of message {entry.id.hex()} is damaged")
-        position = bodies + batch.bodies_length
+        end = bodies + batch.bodies_length
+        check_bodies(view[position + BATCH_HEADER_LENGTH : bodies], view[bodies:end], batch)
+        position = end
         mark = max(mark, batch.acknowledged)
     return header, mark
 
