@@ -19,7 +19,7 @@ from mailarray.local.render import RenderedArray
 from mailarray.local.resources import PORTS_ANNOTATION
 from mailarray.observe.http import listen_problem
 
-MAX_RUN_PATH = 80  # characters; a UNIX socket's whole path must stay below 108 (unix(7))
+MAX_RUN_PATH = 90  # characters; a UNIX socket's whole path must stay below 108 (unix(7))
 MIN_FREE_FACTOR = 2  # free space at start, in reserves of one server: less, and mail would be refused soon
 
 

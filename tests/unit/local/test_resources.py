@@ -52,7 +52,7 @@ def test_the_example_is_good() -> None:
             GOOD + "---\n" + CLUSTER,
             "c.yaml: one MailCluster is needed, 2 found; one machine runs one cluster",
         ),
-        ("a: [", "c.yaml:2:1: not YAML: expected the node content, but found '<stream end>'; correct this line"),
+        ("a: [", "c.yaml:1:5: not YAML: expected the node content, but found '<stream end>'; correct this line"),
         ("a: \t- b", "c.yaml:1:4: not YAML: found character '\\t' that cannot start any token; correct this line"),
         ("- a\n- b\n", "c.yaml, document 1: must be a mapping with apiVersion and kind, not a list"),
         (

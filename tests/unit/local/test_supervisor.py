@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,13 @@ PYTHON = (sys.executable, "-S", "-E", "-c")
 WAIT = "import signal; signal.pause()"
 # Says on its pipe that it is deaf to SIGTERM by now, then waits.
 DEAF = "import signal,sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1],'w').close(); signal.pause()"
+# Writes its pid into a file, whole, then waits.
+TELLS_PID = (
+    "import os,signal,sys\n"
+    "open(sys.argv[1] + '.new', 'w').write(str(os.getpid()))\n"
+    "os.rename(sys.argv[1] + '.new', sys.argv[1])\n"
+    "signal.pause()\n"
+)
 LIMIT = 20.0
 
 
@@ -153,41 +160,30 @@ async def test_one_that_is_deaf_is_killed(watch: Watch, tmp_path: Path) -> None:
 
 async def test_a_wrapper_dies_with_what_it_wraps(watch: Watch, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    inner = "import os,signal,sys; open(sys.argv[1]+'.new','w').write(str(os.getpid())); os.rename(sys.argv[1]+'.new',sys.argv[1]); signal.pause()"
-    outer = f"import subprocess,sys; subprocess.run([sys.executable,'-c',{inner!r},sys.argv[1]])"
+    outer = f"import subprocess,sys; subprocess.run([sys.executable,'-c',{TELLS_PID!r},sys.argv[1]])"
     supervisor = Supervisor([ProcessSpec("a", "s", "smtp", (outer, str(mark)))], command=PYTHON)
     supervisor.start()
     await _until_there(mark)
-    pid = int(mark.read_text(encoding="utf-8"))
-    await supervisor.stop()
-    assert gone(pid) or _is_zombie(pid)
+    async with _ends(int(mark.read_text(encoding="utf-8"))):
+        await supervisor.stop()
 
 
 async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    child = "import os,signal,sys; open(sys.argv[1]+'.new','w').write(str(os.getpid())); os.rename(sys.argv[1]+'.new',sys.argv[1]); signal.pause()"
     code = (
         "import asyncio, sys\n"
         "from mailarray.local.supervisor import *\n"
         "async def main():\n"
-        f"    Supervisor([ProcessSpec('a','s','r',({child!r}, sys.argv[1]))], command={PYTHON!r}).start()\n"
+        f"    Supervisor([ProcessSpec('a','s','r',({TELLS_PID!r}, sys.argv[1]))], command={PYTHON!r}).start()\n"
         "    await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(mark))
     await _until_there(mark)
     pid = int(mark.read_text(encoding="utf-8"))
-    ended = os.pidfd_open(pid)
-    readable = asyncio.Event()
-    asyncio.get_running_loop().add_reader(ended, readable.set)
-    try:
+    async with _ends(pid):
         parent.kill()
         await parent.wait()
-        async with asyncio.timeout(LIMIT):
-            await readable.wait()
-    finally:
-        asyncio.get_running_loop().remove_reader(ended)
-        os.close(ended)
 
 
 async def test_a_command_that_is_not_there_is_a_death_like_others(watch: Watch) -> None:
@@ -198,12 +194,23 @@ async def test_a_command_that_is_not_there_is_a_death_like_others(watch: Watch) 
     assert watch.deaths[0].last_words.startswith("cannot be started: ")
 
 
-def _is_zombie(pid: int) -> bool:
-    return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+@asynccontextmanager
+async def _ends(pid: int) -> AsyncIterator[None]:
+    """Waits, after what is done inside, until a process that is no child of ours has ended."""
+    descriptor, ended = os.pidfd_open(pid), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        yield
+        async with asyncio.timeout(LIMIT):
+            await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 async def _until_there(*paths: Path) -> None:
     """Children say that they are ready by making a file; there is no event for that but looking."""
     async with asyncio.timeout(LIMIT):
-        while not all(path.exists() for path in paths):
+        while not all(path.exists() for path in paths):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
