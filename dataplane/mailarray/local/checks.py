@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -87,6 +88,16 @@ def check_paths(layout: Layout, array: RenderedArray) -> None:
             f"the path {layout.data} is {longest - MAX_RUN_PATH} characters too long for UNIX sockets in it; "
             "choose a shorter one with --data"
         )
+
+
+def check_reach(layout: Layout) -> None:
+    """Users of their own get as far as the data folder. Raises StartError."""
+    for folder in layout.data.parents:
+        if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
+            raise StartError(
+                f"{folder} cannot be passed by other users, so isolated servers cannot reach their folders; "
+                f"choose another folder with --data, or chmod o+x {folder}"
+            )
 
 
 def check_volumes(array: RenderedArray) -> None:

@@ -80,6 +80,8 @@ def run_up(options: UpOptions, console: Console) -> None:
     isolation = _isolation(options)
     array = render(resources, layout, catalog_url=options.catalog_url)
     checks.check_paths(layout, array)
+    if isolation is not None:
+        checks.check_reach(layout)
     with checks.lock_data(layout):
         checks.check_ports(array.ports())
         checks.check_volumes(array)

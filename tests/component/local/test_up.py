@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -75,9 +77,9 @@ def file(tmp_path: Path, base: int) -> Path:
 class Running:
     """A launcher that was started, and what it says."""
 
-    def __init__(self, file: Path, data: Path, stand_in: tuple[str, ...] = STAND_IN) -> None:
+    def __init__(self, file: Path, data: Path, *options: str, stand_in: tuple[str, ...] = STAND_IN) -> None:
         launcher = LAUNCHER.format(stand_in=stand_in)
-        command = [sys.executable, "-c", launcher, "up", "-f", str(file), "--data", str(data)]
+        command = [sys.executable, "-c", launcher, "up", "-f", str(file), "--data", str(data), *options]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
         )
@@ -176,31 +178,53 @@ def test_another_run_keeps_password_and_token_and_raises_the_table(
     assert json.loads((tmp_path / "data/settings/mirroring-table.json").read_text(encoding="utf-8"))["generation"] == 2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="user ids of their own need root")
-def test_isolated_servers_cannot_open_each_others_folders(file: Path, base: int, tmp_path: Path) -> None:
-    from mailarray.local.layout import Isolation, Layout, prepare
+@pytest.fixture
+def closed_folder() -> Iterator[Path]:
+    """A folder of its own: pytest closes the one above its folders to other users at every run."""
+    with tempfile.TemporaryDirectory(prefix="mailarray-test-") as folder:
+        yield Path(folder)
 
-    for folder in (tmp_path, *tmp_path.parents):  # pytest's folders are for root alone
-        if folder.stat().st_mode & 0o001 == 0:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    layout, isolation = Layout(tmp_path / "data"), Isolation()
-    prepare(layout, ("mail-0", "mail-1"), isolation)
-    script = (
-        "import os, sys\n"
-        "from mailarray.local.lifeline import become\n"
-        "become(int(sys.argv[1]), int(sys.argv[2]))\n"
-        "for path in sys.argv[3:]:\n"
-        "    try: os.listdir(path) if os.path.isdir(path) else open(path, 'r+').close(); print('opens')\n"
-        "    except PermissionError: print('refused')\n"
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="user ids of their own need root")
+def test_isolated_servers_cannot_open_each_others_folders(
+    file: Path, base: int, closed_folder: Path, launchers: list[Running]
+) -> None:
+    hidden = mailarray("up", "-f", str(file), "--data", str(closed_folder / "data"), "--isolate-users")
+    assert hidden.returncode == 1
+    assert hidden.stderr == (
+        f"mailarray: {closed_folder} cannot be passed by other users, so isolated servers cannot reach their folders; "
+        f"choose another folder with --data, or chmod o+x {closed_folder}\n"
     )
-    paths = [layout.volume("mail-0"), layout.volume("mail-1"), layout.access / "run", layout.catalog_file]
-    for index, expected in enumerate(
-        (["opens", "refused", "refused", "opens"], ["refused", "opens", "refused", "opens"])
-    ):
-        owner = isolation.owner(index)
-        command = [sys.executable, "-c", script, str(owner.user), str(owner.group), *map(str, paths)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
-        assert done.stdout.split() == expected
+    closed_folder.chmod(0o711)
+    data = closed_folder / "data"
+    up = Running(file, data, "--isolate-users")
+    launchers.append(up)
+    up.until("ready: ")
+    status = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{base + 5}/v1/status").read())
+    processes = [(f"{s['name']}/{r}", s[r]) for s in status["servers"] for r in ("smtp", "sidecar")]
+    assert {name: (p["uid"], p["opens"]) for name, p in [*processes, ("access", status["access"])]} == {
+        "mail-0/smtp": (42000, ["catalog", "mail-0"]),
+        "mail-0/sidecar": (42000, ["catalog", "mail-0"]),
+        "mail-1/smtp": (42001, ["catalog", "mail-1"]),
+        "mail-1/sidecar": (42001, ["catalog", "mail-1"]),
+        "access": (42002, ["catalog", "run"]),
+    }
+    catalog = (data / "catalog/catalog.sqlite").stat()
+    assert (catalog.st_mode & 0o777, catalog.st_gid) == (0o660, 42000)
+    parent = up.process
+    parent.kill()  # processes that changed their user end with their parent all the same
+    parent.wait(LIMIT)
+    descriptors = {name: _open_process(p["pid"]) for name, p in [*processes, ("access", status["access"])]}
+    for descriptor in filter(None, descriptors.values()):
+        assert select.select([descriptor], [], [], LIMIT)[0]
+        os.close(descriptor)
+
+
+def _open_process(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def test_one_sentence_and_exit_code_1(file: Path, base: int, tmp_path: Path) -> None:
