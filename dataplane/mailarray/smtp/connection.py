@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from mailarray.model.message import Outcome
 from mailarray.smtp.client import UNKNOWN_CLIENT, ClientAddress, client_address
+from mailarray.smtp.events import Event, StartTls, Submit
 from mailarray.smtp.metrics import TLS_FAILURES, TLS_SESSIONS
 from mailarray.smtp.proxy import ProxyError, ProxyReader
 from mailarray.smtp.replies import Refusal
 from mailarray.smtp.service import log
-from mailarray.smtp.session import Event, Session, StartTls, Submit
+from mailarray.smtp.session import Session
 
 if TYPE_CHECKING:
     from mailarray.smtp.listener import SmtpListener
