@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailarray.smtp.data import ChunkReader, DataReader, HopCounter, Smuggling
+from tests.fuzz.fuzz_smtp import one_input
 from tests.unit.smtp.dialog import HELLO, Peer, run
 from tests.unit.smtp.doubles import content_of
 
@@ -198,3 +199,9 @@ def test_twenty_mebibytes_leave_nothing_behind() -> None:
     peer.send(b"\r\n.\r\n")
     assert peer.sink.largest_chunk <= 65536 + 200
     assert len(content_of(peer.sink.messages[0])) > 15 * 1024 * 1024
+
+
+@given(st.lists(st.one_of(st.binary(max_size=20), st.sampled_from(DIALOG.splitlines(keepends=True))), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_the_fuzz_target_holds(pieces: list[bytes]) -> None:
+    one_input(b"".join(pieces))
