@@ -16,16 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailarray.directory.directory import NotFound
-from mailarray.model.message import Committed, Delivery, IncomingMessage, Outcome, Refused
+from mailarray.model.message import Committed, IncomingMessage, Outcome, Refused
 from mailarray.smtp import commands, replies
 from mailarray.smtp.client import ClientAddress
 from mailarray.smtp.data import ChunkReader, DataReader, Smuggling
+from mailarray.smtp.envelope import Envelope
 from mailarray.smtp.events import HANG_UP, QUIT, START_TLS, Event, StartTls, Submit
 from mailarray.smtp.intake import Intake
+from mailarray.smtp.record import SessionRecord
 from mailarray.smtp.replies import Refusal
-from mailarray.smtp.service import Service, log
+from mailarray.smtp.service import Service
 from mailarray.smtp.state import ALLOWED, BDAT_REFUSED, REFUSED, State
-from mailarray.smtp.trace import protocol_name, received_from, trace_lines
+from mailarray.smtp.trace import received_from
 
 
 class Session:
@@ -34,7 +36,7 @@ class Session:
     def __init__(self, service: Service, client: ClientAddress, connection_id: str) -> None:
         self._service = service
         self._client = client
-        self._id = connection_id
+        self._record = SessionRecord(service, client, connection_id)
         self._state = State.GREETED
         self._verbs = _DISPATCH[State.GREETED]
         self._held = b""
@@ -50,10 +52,7 @@ class Session:
         self._extended = False
         self._received = ""
         # The mail transaction.
-        self._sender = ""
-        self._utf8 = False
-        self._deliveries: dict[str, Delivery] = {}
-        self._recipients = 0
+        self._envelope: Envelope | None = None
         self._reader: DataReader | ChunkReader | None = None  # while text comes in
         self._chunks: ChunkReader | None = None  # the reader of all BDAT chunks of this message
         self._last_chunk = True
@@ -115,20 +114,17 @@ class Session:
     def outcome(self, outcome: Outcome) -> tuple[bytes, Event | None]:
         """The sink's answer to the submitted message; goes on with what was pipelined behind it."""
         self.waiting = False
-        tally = self._service.tally
-        tally.pending -= self._submitted_length
         message, self._submitted = self._submitted, None
+        assert message is not None
         if isinstance(outcome, Committed):
-            tally.accepted += 1
-            tally.bytes += self._submitted_length
             self._commands = 0
-            identifier = outcome.id.hex()
-            if self._service.log_info and message is not None:
-                self._log_accepted(message, identifier)
+            message_id = outcome.id.hex()
+            self._record.accepted(message, self._submitted_length, message_id)
             if self._closed:
                 return b"", None
-            output = replies.queued(identifier)
+            output = replies.queued(message_id)
         else:
+            self._record.not_stored(self._submitted_length)
             if self._closed:
                 return b"", None
             output = self._refuse(outcome)
@@ -201,22 +197,7 @@ class Session:
 
     def _refuse(self, refusal: Refusal | Refused) -> bytes:
         """Count, log and render a refusal; the one too many closes the session."""
-        if isinstance(refusal, Refusal):
-            wire, reason = refusal.wire, refusal.reason
-        else:
-            wire, reason = replies.reply(refusal.code, refusal.status, refusal.text), replies.REASON_SINK
-        self._service.tally.refuse(reason)
-        if self._service.log_info:
-            log.info(
-                "refused",
-                extra={
-                    "connection": self._id,
-                    "client": self._client.host,
-                    "sender": self._sender,
-                    "reason": reason,
-                    "reply": wire[:-2].decode(errors="replace"),
-                },
-            )
+        wire = self._record.refused(refusal, None if self._envelope is None else self._envelope.sender)
         self._errors += 1
         if self._errors >= self._service.limits.max_errors and self._event is None:
             return wire + self._hang_up(replies.TOO_MANY_ERRORS)
@@ -236,10 +217,7 @@ class Session:
 
     def _end_transaction(self) -> None:
         self._discard()
-        self._deliveries = {}
-        self._recipients = 0
-        self._sender = ""
-        self._utf8 = False
+        self._envelope = None
         if self._helo:
             self._enter(State.READY)
 
@@ -250,10 +228,10 @@ class Session:
 
     def _open_text(self) -> bytes:
         """Open the body; returns the trace lines that stand on top of the text."""
-        recipient = next(iter(self._deliveries.values())).recipient if self._recipients == 1 else None
-        service = self._service
-        protocol = protocol_name(extended=self._extended, tls=self.tls, utf8=self._utf8)
-        trace = trace_lines(self._sender, self._received, protocol, recipient, service.date.at(service.clock()))
+        envelope, service = self._envelope, self._service
+        assert envelope is not None
+        date = service.date.at(service.clock())
+        trace = envelope.trace(self._received, date, extended=self._extended, tls=self.tls)
         self._intake = Intake(service.sink.open_body(), trace, service.limits)
         return trace
 
@@ -275,27 +253,15 @@ class Session:
             output = self._refuse(intake.fault)
             self._end_transaction()
             return output
-        message = IncomingMessage(self._sender, tuple(self._deliveries.values()), body)
+        assert self._envelope is not None
+        message = self._envelope.message(body)
         self._end_transaction()
         self.waiting = True
         self._event = Submit(message)
         self._submitted = message
         self._submitted_length = body.length
-        self._service.tally.pending += body.length
+        self._record.submitted(body.length)
         return b""
-
-    def _log_accepted(self, message: IncomingMessage, identifier: str) -> None:
-        log.info(
-            "accepted",
-            extra={
-                "connection": self._id,
-                "client": self._client.host,
-                "sender": message.sender,
-                "recipients": len(message.deliveries),
-                "bytes": self._submitted_length,
-                "message_id": identifier,
-            },
-        )
 
     # Commands; each is called only in the states of state.ALLOWED.
 
@@ -332,8 +298,7 @@ class Session:
         refusal = self._service.refusal()
         if refusal is not None:
             return self._refuse(refusal)
-        self._sender = mail.sender
-        self._utf8 = mail.utf8
+        self._envelope = Envelope(mail)
         self._enter(State.SENDER)
         return replies.MAIL_OK
 
@@ -342,17 +307,18 @@ class Session:
             recipient = commands.parse_rcpt(argument)
         except commands.BadArgument as error:
             return self._refuse(error.refusal)
-        if not self._utf8 and not recipient.isascii():
+        envelope = self._envelope
+        assert envelope is not None
+        if not envelope.utf8 and not recipient.isascii():
             return self._refuse(replies.WANTS_SMTPUTF8)
-        if self._recipients >= self._service.limits.max_recipients:
+        if envelope.recipients >= self._service.limits.max_recipients:
             return self._refuse(replies.TOO_MANY_RECIPIENTS)
         account = self._service.directory.resolve(commands.mailbox_name(recipient))
         if isinstance(account, NotFound):
             unknown_domain = account is NotFound.DOMAIN
             return self._refuse(replies.UNKNOWN_DOMAIN if unknown_domain else replies.UNKNOWN_RECIPIENT)
-        self._recipients += 1
         self._commands -= 1  # bounded by max_recipients instead
-        self._deliveries.setdefault(account.address, Delivery(account.address, recipient))
+        envelope.add(account.address, recipient)
         self._enter(State.RECIPIENTS)
         return replies.RCPT_OK
 
