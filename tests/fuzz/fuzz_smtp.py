@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the SMTP line and DATA readers: `make fuzz`. Needs atheris, which no other part does.
 
-The first byte chooses the piece size; the same bytes must give the same replies and messages whole and cut.
+The first byte chooses the piece size, and whether the bytes come as commands or as text; the same bytes must give the same replies and messages whole and cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def one_input(data: bytes) -> None:
     if not data:
         return
     size = data[0] % 32 + 1
-    wire = START + data[1:]
+    wire = START + (b"DATA\r\n" if data[0] & 32 else b"") + data[1:]
     results = []
     for pieces in ([wire], [wire[i : i + size] for i in range(0, len(wire), size)]):
         peer = Peer(auto_commit=True)
