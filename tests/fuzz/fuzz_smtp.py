@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of the SMTP line and DATA readers: `make fuzz`. Needs atheris, which no other part does.
 
-The first byte chooses the piece size, and whether the bytes come as commands or as text; the same bytes must give the same replies and messages whole and cut.
+The first byte chooses the piece size, and whether the bytes come as commands or as text; the same
+bytes must give the same replies and messages whole and cut.
 """
 
 from __future__ import annotations
