@@ -8,7 +8,7 @@ from types import TracebackType
 
 def lines_of(transcript: str, side: str) -> list[str]:
     """One side's lines of a transcript, without the mark."""
-    lines = [line.strip() for line in transcript.strip().splitlines()]
+    lines = [line.lstrip() for line in transcript.splitlines()]
     return [line[2:].removeprefix(" ") for line in lines if line.startswith(side + ":")]
 
 
@@ -68,10 +68,11 @@ class Client:
     async def play(self, transcript: str) -> None:
         """A whole dialog."""
         for line in transcript.strip().splitlines():
-            mark, _, text = line.strip().partition(":")
+            mark, _, text = line.lstrip().partition(":")
             text = text.removeprefix(" ")
             if mark == "C":
                 self.send(text)
             else:
+                assert mark == "S", line
                 got = await self.line()
                 assert got == text, f"expected {text!r}, got {got!r}"
