@@ -16,6 +16,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from mailarray.access.expunge import Expunger
 from mailarray.access.maildrop import Maildrop, MaildropInUse, MaildropOpener, MaildropUnavailable
@@ -89,9 +90,8 @@ class Pop3Connection(asyncio.Protocol):
     # -- the socket's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         first = self._task is None  # called again with the TLS transport
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         if first:
             self._task = asyncio.create_task(self._run())
 

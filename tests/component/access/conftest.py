@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.support.access_fakes import FakeArray
 
@@ -14,3 +15,9 @@ async def array(tmp_path: Path) -> AsyncIterator[FakeArray]:
     array = FakeArray(tmp_path)
     yield array
     await array.stop()
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> uvloop.EventLoopPolicy:
+    """The event loop of production: its transports are not those of asyncio."""
+    return uvloop.EventLoopPolicy()
