@@ -37,6 +37,7 @@ def one_input(data: bytes) -> None:
                 machine.message_chunk(data)
                 machine.message_ends()
             elif isinstance(event, StartTls):
+                machine.tls_begins()
                 machine.tls_started()
             elif isinstance(event, Update):
                 machine.updated(True)

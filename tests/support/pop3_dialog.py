@@ -21,7 +21,7 @@ class Client:
         self.writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Client:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         return self
 
     async def __aexit__(

@@ -230,6 +230,7 @@ class Pop3Connection(asyncio.Protocol):
         certificate = self._services.certificate
         assert certificate is not None and self._transport is not None  # else it was not offered
         await self._flush()
+        self._machine.tls_begins()  # no await in between: `start_tls` takes the socket's bytes from its first step on
         try:
             transport = await asyncio.get_running_loop().start_tls(
                 self._transport,

@@ -30,3 +30,5 @@ async def test_health_metrics_status_and_lookup(array: FakeArray) -> None:
             assert "mailarray_access_sessions 1.0" in metrics
             array.catalog.away = True
             assert (await http.get(f"/v1/mailboxes/{MAILBOX}", headers=token)).status == 503
+            status = await (await http.get("/v1/status", headers=token)).json()
+            assert status["catalog"] == "away"
