@@ -45,6 +45,10 @@ class Client:
     async def log_in(self, login: str, password: str) -> str:
         """Greeting, USER, PASS; the answer to PASS."""
         assert (await self.line()).startswith("+OK")
+        return await self.log_in_only(login, password)
+
+    async def log_in_only(self, login: str, password: str) -> str:
+        """USER, PASS; the answer to PASS."""
         assert await self.ask(f"USER {login}") == "+OK"
         return await self.ask(f"PASS {password}")
 
