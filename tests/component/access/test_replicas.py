@@ -9,6 +9,7 @@ import pytest
 
 from mailarray.access import array as array_module
 from mailarray.access import replicas
+from mailarray.model.ids import VolumeId
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -28,13 +29,14 @@ async def read_all(array: FakeArray, count: int) -> list[bytes]:
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("first", [0, 1])
 async def test_a_replica_that_hangs(array: FakeArray, body: bytes, first: int) -> None:
-    for i in range(10):
+    count = 10 if body is SMALL else 3
+    for i in range(count):
         array.deliver(body, new_segment=i % 2 == 0)
     await array.start()
     array.servers[first].hangs = True
     began = time.monotonic()
-    assert await read_all(array, 10) == [body] * 10
-    assert time.monotonic() - began < HOPED  # all ten: a server that hung is asked last from then on
+    assert await read_all(array, count) == [body] * count
+    assert time.monotonic() - began < HOPED  # all of them: a server that hung is asked last from then on
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
@@ -170,3 +172,32 @@ async def test_messages_near_each_other_are_read_together(array: FakeArray) -> N
     await array.start()
     assert await read_all(array, 100) == [SMALL] * 100
     assert sum(s.gets for s in array.servers) < 20
+
+
+@pytest.mark.parametrize("fault", ["stopped", "hanging"])
+async def test_a_server_that_was_not_heard_at_first_takes_over(array: FakeArray, fault: str) -> None:
+    array.deliver(SMALL)
+    array.servers[1].hangs = True
+    await array.start()
+    assert array.access is not None
+    await array.access.array.ask_again()
+    assert array.access.array.volumes_of("mail-1") == set()
+    array.servers[1].hangs = False
+    array.access.array._refreshed = float("-inf")  # a while passes
+    if fault == "stopped":
+        await array.servers[0].stop()
+    else:
+        array.servers[0].hangs = True
+    began = time.monotonic()
+    assert await read_all(array, 1) == [SMALL]
+    assert time.monotonic() - began < HOPED
+
+
+async def test_a_volume_that_nobody_has_holds_no_read_up(array: FakeArray) -> None:
+    for _ in range(20):
+        array.deliver(SMALL, new_segment=True)
+    array.servers[0].volume = VolumeId(b"\x77" * 16)
+    await array.start()
+    began = time.monotonic()
+    assert await read_all(array, 20) == [SMALL] * 20
+    assert time.monotonic() - began < HOPED

@@ -218,6 +218,11 @@ async def test_a_long_message_waits_for_its_reader(array: FakeArray) -> None:
         client.send("RETR 1")
         while session._writable.is_set():  # noqa: ASYNC110 - the transport sets it
             await asyncio.sleep(0.005)
+        async with Client(array.port) as other:  # meanwhile the server is free for others
+            await other.line()
+            for _ in range(500):
+                assert await other.ask("CAPA") == "+OK"
+                await other.text()
         taken = array.servers[0].gets
         assert taken * CHUNK_BYTES < 16 * 1024 * 1024  # what the kernel's socket buffers take, and two pieces
         assert await client.line() == "+OK 40000000 octets"

@@ -48,6 +48,7 @@ def top(text: bytes, lines: int) -> bytes:
 @given(CHUNKS, st.integers(0, 5))
 @example([b"a\r\n\r", b"\nb\r", b"\nc\r", b"\n"], 1)
 @example([b"\r", b"\nbody\r\n"], 1)
+@example([b"\r\n\r", b"", b"\n\r"], 1)
 def test_top(chunks: list[bytes], lines: int) -> None:
     cutter = TopCutter(lines)
     out = bytearray()
