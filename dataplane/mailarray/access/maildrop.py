@@ -94,10 +94,12 @@ class Maildrop:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
-                if not await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS):
+                async with asyncio.timeout(CATALOG_PATIENCE):
+                    held = await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS)
+                if not held:
                     log.warning("lease lost to another session", extra={"mailbox": self.mailbox})
                     return
-            except CatalogUnavailable:
+            except (CatalogUnavailable, TimeoutError):
                 log.info("lease not renewed, catalog away", extra={"mailbox": self.mailbox})
 
     async def close(self) -> None:

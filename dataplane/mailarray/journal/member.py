@@ -67,9 +67,9 @@ class Member:
     def recover(cls, volume: Volume, segment: SegmentId, own: bool, limit: int | None = None) -> Member:
         """Open what is on the disk after a start, and make it durable before anyone hears of it.
 
-        `limit` is a durable length that the writer announced for a segment it abandoned after a failed sync: what
-        lies beyond was never durable, whatever the page cache says (rule 5). A sealed segment is not read through;
-        the scrubber does that. Raises VolumeError, OSError.
+        `limit` is the durable length that the living writer announced for a segment it left: up to there nothing has
+        to be proved again, and what lies beyond was never durable, whatever the page cache says (rule 5). A sealed
+        segment is not read through either; the scrubber does that. Raises VolumeError, OSError.
         """
         member = cls(volume, segment, own)
         member.fence_state = load_fence(volume, segment)
@@ -78,23 +78,23 @@ class Member:
             return member
         member._fd = fd = volume.disk.open(path)
         sealed = member.fence_state.sealed_length
-        size = os.fstat(fd).st_size
-        if sealed is not None and size >= sealed:
+        known = sealed if sealed is not None else limit
+        if known is not None and os.fstat(fd).st_size >= known:
             try:
                 member.header = read_segment_header(fd)
-                member.length = member.acknowledged = sealed
+                member.length = member.acknowledged = known
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
         found = survey(fd, sealed_length=sealed)
         volume.disk.sync(fd, SyncPoint.RECOVERED)
         volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
-        member._adopt(found, limit)
+        member._adopt(found)
         return member
 
-    def _adopt(self, found: Survey, limit: int | None) -> None:
+    def _adopt(self, found: Survey) -> None:
         self.header = found.header
-        self.length = found.length if limit is None else min(found.length, limit)
+        self.length = found.length
         self.acknowledged = min(found.acknowledged, self.length)
         self.damages = found.damages
         if found.file_length > self.length and found.header is not None and self.fence_state.sealed_length is None:

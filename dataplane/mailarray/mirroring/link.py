@@ -76,6 +76,9 @@ class MirrorLink:
         if raw.get("stopping"):
             self._leave(LinkState.STOPPING, "it is stopping")
             return False
+        if raw.get("full"):
+            self._fail("its volume is nearly full")
+            return False
         if self.state is not LinkState.READY:
             log.info("mirror ready", extra={"mirror": self.server.name, "mirror_volume": volume.hex()})
         self.volume = volume

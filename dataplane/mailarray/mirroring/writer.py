@@ -98,6 +98,10 @@ class JournalWriter:
 
     def submit(self, message: IncomingMessage, done: Callable[[Outcome], None]) -> None:
         """Queue a message for the next batch."""
+        if self._stopping:
+            message.body.release()
+            asyncio.get_running_loop().call_soon(done, STOPPING)
+            return
         self.pending_bytes += message.body.length
         self._queue.append(PendingMessage(message, done))
         self._wake.set()
@@ -141,9 +145,13 @@ class JournalWriter:
                 self._leave(self.segment, "the writer stops")
             self._executor.shutdown()
 
-    async def stop(self) -> None:
-        """Refuse new mail, finish what was submitted, close the segment; then `run` returns."""
+    def refuse_new_mail(self) -> None:
+        """The server is about to stop: sessions that ask hear 421, what is coming in may finish."""
         self._refusal = STOPPING
+
+    async def stop(self) -> None:
+        """Finish what was submitted and close the segment; then `run` returns. What comes later is refused."""
+        self.refuse_new_mail()
         self._stopping = True
         self._wake.set()
         await self._idle.wait()

@@ -57,7 +57,7 @@ class Agent:
         self.peers = Peers(settings.server, token, self.table)
         self.receiver = Receiver(self.shelf)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
-        self.server = Server(self.shelf, self.index, settings.server)
+        self.server = Server(self.shelf, self.index, settings.server, settings.storage.reserve)
         registrar = Registrar(self.link, volume.id, self.memory)
         wake = asyncio.Event()
         self.follower = Follower(self.shelf, self.link, registrar, wake)
@@ -98,6 +98,7 @@ class Agent:
                 "unsettled": len(self.settler.unsettled),
             },
             "lag_bytes": self.follower.lag_bytes,
+            "under_replicated": self.under_replicated(),
             "catalog": {
                 "state": "up" if state else "away",
                 "epoch": state.epoch if state else self.memory.epoch,
@@ -105,6 +106,16 @@ class Agent:
             },
             "disk_free": self.volume.free_bytes(),
         }
+
+    def under_replicated(self) -> int:
+        """Segments with fewer living members than copies; each is counted by its first living member."""
+        lost = self.settler.lost
+        count = 0
+        for holding in self.shelf:
+            if holding.header is not None:
+                living = [volume for volume in holding.header.members if volume not in lost]
+                count += len(living) < holding.header.copies and living[:1] == [self.volume.id]
+        return count
 
     async def remember(self) -> None:
         """Save what is known of the catalog, at most once a second."""
