@@ -39,9 +39,7 @@ class _Handler:
     def __init__(self) -> None:
         self._known = {address(n) for n in range(1, MAX_MESSAGES + 1)}
 
-    async def handle_RCPT(
-        self, server: Any, session: Any, envelope: Any, recipient: str, options: list[str]
-    ) -> str:
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, recipient: str, options: list[str]) -> str:
         if recipient not in self._known:
             return "550 5.1.1 No such mailbox"
         envelope.rcpt_tos.append(recipient)

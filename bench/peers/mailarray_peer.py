@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -160,11 +160,13 @@ class CatalogView:
 
 
 @contextlib.contextmanager
-def array(directory: Path, copies: int) -> Iterator[Array]:
-    """Start an empty array in `directory`, and stop it at the end."""
+def array(directory: Path, copies: int, before_start: Callable[[Path], None] | None = None) -> Iterator[Array]:
+    """Start an empty array in `directory`, and stop it at the end; `before_start` may put journals into its volumes."""
     data = directory / "data"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
+    if before_start is not None:
+        before_start(data)
     (data / "accounts").write_text(accounts_file(password_hash()))
     (data / "accounts").chmod(0o600)
     ports = free_ports()
