@@ -1,0 +1,1 @@
+"""The `mailarray` command line: parsing and messages; the work is done elsewhere."""

@@ -1,0 +1,56 @@
+# Everything a person or a build machine runs. `make up` needs Python 3.11, make and python3-venv, and nothing else.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# Debian's own Python before any other: every user may execute it, and it has the venv that python3-venv brings.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data
+FUZZ_SECONDS ?= 60
+
+.PHONY: help up test lint bench fuzz packages clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(VENV)/.runtime ## Run an array of three servers on this machine, until Ctrl-C
+	@exec $(BIN)/mailarray up -f examples/local.yaml --data $(DATA)
+
+test: packages $(VENV)/.dev ## Run all tests (installs the Debian packages they need)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## Check format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict dataplane
+	$(BIN)/lint-imports
+
+bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+fuzz: $(VENV)/.dev ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+packages: # Debian packages that tests and benchmarks talk to
+	@tests/install-debian-packages
+
+clean: ## Remove the virtual environment and caches; mail under data/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment with two stages: what runs, and beside it what tests. A stamp is as new as its lock file.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 with its venv module is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements/dataplane.lock pyproject.toml | $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dataplane.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@

@@ -1,0 +1,156 @@
+"""Resources and a layout in, settings out. Pure: no clock, environment or file is touched.
+
+Ports on loopback: SMTP from `ports.smtp` up, one a server; internal ports from `ports.internal`: writers +10,
+sidecars +20, access +30. Called by `up.py`, which writes the files and starts the processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mailarray.contract import mirroring_table, settings
+from mailarray.contract.settings import AccessSettings, Listen, ServerSettings, TlsSettings
+from mailarray.local.layout import Layout
+from mailarray.local.resources import Resources, ServerGroup
+
+HOST = "127.0.0.1"  # one machine is for a first look, development and tests: nothing listens to the outside
+WRITER_OFFSET, SIDECAR_OFFSET, ACCESS_OFFSET = 10, 20, 30
+ACCESS_NAME = "access"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedArray:
+    """Everything the processes of one array are told."""
+
+    cluster: str
+    servers: tuple[ServerSettings, ...]
+    access: AccessSettings
+    table: mirroring_table.MirroringTable
+    status: Listen
+
+    def files(self, layout: Layout) -> dict[str, str]:
+        """Settings files, by path."""
+        texts = {str(layout.settings_file(s.server)): settings.dump(s) for s in self.servers}
+        texts[str(layout.settings_file(ACCESS_NAME))] = settings.dump(self.access)
+        texts[str(layout.mirroring_table)] = mirroring_table.dump(self.table)
+        return texts
+
+    def ports(self) -> list[tuple[Listen, str]]:
+        """Every port that will be listened on, and what for."""
+        wanted = [
+            (self.status, "status"),
+            (self.access.pop3, "POP3"),
+            (self.access.internal, "internal port of access"),
+        ]
+        for server in self.servers:
+            wanted += [
+                (server.smtp.listen, f"SMTP of {server.server}"),
+                (server.writer, f"internal port of {server.server}"),
+                (server.sidecar, f"catalog sidecar of {server.server}"),
+            ]
+        return wanted
+
+
+def render(
+    resources: Resources, layout: Layout, *, generation: int = 1, catalog_url: str | None = None
+) -> RenderedArray:
+    """The whole array. `catalog_url` replaces the SQLite file of the layout."""
+    catalog = settings.CatalogSettings(url=catalog_url or f"sqlite:///{layout.catalog_file}")
+    servers = tuple(
+        _server(resources, layout, group, ordinal, index, catalog)
+        for index, (group, ordinal) in enumerate((g, o) for g in resources.groups for o in range(g.spec.replicas))
+    )
+    table = mirroring_table.ring(
+        [mirroring_table.Server(s.server, str(s.sidecar), str(s.writer)) for s in servers], generation
+    )
+    return RenderedArray(
+        cluster=resources.cluster,
+        servers=servers,
+        access=_access(resources, layout, catalog),
+        table=table,
+        status=Listen(host=HOST, port=resources.ports.status),
+    )
+
+
+def _server(
+    resources: Resources,
+    layout: Layout,
+    group: ServerGroup,
+    ordinal: int,
+    index: int,
+    catalog: settings.CatalogSettings,
+) -> ServerSettings:
+    spec, ports = resources.spec, resources.ports
+    name = f"{group.name}-{ordinal}"
+    hostnames = group.spec.hostnames or f"{group.name}-{{ordinal}}.{spec.domains[0].name}"
+    return ServerSettings(
+        cluster=resources.cluster,
+        server=name,
+        volume=str(layout.volume(name)),
+        run_directory=str(layout.server(name) / "run"),
+        smtp=settings.SmtpSettings(
+            listen=Listen(host=HOST, port=ports.smtp + index),
+            hostname=hostnames.replace("{ordinal}", str(ordinal)),
+            limits=settings.SmtpLimits(
+                max_message_size=spec.smtp.max_message_size,
+                max_connections=spec.smtp.max_connections,
+                max_connections_per_address=spec.smtp.max_connections_per_address,
+                max_recipients=spec.smtp.max_recipients,
+                max_command_line=spec.smtp.max_command_line,
+                max_commands_without_mail=spec.smtp.max_commands_without_mail,
+                max_errors=spec.smtp.max_errors,
+                idle_timeout=spec.smtp.idle_timeout,
+                max_received_headers=spec.smtp.max_received_headers,
+                soft_pending_bytes=spec.smtp.soft_pending_bytes,
+            ),
+            proxy_trusted_networks=spec.smtp.proxy_protocol.trusted_networks,
+            tls=_tls(resources, layout),
+        ),
+        writer=Listen(host=HOST, port=ports.internal + WRITER_OFFSET + index),
+        sidecar=Listen(host=HOST, port=ports.internal + SIDECAR_OFFSET + index),
+        token_file=str(layout.token),
+        mirroring_table_file=str(layout.mirroring_table),
+        storage=settings.StorageSettings(
+            copies=spec.storage.copies,
+            on_mirror_loss=spec.storage.on_mirror_loss,
+            mirror_timeout=spec.storage.mirror_timeout,
+            segment_size=spec.storage.segment_size,
+            segment_age=spec.storage.segment_age,
+            reserve=spec.storage.reserve,
+        ),
+        catalog=catalog,
+        directory=_directory(resources, layout),
+    )
+
+
+def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSettings) -> AccessSettings:
+    spec, ports = resources.spec, resources.ports
+    pop3 = spec.access.pop3
+    return AccessSettings(
+        cluster=resources.cluster,
+        name=ACCESS_NAME,
+        hostname=spec.access.hostname or f"pop.{spec.domains[0].name}",
+        pop3=Listen(host=HOST, port=ports.pop3),
+        internal=Listen(host=HOST, port=ports.internal + ACCESS_OFFSET),
+        token_file=str(layout.token),
+        mirroring_table_file=str(layout.mirroring_table),
+        catalog=catalog,
+        directory=_directory(resources, layout),
+        copies=spec.storage.copies,
+        tls=_tls(resources, layout),
+        allow_plaintext_login=pop3.allow_plaintext_login,
+        max_connections=pop3.max_connections,
+        max_connections_per_address=pop3.max_connections_per_address,
+        idle_timeout=pop3.idle_timeout,
+    )
+
+
+def _directory(resources: Resources, layout: Layout) -> settings.DirectorySettings:
+    domains = tuple(settings.DomainSettings(name=d.name, postmaster=d.postmaster) for d in resources.spec.domains)
+    return settings.DirectorySettings(domains=domains, accounts_file=str(layout.accounts))
+
+
+def _tls(resources: Resources, layout: Layout) -> TlsSettings | None:
+    if resources.spec.tls is None:
+        return None
+    return TlsSettings(certificate=str(layout.certificate), key=str(layout.key))

@@ -1,0 +1,368 @@
+"""MailCluster and MailServer, as a person writes them, for the array on one machine.
+
+The same documents that a Kubernetes cluster takes. What has no meaning on one machine (where pods run, DNS) is read
+and named in a note; what one machine cannot do and a person would miss (a database of its own, several volumes) is
+refused with a sentence. Called by `up.py`; pure: text in, resources out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mailarray.contract.settings import SmtpLimits, StorageSettings
+from mailarray.directory.addresses import canonical_domain, split
+from mailarray.local.documents import Document, Duration, Ignored, Reader, ResourceError, Size, read_documents
+
+API_VERSION = "mailarray.io/v1alpha1"
+PORTS_ANNOTATION = "mailarray.io/local-ports"
+MAX_SERVERS = 10  # two processes each, and internal ports are given out in tens
+POP3_IDLE_TIMEOUT = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
+MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")  # as Kubernetes' own; they become folder and process names
+_DOMAIN = re.compile(r"(?!-)[^\s@:,/]{1,63}(\.[^\s@:,/]{1,63})*")
+_HOSTNAME = re.compile(
+    r"(?=.{1,255}$)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
+)
+
+_STORAGE, _SMTP = StorageSettings(), SmtpLimits()  # the defaults, with their reasons, stand in the contract
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports on loopback; from the annotation `mailarray.io/local-ports` of the MailCluster."""
+
+    smtp: int = 2525  # of the first server; each further server has the next one
+    pop3: int = 2110
+    status: int = 2180  # page, JSON and metrics
+    internal: int = 2200  # first of 40: writers +10, sidecars +20 (at most ten servers), access +30
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """metadata."""
+
+    name: str
+    namespace: str = "default"
+    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """spec.domains[]."""
+
+    name: str
+    postmaster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NameRef:
+    """A reference by name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """spec.accounts."""
+
+    secret_ref: NameRef | None = None
+    database: Ignored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """spec.storage."""
+
+    copies: int = _STORAGE.copies
+    spread: Ignored | None = None
+    on_mirror_loss: Literal["Defer", "Accept"] = "Defer"
+    mirror_timeout: Duration = _STORAGE.mirror_timeout
+    segment_size: Size = _STORAGE.segment_size
+    segment_age: Duration = _STORAGE.segment_age
+    reserve: Size = _STORAGE.reserve
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyProtocol:
+    """spec.smtp.proxyProtocol."""
+
+    trusted_networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """spec.smtp: the limits are explained where the data plane keeps them, `contract/settings.py`."""
+
+    max_message_size: Size = _SMTP.max_message_size
+    max_connections: int = _SMTP.max_connections
+    max_connections_per_address: int = _SMTP.max_connections_per_address
+    max_recipients: int = _SMTP.max_recipients
+    max_command_line: int = _SMTP.max_command_line
+    max_commands_without_mail: int = _SMTP.max_commands_without_mail
+    max_errors: int = _SMTP.max_errors
+    idle_timeout: Duration = _SMTP.idle_timeout
+    max_received_headers: int = _SMTP.max_received_headers
+    soft_pending_bytes: Size = _SMTP.soft_pending_bytes
+    proxy_protocol: ProxyProtocol = field(default_factory=ProxyProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Pop3:
+    """spec.access.pop3."""
+
+    max_connections: int = 1000
+    max_connections_per_address: int = 100
+    idle_timeout: Duration = POP3_IDLE_TIMEOUT
+    allow_plaintext_login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """spec.access."""
+
+    replicas: Ignored | None = None
+    hostname: str | None = None
+    expose: Ignored | None = None
+    pop3: Pop3 = field(default_factory=Pop3)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """spec.catalog."""
+
+    database_secret_ref: Ignored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """spec.tls."""
+
+    secret_ref: NameRef
+
+
+@dataclass(frozen=True, slots=True)
+class MailClusterSpec:
+    """spec of a MailCluster."""
+
+    domains: tuple[Domain, ...]
+    accounts: Accounts = field(default_factory=Accounts)
+    storage: Storage = field(default_factory=Storage)
+    placement: Ignored | None = None
+    catalog: Catalog = field(default_factory=Catalog)
+    smtp: Smtp = field(default_factory=Smtp)
+    access: Access = field(default_factory=Access)
+    mx: Ignored | None = None
+    tls: Tls | None = None
+    paused: Ignored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStorage:
+    """spec.storage of a MailServer."""
+
+    storage_class_name: Ignored | None = None
+    size: Ignored | None = None
+    access_modes: Ignored | None = None
+    volumes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MailServerSpec:
+    """spec of a MailServer."""
+
+    cluster_ref: NameRef
+    replicas: int = 1
+    storage: ServerStorage = field(default_factory=ServerStorage)
+    hostnames: str | None = None
+    expose: Ignored | None = None
+    preference: Ignored | None = None
+    template: Ignored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: Ignored
+    status: Ignored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGroup:
+    """A MailServer: `replicas` equal servers."""
+
+    name: str
+    spec: MailServerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """All that a file says."""
+
+    cluster: str
+    spec: MailClusterSpec
+    ports: Ports
+    groups: tuple[ServerGroup, ...]
+    notes: tuple[str, ...]  # what was read and is not used on one machine
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Every server, `<group>-<ordinal>`, in the order of their ports."""
+        return tuple(f"{g.name}-{i}" for g in self.groups for i in range(g.spec.replicas))
+
+
+def read_resources(text: str, file: str) -> Resources:
+    """Read a file's documents. Raises ResourceError with one sentence."""
+    clusters: list[tuple[Reader, Metadata, MailClusterSpec]] = []
+    groups: list[tuple[Reader, ServerGroup]] = []
+    readers: list[Reader] = []
+    for document in read_documents(text, file):
+        reader = Reader(document)
+        kind, metadata, spec = _envelope(reader, document)
+        readers.append(reader)
+        if kind == "MailCluster":
+            clusters.append((reader, metadata, reader.read(MailClusterSpec, spec, "spec")))
+        else:
+            groups.append((reader, ServerGroup(metadata.name, reader.read(MailServerSpec, spec, "spec"))))
+    if len(clusters) != 1:
+        found = "none" if not clusters else str(len(clusters))
+        raise ResourceError(f"{file}: one MailCluster is needed, {found} found; one machine runs one cluster")
+    reader, metadata, cluster = clusters[0]
+    _check_cluster(reader, cluster)
+    ports = _ports(reader, metadata.annotations.get(PORTS_ANNOTATION, ""))
+    _check_groups(file, metadata.name, groups)
+    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers))
+    servers = len(resources.server_names)
+    if servers > MAX_SERVERS:
+        raise ResourceError(
+            f"{file}: {servers} servers are more than the {MAX_SERVERS} of one machine; lower spec.replicas"
+        )
+    if cluster.storage.copies > servers:
+        raise reader.fail(
+            "spec.storage.copies",
+            f"is {cluster.storage.copies}, but there are only {servers} servers; "
+            "lower it, or raise spec.replicas of a MailServer",
+        )
+    return resources
+
+
+def _envelope(reader: Reader, document: Document) -> tuple[str, Metadata, object]:
+    content = document.content
+    version, kind = content.get("apiVersion"), content.get("kind")
+    if version != API_VERSION:
+        raise reader.fail("apiVersion", f"is {version!r}; write {API_VERSION}")
+    if kind == "MirrorPair":
+        raise reader.fail("kind", "MirrorPair is not read on one machine; remove the document, a ring is used")
+    if kind not in ("MailCluster", "MailServer"):
+        raise reader.fail("kind", f"is {kind!r}; write MailCluster or MailServer")
+    envelope = _Reader(document).read(_Envelope, content, "document")
+    if not _NAME.fullmatch(envelope.metadata.name):
+        raise reader.fail("metadata.name", "must be lower-case letters, digits and hyphens, at most 52 characters")
+    return kind, envelope.metadata, envelope.spec
+
+
+class _Reader(Reader):
+    """Reads the envelope: paths as a person sees them, without the word document in front."""
+
+    def fail(self, path: str, text: str) -> ResourceError:
+        return Reader.fail(self, path.removeprefix("document."), text)
+
+
+def _check_cluster(reader: Reader, spec: MailClusterSpec) -> None:
+    if not spec.domains:
+        raise reader.fail("spec.domains", "is empty; name at least one domain, for example - name: mail.example")
+    known = [canonical_domain(d.name) for d in spec.domains]
+    for i, domain in enumerate(spec.domains):
+        if not _DOMAIN.fullmatch(domain.name):
+            raise reader.fail(f"spec.domains[{i}].name", f"is {domain.name!r}; write a domain like mail.example")
+        if known[i] in known[:i]:
+            raise reader.fail(f"spec.domains[{i}].name", f"{domain.name} is there twice; remove one")
+        if domain.postmaster is not None and split(domain.postmaster)[1] not in known:
+            raise reader.fail(
+                f"spec.domains[{i}].postmaster",
+                f"is {domain.postmaster!r}; write a mailbox in one of the cluster's domains",
+            )
+    if spec.accounts.database is not None:
+        raise reader.fail(
+            "spec.accounts.database", "is not there on one machine; use accounts: {secretRef: {name: accounts}}"
+        )
+    if spec.catalog.database_secret_ref is not None:
+        raise reader.fail(
+            "spec.catalog.databaseSecretRef", "is not read on one machine; remove it, the catalog is kept in SQLite"
+        )
+    if spec.storage.copies < 1:
+        raise reader.fail("spec.storage.copies", "must be at least 1")
+    if spec.smtp.max_message_size < MIN_MESSAGE_SIZE:
+        raise reader.fail("spec.smtp.maxMessageSize", "must be at least 64Ki (RFC 5321 4.5.3.1.7)")
+    if spec.smtp.max_recipients < 100:
+        raise reader.fail("spec.smtp.maxRecipients", "must be at least 100 (RFC 5321 4.5.3.1.8)")
+    for name, value in (
+        ("smtp.maxConnections", spec.smtp.max_connections),
+        ("smtp.maxConnectionsPerAddress", spec.smtp.max_connections_per_address),
+        ("smtp.maxErrors", spec.smtp.max_errors),
+        ("smtp.maxCommandsWithoutMail", spec.smtp.max_commands_without_mail),
+        ("smtp.maxReceivedHeaders", spec.smtp.max_received_headers),
+        ("access.pop3.maxConnections", spec.access.pop3.max_connections),
+        ("access.pop3.maxConnectionsPerAddress", spec.access.pop3.max_connections_per_address),
+    ):
+        if value < 1:
+            raise reader.fail(f"spec.{name}", "must be at least 1")
+    if spec.smtp.max_command_line < 512:
+        raise reader.fail("spec.smtp.maxCommandLine", "must be at least 512 (RFC 5321 4.5.3.1.4)")
+    for i, network in enumerate(spec.smtp.proxy_protocol.trusted_networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise reader.fail(
+                f"spec.smtp.proxyProtocol.trustedNetworks[{i}]", f"is {network!r}; write a network like 10.0.0.0/8"
+            ) from None
+    if spec.access.hostname is not None:
+        _check_hostname(reader, "spec.access.hostname", spec.access.hostname)
+
+
+def _check_groups(file: str, cluster: str, groups: list[tuple[Reader, ServerGroup]]) -> None:
+    if not groups:
+        raise ResourceError(f"{file}: there is no MailServer; add one with spec.clusterRef.name: {cluster}")
+    names: set[str] = set()
+    for reader, group in groups:
+        if group.name in names:
+            raise reader.fail("metadata.name", f"{group.name} is there twice; rename one")
+        names.add(group.name)
+        if group.spec.cluster_ref.name != cluster:
+            raise reader.fail(
+                "spec.clusterRef.name", f"is {group.spec.cluster_ref.name!r}; the MailCluster is {cluster!r}"
+            )
+        if group.spec.replicas < 1:
+            raise reader.fail("spec.replicas", "must be at least 1")
+        if group.spec.storage.volumes != 1:
+            raise reader.fail("spec.storage.volumes", "must be 1 on one machine")
+        if group.spec.hostnames is not None:
+            pattern = group.spec.hostnames
+            if group.spec.replicas > 1 and "{ordinal}" not in pattern:
+                raise reader.fail("spec.hostnames", f"needs {{ordinal}} in it, there are {group.spec.replicas} servers")
+            _check_hostname(reader, "spec.hostnames", pattern.replace("{ordinal}", "0"))
+
+
+def _check_hostname(reader: Reader, path: str, hostname: str) -> None:
+    if not _HOSTNAME.fullmatch(hostname):
+        raise reader.fail(path, f"{hostname!r} is not a host name; write one like mx-0.mail.example")
+
+
+def _ports(reader: Reader, text: str) -> Ports:
+    values: dict[str, int] = {}
+    path = f"metadata.annotations[{PORTS_ANNOTATION}]"
+    for part in filter(None, re.split(r"[,\s]+", text)):
+        name, _, number = part.partition("=")
+        if name not in Ports.__dataclass_fields__ or not number.isdigit() or not 1 <= int(number) <= 65000:
+            raise reader.fail(path, f"has {part!r}; write for example smtp=2525,pop3=2110,status=2180,internal=2200")
+        values[name] = int(number)
+    return Ports(**values)
+
+
+def _notes(readers: list[Reader]) -> tuple[str, ...]:
+    return tuple(f"{r.document.title}: {path} is not used on one machine" for r in readers for path in r.ignored)

@@ -1,0 +1,206 @@
+"""What a person sees: the array as a table that is drawn anew each second, or as plain lines.
+
+Draws the JSON object of `array_status.py` and nothing else, so `mailarray status` shows the same picture from
+another process. Missing figures are a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from mailarray.local.array_status import SIDECAR, SMTP
+
+DASH = "–"
+WIDE = 110  # columns; below, a terminal of 80 gets what fits
+_STATE_STYLES = {"serving": "green", "starting": "yellow", "restarting": "red", "stopped": "red"}
+
+
+def draw(
+    status: dict[str, Any], *, width: int, demo: tuple[str, str] | None = None, events: Sequence[str] = ()
+) -> RenderableType:
+    """The whole picture for a terminal of `width` columns; `demo` is (address, file that holds its password)."""
+    parts: list[RenderableType] = [
+        _headline(status),
+        servers_table(status, narrow=width < WIDE),
+        _access_line(status),
+        _addresses(status),
+    ]
+    refusals = [
+        Text.assemble((" ! ", "bold white on red"), f" {s['name']} refuses mail: {s['smtp']['refusing']}")
+        for s in status.get("servers", [])
+        if s.get("smtp", {}).get("refusing")
+    ]
+    parts += refusals
+    if demo is not None:
+        parts.append(_try_it(status, demo))
+    if events:
+        parts.append(Text("\n".join(events), style="dim"))
+    return Group(*parts)
+
+
+def servers_table(status: dict[str, Any], *, narrow: bool = False) -> Table:
+    """One row a server; `narrow` leaves out what fits no 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, expand=False, pad_edge=False, padding=(0, 1))
+    for column in _COLUMNS:
+        if not (narrow and column.wide_only):
+            justify: Literal["left", "right"] = "right" if column.right else "left"
+            table.add_column(column.title, justify=justify, no_wrap=not column.folds, overflow="fold")
+    for server in status.get("servers", []):
+        smtp, sidecar = server.get(SMTP, {}), server.get(SIDECAR, {})
+        cells = {c.title: c.cell(server, smtp, sidecar) for c in _COLUMNS if not (narrow and c.wide_only)}
+        table.add_row(*cells.values())
+    return table
+
+
+def plain_line(status: dict[str, Any]) -> str:
+    """The array in one line, for logs."""
+    totals = status.get("totals", {})
+    servers = status.get("servers", [])
+    serving = sum(1 for s in servers if s["smtp"]["state"] == "serving" and s["sidecar"]["state"] == "serving")
+    return (
+        f"{serving}/{len(servers)} servers, pop3 {status.get('access', {}).get('state', DASH)}, "
+        f"accepted {totals.get('accepted', 0)} ({totals.get('accepted_per_second', 0):.0f}/s), "
+        f"sessions {totals.get('sessions', 0)}, lag {totals.get('lag_records', 0)}, "
+        f"under-replicated {totals.get('under_replicated', 0)}"
+    )
+
+
+def human_size(value: object) -> str:
+    """Bytes for people."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return DASH
+    size = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _headline(status: dict[str, Any]) -> Text:
+    ready = bool(status.get("ready"))
+    totals = status.get("totals", {})
+    return Text.assemble(
+        (f" Mailarray {status.get('cluster', '')} ", "bold white on blue"),
+        "  ",
+        ("● ready" if ready else "● not all serving", "bold green" if ready else "bold yellow"),
+        f"   each message on {status.get('copies', DASH)} servers",
+        f"   {totals.get('accepted', 0):,} accepted, {totals.get('accepted_per_second', 0):,.0f}/s",
+    )
+
+
+def _access_line(status: dict[str, Any]) -> Text:
+    access = status.get("access", {})
+    state = str(access.get("state", DASH))
+    catalog = next((s["sidecar"]["catalog"] for s in status.get("servers", []) if s["sidecar"].get("catalog")), None)
+    return Text.assemble(
+        ("pop3 ", "bold"), str(access.get("listen", DASH)), "  ", (state, _STATE_STYLES.get(state, "")),
+        f"  {_figure(access, 'sessions')} sessions",
+        ("   catalog ", "bold"), _catalog(catalog),
+    )  # fmt: skip
+
+
+def _addresses(status: dict[str, Any]) -> Text:
+    urls = status.get("urls", {})
+    return Text.assemble(
+        ("status ", "bold"), str(urls.get("status", DASH)), ("   metrics ", "bold"), str(urls.get("metrics", DASH))
+    )
+
+
+def _catalog(catalog: object) -> str:
+    if not isinstance(catalog, dict):
+        return str(catalog) if catalog else DASH
+    words = [str(catalog.get("state", DASH))]
+    if catalog.get("open") is False:
+        words.append("closed until all servers have registered")
+    return ", ".join(words)
+
+
+def _try_it(status: dict[str, Any], demo: tuple[str, str]) -> Panel:
+    address, password_file = demo
+    servers = status.get("servers", [])
+    first = servers[0]["listen"] if servers else DASH
+    pop3 = status.get("access", {}).get("listen", DASH)
+    lines = (
+        f"swaks --server {first} --to {address} --header 'Subject: hello'",
+        f'curl -u "{address}:$(cat {password_file})" pop3://{pop3}/',
+        f'curl -u "{address}:$(cat {password_file})" pop3://{pop3}/1',
+    )
+    return Panel(Text("\n".join(lines)), title="try it", title_align="left", box=box.ROUNDED, expand=False)
+
+
+def _state(smtp: dict[str, Any], sidecar: dict[str, Any]) -> Text:
+    states = [str(p.get("state", DASH)) for p in (smtp, sidecar)]
+    text = states[0] if states[0] == states[1] else f"smtp {states[0]}, sidecar {states[1]}"
+    worst = next((s for s in ("restarting", "stopped", "starting") if s in states), states[0])
+    restarts = sum(int(p.get("restarts") or 0) for p in (smtp, sidecar))
+    return Text.assemble((text, _STATE_STYLES.get(worst, "")), (f" ({restarts} restarts)" if restarts else "", "dim"))
+
+
+def _mirrors(smtp: dict[str, Any]) -> Text:
+    mirrors = smtp.get("mirrors")
+    if not isinstance(mirrors, list) or not mirrors:
+        return Text(DASH)
+    text = Text()
+    for i, mirror in enumerate(m for m in mirrors if isinstance(m, dict)):
+        state = str(mirror.get("state", "?"))
+        good = state.lower().replace("-", "").replace("_", "") in ("insync", "ok", "serving", "open")
+        text.append(", " if i else "")
+        text.append(f"{mirror.get('server', '?')} {state}", style="green" if good else "yellow")
+    return text
+
+
+def _segments(sidecar: dict[str, Any]) -> str:
+    segments = sidecar.get("segments")
+    if not isinstance(segments, dict):
+        return DASH
+    return f"{segments.get('own', DASH)} + {segments.get('mirrored', DASH)}"
+
+
+def _warn_if_any(process: dict[str, Any], key: str) -> Text:
+    value = process.get(key)
+    return Text(_figure(process, key), style="bold red" if isinstance(value, int) and value > 0 else "")
+
+
+def _figure(process: dict[str, Any], key: str, *, plain: bool = False) -> str:
+    value = process.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return DASH
+    return str(value) if plain else f"{value:,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    cell: Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], RenderableType]  # of (server, smtp, sidecar)
+    right: bool = False
+    folds: bool = False
+    wide_only: bool = False
+
+
+_COLUMNS = (
+    _Column("server", lambda server, smtp, sidecar: Text(str(server.get("name", DASH)), style="bold")),
+    _Column("smtp", lambda server, smtp, sidecar: str(server.get("listen", DASH)).rpartition(":")[2]),
+    _Column("state", lambda server, smtp, sidecar: _state(smtp, sidecar), folds=True),
+    _Column(
+        "pids",
+        lambda server, smtp, sidecar: f"{_figure(smtp, 'pid', plain=True)} {_figure(sidecar, 'pid', plain=True)}",
+        wide_only=True,
+    ),
+    _Column("sessions", lambda server, smtp, sidecar: _figure(smtp, "sessions"), right=True),
+    _Column("accepted", lambda server, smtp, sidecar: _figure(smtp, "accepted"), right=True),
+    _Column("/s", lambda server, smtp, sidecar: _figure(smtp, "accepted_per_second"), right=True),
+    _Column("mirrors", lambda server, smtp, sidecar: _mirrors(smtp), folds=True),
+    _Column("segments", lambda server, smtp, sidecar: _segments(sidecar), right=True),
+    _Column("lag", lambda server, smtp, sidecar: _figure(sidecar, "lag_records"), right=True),
+    _Column("under", lambda server, smtp, sidecar: _warn_if_any(sidecar, "under_replicated"), right=True),
+    _Column("free", lambda server, smtp, sidecar: human_size(sidecar.get("disk_free")), right=True, wide_only=True),
+)

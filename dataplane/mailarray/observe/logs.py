@@ -1,0 +1,114 @@
+"""Structured logs: a constant message and fields, as JSON lines in a file, as plain text on a terminal.
+
+Every process calls `configure` once. Times are UTC. Refuses to print what must never be in a log, whatever a caller
+hands over by mistake: bytes (bodies are bytes everywhere) appear as their length, fields named like a credential are
+left out, long texts are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+LOG_FILE_SIZE = 16 << 20  # bytes; a file that a person can still open in an editor
+LOG_FILES_KEPT = 4  # rotated files beside the current one: at most 80 MiB a process
+MAX_FIELD = 1000  # characters of one field; enough for any address or error, too little for a body
+SECRET_FIELDS = frozenset({"password", "token", "authorization", "secret", "body", "credentials"})
+LEFT_OUT = "[left out]"
+
+_OWN_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+MAX_TRACEBACK = 20000  # characters
+
+
+def _printable(name: str, value: object) -> Any:
+    if name.lower() in SECRET_FIELDS:
+        return LEFT_OUT
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_printable(name, item) for item in list(value)[:100]]
+    if isinstance(value, dict):
+        return {str(key): _printable(str(key), item) for key, item in list(value.items())[:100]}
+    text = str(value)
+    return text if len(text) <= MAX_FIELD else f"{text[:MAX_FIELD]}… ({len(text)} characters)"
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a caller gave through `extra`, ready to print."""
+    return {k: _printable(k, v) for k, v in record.__dict__.items() if k not in _OWN_ATTRIBUTES}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, process, and the record's own fields."""
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a record."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": _printable("message", record.getMessage()),
+        }
+        for name, value in fields(record).items():
+            line.setdefault(name, value)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK:]
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class PlainFormatter(logging.Formatter):
+    """For people: `12:00:01 warning message name=value`; no tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a record."""
+        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%SZ")
+        rest = " ".join(f"{name}={value}" for name, value in fields(record).items())
+        error = f" ({record.exc_info[1]})" if record.exc_info and record.exc_info[1] else ""
+        return f"{time} {record.levelname.lower()} {record.getMessage()}{' ' if rest else ''}{rest}{error}"
+
+
+def configure(
+    process: str,
+    *,
+    file: Path | None = None,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    max_bytes: int = LOG_FILE_SIZE,
+    files_kept: int = LOG_FILES_KEPT,
+) -> None:
+    """Send all logging to a rotated JSON file; without a file, to `stream` (standard error), plain on a terminal.
+
+    Replaces what was configured before. Raises OSError when the file cannot be opened.
+    """
+    handler: logging.Handler
+    if file is not None:
+        handler = logging.handlers.RotatingFileHandler(
+            file, maxBytes=max_bytes, backupCount=files_kept, encoding="utf-8"
+        )
+        handler.setFormatter(JsonFormatter(process))
+    else:
+        out = stream or sys.stderr
+        handler = logging.StreamHandler(out)
+        handler.setFormatter(PlainFormatter() if out.isatty() else JsonFormatter(process))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # a line for each mirror batch would drown the rest
+    logging.raiseExceptions = False  # a full disk stops the log, not the mail
