@@ -10,12 +10,11 @@ import os
 import time
 from pathlib import Path
 
+from bench.addresses import SENDER, mailbox
 from mailarray.journal.disk import Disk
 from mailarray.journal.format import BatchHeader, SegmentHeader, crc32c, encode_message
 from mailarray.journal.member import Member
 from mailarray.journal.volume import Volume, open_volume
-
-from bench.addresses import SENDER, mailbox
 from mailarray.model.ids import ID_LENGTH, IncarnationId, new_incarnation_id, new_message_id, new_segment_id
 
 _SEGMENT_MESSAGES = 50_000

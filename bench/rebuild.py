@@ -7,13 +7,12 @@ Journals of a few and of many messages are put under an array that is started on
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from bench import journals
-from bench.peers.mailarray_peer import Array, array
+from bench.peers.mailarray_peer import Array, array, mailarray
 from bench.processes import Daemon, NotStarted, Sampler
 
 _SAMPLE = 0.2  # seconds between two looks at memory
@@ -22,7 +21,7 @@ _TIMEOUT = 3600.0  # seconds for one rebuild
 
 def command(started: Array) -> list[str]:
     """What an operator types."""
-    return [sys.executable, "-m", "mailarray.cli.main", "catalog", "rebuild", "--data", str(started.data)]
+    return mailarray("catalog", "rebuild", "--data", str(started.data))
 
 
 def run(directory: Path, sizes: list[int]) -> dict[str, Any]:

@@ -107,6 +107,11 @@ def cluster_file(copies: int, ports: Ports) -> str:
     return yaml.safe_dump_all([cluster, servers], sort_keys=False)
 
 
+def mailarray(*arguments: str) -> list[str]:
+    """The command line `mailarray`, of the code that this interpreter imports."""
+    return [sys.executable, "-c", "from mailarray.cli.main import main; main()", *arguments]
+
+
 @dataclass(frozen=True, slots=True)
 class Array:
     """An array that runs."""
@@ -172,7 +177,7 @@ def array(directory: Path, copies: int, before_start: Callable[[Path], None] | N
     ports = free_ports()
     config = directory / "cluster.yaml"
     config.write_text(cluster_file(copies, ports))
-    argv = [sys.executable, "-m", "mailarray.cli.main", "up", "-f", str(config), "--data", str(data), "--plain"]
+    argv = mailarray("up", "-f", str(config), "--data", str(data), "--plain")
     with running(Daemon(f"mailarray up, copies {copies}", argv, directory / "output")) as daemon:
         for server in range(SERVERS):
             daemon.wait_for_port(ports.smtp + server)
