@@ -136,7 +136,7 @@ def test_from_start_to_stop(file: Path, base: int, tmp_path: Path, launchers: li
     assert status.returncode == 0
     seen = json.loads(status.stdout)
     assert [s["name"] for s in seen["servers"]] == ["mail-0", "mail-1"]
-    assert seen["totals"]["lag_records"] == 6
+    assert seen["totals"]["lag_bytes"] == 6
     table = mailarray("status", "--url", url).stdout
     assert "mail-1" in table and "1,234" in table and "InSync" in table
     metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
