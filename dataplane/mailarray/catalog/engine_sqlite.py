@@ -191,7 +191,8 @@ class SqliteEngine:
 
     async def migrate(self) -> None:
         """See `Engine`; SQLite changes tables within transactions, so the turn to write is the lock."""
-        await self.write(migrations.upgrade_if_needed)
+        if not await self.read(migrations.is_current):
+            await self.write(migrations.upgrade_if_needed)
 
     async def close(self) -> None:
         """See `Engine`."""

@@ -13,21 +13,12 @@ from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 _p, _m, _l = schema.placements.c, schema.messages.c, schema.locations.c
 
 _ENTRIES = (
-    select(
-        _p.uid,
-        _p.record,
-        _p.position,
-        _p.message,
-        _m.size,
-        _m.checksum,
-        _m.received_at,
-        _l.segment,
-        _l.offset,
-        _l.length,
-    )
+    select(_p.uid, _p.record, _p.position, _p.message, _m.size, _m.checksum, _m.received_at, _m.segment, _m.offset)
     .join_from(schema.placements, schema.messages, _m.id == _p.message)
-    .join(schema.locations, _l.message == _p.message)
-    .order_by(_p.uid, _l.segment, _l.offset)
+    .order_by(_p.uid)
+)
+_FURTHER = select(_l.message, _l.segment, _l.offset).join_from(
+    schema.placements, schema.locations, _l.message == _p.message
 )
 
 
@@ -38,27 +29,21 @@ def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
     if box is None:
         return []
     rows = connection.execute(_ENTRIES.where(_p.mailbox == box)).all()
-    segments = _segments(connection, {row[7] for row in rows})
-    entries: list[MailboxEntry] = []
-    last = None
-    for uid, record, position, message, size, checksum, received_at, segment, offset, length in rows:
-        segment_id, members = segments[segment]
-        location = Location(segment_id, offset, length, members)
-        if uid == last:  # another location of the same message (rule 16)
-            entries[-1] = entries[-1]._replace(locations=(*entries[-1].locations, location))
-            continue
-        last = uid
-        entries.append(
-            MailboxEntry(
-                uid,
-                PlacementId(record, position),
-                MessageId(message),
-                size,
-                checksum,
-                received_at,
-                (location,),
+    further: dict[bytes, set[tuple[int, int]]] = {}
+    for message, segment, offset in connection.execute(_FURTHER.where(_p.mailbox == box)):
+        further.setdefault(message, set()).add((segment, offset))
+    numbers = {row[7] for row in rows} | {segment for places in further.values() for segment, _ in places}
+    segments = _segments(connection, numbers)
+    entries = []
+    for uid, record, position, message, size, checksum, received_at, segment, offset in rows:
+        name, members = segments[segment]
+        places: tuple[Location, ...] = (Location(name, offset, size, members),)
+        if message in further:
+            places += tuple(
+                Location(segments[number][0], at, size, segments[number][1]) for number, at in sorted(further[message])
             )
-        )
+        placement = PlacementId(record, position)
+        entries.append(MailboxEntry(uid, placement, MessageId(message), size, checksum, received_at, places))
     return entries
 
 
