@@ -8,13 +8,13 @@ Files are made in the current directory unless `--directory` says otherwise: tha
 from __future__ import annotations
 
 import argparse
-import asyncio
 import itertools
 import resource
 import tempfile
 import time
 from pathlib import Path
 
+import uvloop
 from tests.support.postgres import PostgresServer, available
 
 from mailarray.catalog.catalog import Catalog, MessageRow, Registered, Registration, SegmentFacts
@@ -109,11 +109,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only != "postgresql":
         with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-            asyncio.run(measure("sqlite", f"sqlite:///{Path(directory).resolve()}/catalog.db", arguments))
+            uvloop.run(measure("sqlite", f"sqlite:///{Path(directory).resolve()}/catalog.db", arguments))
     if arguments.only != "sqlite" and available():
         server = PostgresServer()
         try:
-            asyncio.run(measure("postgresql", server.fresh_database(), arguments))
+            uvloop.run(measure("postgresql", server.fresh_database(), arguments))
         finally:
             server.close()
 

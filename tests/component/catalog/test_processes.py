@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from mailarray.catalog import engine_sqlite
-from mailarray.catalog.catalog import Catalog, CatalogUnavailable
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable, NotRegistered, Registered
 from mailarray.catalog.database import migrate, open_catalog
 from tests.component.catalog.sidecar import Sidecar, message, tombstone
 from tests.support.postgres import PostgresServer
 
-BATCHES, BATCH, MAILBOXES = 25, 20, 5
+BATCHES, BATCH, MAILBOXES = 12, 20, 5
 
 WRITER = textwrap.dedent("""
     import asyncio, random, sys
@@ -89,6 +89,19 @@ async def test_tombstones_and_placements_at_the_same_moment(url: str) -> None:
         rng.shuffle(calls)
         await asyncio.gather(*calls)
         assert await catalogs[0].mailbox("a@x") == await catalogs[0].mailbox("b@x") == []
+    for catalog in catalogs:
+        await catalog.close()
+
+
+async def test_the_same_run_from_four_connections_at_once(url: str) -> None:
+    catalogs = [await open_catalog(url) for _ in range(4)]
+    sidecar = Sidecar(catalogs[0])
+    await sidecar.join()
+    for i in range(1, 11):
+        run = sidecar.run([message("a@x"), message("b@x")])
+        answers = await asyncio.gather(*(catalog.register(sidecar.volume, run) for catalog in catalogs))
+        assert sorted(map(str, answers)) == [str(NotRegistered("cursor", run.end))] * 3 + [str(Registered(i))]
+        sidecar.at = run.end
     for catalog in catalogs:
         await catalog.close()
 
@@ -179,6 +192,24 @@ async def test_sqlite_files_are_the_groups_too(tmp_path: Path) -> None:
         await catalog.close()
     finally:
         os.umask(before)
+
+
+async def test_connecting_again_drops_no_lock(tmp_path: Path) -> None:
+    """A descriptor of the file that is closed would drop SQLite's locks; the next process to leave takes the log away."""
+    path = tmp_path / "catalog.db"
+    catalog = await open_catalog(f"sqlite:///{path}")
+    sidecar = Sidecar(catalog)
+    await sidecar.join()
+    engine_sqlite.connect(path, writes=False)
+    look = (
+        f"import sqlite3; db = sqlite3.connect({str(path)!r}); db.execute('SELECT * FROM state').fetchall(); db.close()"
+    )
+    for _ in range(2):
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", look)
+        assert await other.wait() == 0
+        assert os.path.exists(f"{path}-wal")  # noqa: ASYNC240, PTH110
+        await sidecar.register(message("a@x"))
+    await catalog.close()
 
 
 async def test_migrating_again_changes_nothing(url: str) -> None:

@@ -12,7 +12,7 @@ from mailarray.catalog.catalog import Catalog, MessageRow, NotRegistered, Regist
 from mailarray.model.ids import SegmentId, VolumeId
 from tests.component.catalog.sidecar import BODY, Sidecar, facts, message, tombstone
 
-STEPS = 90
+STEPS = 70
 MAILBOXES = [f"{name}@x" for name in "abcdef"]
 
 

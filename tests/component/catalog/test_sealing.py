@@ -48,7 +48,7 @@ async def test_lowering_removes_what_is_past_it(catalog: Catalog) -> None:
     assert await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
     assert not await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
     state = (await catalog.segments([one.segment.id]))[one.segment.id]
-    assert (state.sealed_length, state.cursor) == (BODY, BODY)
+    assert (state.sealed_length, state.cursor, state.acknowledged) == (BODY, BODY, BODY)
     assert [(e.uid, e.message) for e in await catalog.mailbox("a@x")] == [(1, kept.id), (2, moved.id)]
     assert [place.segment for place in (await catalog.mailbox("a@x"))[1].locations] == [two.segment.id]
     assert await catalog.mailbox("b@x") == []
