@@ -195,7 +195,7 @@ async def test_sqlite_files_are_the_groups_too(tmp_path: Path) -> None:
 
 
 async def test_connecting_again_drops_no_lock(tmp_path: Path) -> None:
-    """A descriptor of the file that is closed would drop SQLite's locks; the next process to leave takes the log away."""
+    """A closed descriptor of the file drops SQLite's locks; then the next process to leave takes the log away."""
     path = tmp_path / "catalog.db"
     catalog = await open_catalog(f"sqlite:///{path}")
     sidecar = Sidecar(catalog)
