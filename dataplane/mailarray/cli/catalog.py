@@ -24,13 +24,13 @@ def catalog() -> None:
 @_data
 def rebuild(data: Path) -> None:
     """Drop the catalog and register everything again from the journals; the servers may run on."""
-    module = importlib.import_module("mailarray.tracking.rebuild")
-    asyncio.run(module.rebuild(access_settings(data)))
+    settings = access_settings(data)
+    asyncio.run(importlib.import_module("mailarray.tracking.rebuild").rebuild(settings))
 
 
 @catalog.command()
 @_data
 def migrate(data: Path) -> None:
     """Bring the catalog's tables to this version."""
-    module = importlib.import_module("mailarray.tracking.rebuild")
-    asyncio.run(module.migrate(access_settings(data)))
+    settings = access_settings(data)
+    asyncio.run(importlib.import_module("mailarray.tracking.rebuild").migrate(settings))

@@ -42,7 +42,7 @@ def command_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -
             "mailarray: x.json: No such file or directory\n",
         ),
         (click.ClickException("do that instead"), 1, "mailarray: do that instead\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "\n"),  # after the terminal's own ^C
     ],
 )
 def test_known_errors(
