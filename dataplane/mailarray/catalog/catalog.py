@@ -194,6 +194,10 @@ class Catalog(Protocol):
         """The rows of those segments that have one."""
         ...
 
+    async def unsealed_segments(self, member: VolumeId) -> list[SegmentState]:
+        """Those without a `sealed_length` that have this volume in their replica set, oldest row first [15]."""
+        ...
+
     async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
         """Compare-and-set of `sealed_length` NULL -> length; answers the L in force, the first one wins [8].
 
@@ -225,7 +229,10 @@ class Catalog(Protocol):
         ...
 
     async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool:
-        """Lock a mailbox, or renew one's own lock; False when another holder's lease runs. The database's clock counts."""
+        """Lock a mailbox, or renew one's own lock; False when another holder's lease runs.
+
+        The database's clock counts.
+        """
         ...
 
     async def release_lease(self, mailbox: str, holder: str) -> None:
@@ -238,5 +245,8 @@ class Catalog(Protocol):
         ...
 
     async def reset(self) -> int:
-        """Drop all rows but leases' and accounts' tables, raise the epoch, close to readers; answers the new epoch."""
+        """Drop all rows but volumes, leases and accounts, raise the epoch, close to readers; answers the new epoch.
+
+        Volumes keep their counters and stay lost, since no journal tells these again.
+        """
         ...

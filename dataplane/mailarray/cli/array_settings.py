@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from mailarray.contract import settings
-from mailarray.contract.settings import AccessSettings
+from mailarray.contract import mirroring_table, settings
+from mailarray.contract.settings import AccessSettings, ServerSettings
 from mailarray.local.layout import Layout
 from mailarray.local.render import ACCESS_NAME
 
@@ -18,3 +18,12 @@ def access_settings(data: Path) -> AccessSettings:
         return settings.load(AccessSettings, Layout(data).settings_file(ACCESS_NAME))
     except FileNotFoundError:
         raise click.ClickException(f"{data} holds no array; start `mailarray up` once, or give --data") from None
+
+
+def server_volumes(data: Path) -> list[tuple[str, Path]]:
+    """Name and volume of every server under a data folder."""
+    layout = Layout(data)
+    return [
+        (server.name, Path(settings.load(ServerSettings, layout.settings_file(server.name)).volume))
+        for server in mirroring_table.load(access_settings(data).mirroring_table_file).servers
+    ]

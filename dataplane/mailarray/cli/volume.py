@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from pathlib import Path
 
 import click
 
 from mailarray.cli.array_settings import access_settings
-from mailarray.model.ids import parse_id
+from mailarray.model.ids import VolumeId, parse_id
 
 
 @click.group()
@@ -30,6 +29,15 @@ def lost(volume_id: str, data: Path, yes: bool) -> None:
     settings = access_settings(data)
     if not yes:
         click.confirm(f"Volume {volume_id} is gone for ever?", abort=True)
-    module = importlib.import_module("mailarray.tracking.rebuild")
-    asyncio.run(module.mark_lost(settings, identifier))
+    asyncio.run(_mark_lost(settings.catalog.url, VolumeId(identifier)))
     click.echo(f"volume {volume_id} is marked lost")
+
+
+async def _mark_lost(url: str, volume: VolumeId) -> None:
+    from mailarray.catalog.database import open_catalog
+
+    catalog = await open_catalog(url)
+    try:
+        await catalog.mark_lost(volume)
+    finally:
+        await catalog.close()

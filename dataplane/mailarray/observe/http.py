@@ -65,13 +65,18 @@ def token_check(token: str) -> Any:  # aiohttp marks middlewares with an attribu
 async def serve(app: web.Application, listen: Listen) -> web.AppRunner:
     """Serve on that address only; `cleanup()` of what is returned stops it. Raises ListenError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await bind(runner, listen)
+    return runner
+
+
+async def bind(runner: web.BaseRunner, listen: Listen) -> None:
+    """Start a runner on one address. Raises ListenError, after cleaning the runner up."""
     await runner.setup()
     try:
         await web.TCPSite(runner, listen.host, listen.port).start()
     except OSError as error:
         await runner.cleanup()
         raise ListenError(listen_problem(listen, error)) from error
-    return runner
 
 
 def listen_problem(listen: Listen, error: OSError) -> str:

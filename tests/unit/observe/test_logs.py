@@ -29,7 +29,13 @@ def logging_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
+def written() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 def lines(path: Path) -> list[dict[str, object]]:
+    written()
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -56,6 +62,7 @@ def test_no_body_and_no_password_gets_into_a_log(tmp_path: Path) -> None:
     log.info("odd call", extra={"chunk": secret.encode(), "view": memoryview(secret.encode()), "text": secret})
     log.info("odd call", extra={"password": "swordfish", "Token": "swordfish", "inner": {"authorization": "swordfish"}})
     log.info("%s", secret)
+    written()
     text = (tmp_path / "log").read_text(encoding="utf-8")
     assert "swordfish" not in text
     assert text.count("under the mat") < 100
@@ -89,6 +96,7 @@ def test_files_are_rotated_within_named_limits(tmp_path: Path) -> None:
     logs.configure("p", file=tmp_path / "log", max_bytes=2000, files_kept=2)
     for i in range(200):
         logging.getLogger("t").info("a line", extra={"number": i})
+        written()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
     assert all(path.stat().st_size <= 2000 for path in tmp_path.iterdir())
     assert lines(tmp_path / "log")[-1]["number"] == 199

@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of Mailarray and its peers on one machine: `python -m bench`."""

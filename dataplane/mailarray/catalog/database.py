@@ -1,0 +1,192 @@
+"""The catalog on a database: `open_catalog` for sidecars and access servers, `migrate` for launchers.
+
+Opening does not connect: a server starts, and takes mail, with the catalog away. The schema is looked at, and
+brought up to date, before the first call that reaches the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from mailarray.catalog import figures, leases, mailboxes, metrics, sealing, volumes
+from mailarray.catalog.catalog import (
+    Catalog,
+    CatalogCounts,
+    CatalogUnavailable,
+    CheckIn,
+    MailboxEntry,
+    NotRegistered,
+    Registered,
+    Registration,
+    SegmentFacts,
+    SegmentState,
+    TombstoneRow,
+    VolumeRow,
+)
+from mailarray.catalog.engine import SCAN_SECONDS, Engine
+from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+
+
+async def open_catalog(url: str) -> Catalog:
+    """The catalog at `sqlite:///absolute/path` or `postgresql://user:password@host:port/name`.
+
+    Raises ValueError for any other URL.
+    """
+    return DatabaseCatalog(_engine(url))
+
+
+async def migrate(url: str) -> None:
+    """Bring the schema up to date; any number of processes may do so at once. Raises CatalogUnavailable."""
+    engine = _engine(url)
+    try:
+        await engine.migrate()
+    finally:
+        await engine.close()
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("the catalog's URL is not a database URL") from None  # it may hold a password: not shown
+    # Imported here, so that a process loads only the driver that it uses.
+    if parsed.drivername == "sqlite" and parsed.database:
+        from mailarray.catalog.engine_sqlite import SqliteEngine
+
+        return SqliteEngine(Path(parsed.database))
+    if parsed.drivername == "postgresql":
+        from mailarray.catalog.engine_postgresql import PostgresEngine
+
+        return PostgresEngine(parsed)
+    raise ValueError(f"the catalog's URL must begin with sqlite:/// or postgresql://, not {parsed.drivername}:")
+
+
+class DatabaseCatalog:
+    """`Catalog`, by name of the operation; what each does stands in the file of its concern."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._migrated = False
+        self._migrating = asyncio.Lock()
+
+    async def close(self) -> None:
+        """See `Catalog`."""
+        await self._engine.close()
+
+    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+        """See `Catalog`."""
+        async with self._call("check_in") as engine:
+            return await engine.write(lambda c: volumes.check_in(c, volume, server, epoch, counter), alone=True)
+
+    async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
+        """See `Catalog`."""
+        wanted = frozenset(expected)
+        async with self._call("caught_up") as engine:
+            return await engine.write(lambda c: volumes.caught_up(c, volume, epoch, wanted, copies), alone=True)
+
+    async def mark_lost(self, volume: VolumeId) -> None:
+        """See `Catalog`."""
+        async with self._call("mark_lost") as engine:
+            await engine.write(lambda c: volumes.mark_lost(c, volume), alone=True)
+
+    async def volumes(self) -> list[VolumeRow]:
+        """See `Catalog`."""
+        async with self._call("volumes") as engine:
+            return await engine.read(volumes.volumes)
+
+    async def beat(self, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
+        """See `Catalog`."""
+        async with self._call("beat") as engine:
+            await engine.write(lambda c: volumes.beat(c, volume, incarnation, worker, counter))
+
+    async def beats(self) -> dict[tuple[VolumeId, IncarnationId, int], int]:
+        """See `Catalog`."""
+        async with self._call("beats") as engine:
+            return await engine.read(volumes.beats)
+
+    async def segments(self, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
+        """See `Catalog`."""
+        async with self._call("segments") as engine:
+            return await engine.read(lambda c: sealing.segments(c, ids))
+
+    async def unsealed_segments(self, member: VolumeId) -> list[SegmentState]:
+        """See `Catalog`."""
+        async with self._call("unsealed_segments") as engine:
+            return await engine.read(lambda c: sealing.unsealed_segments(c, member))
+
+    async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
+        """See `Catalog`."""
+        async with self._call("propose_seal") as engine:
+            return await engine.write(lambda c: sealing.propose_seal(c, segment, length))
+
+    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+        """See `Catalog`."""
+        async with self._call("lower_seal") as engine:
+            return await engine.write(
+                lambda c: sealing.lower_seal(c, segment, sealed_length, length), SCAN_SECONDS, alone=True
+            )
+
+    async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
+        """See `Catalog`."""
+        async with self._call("register") as engine:
+            answer = await engine.register(volume, registration)
+        if isinstance(answer, Registered):
+            metrics.REGISTERED.inc(len(registration.messages))
+        else:
+            metrics.REFUSED.labels(answer.reason).inc()
+        return answer
+
+    async def mailbox(self, address: str) -> list[MailboxEntry]:
+        """See `Catalog`."""
+        async with self._call("mailbox") as engine:
+            return await engine.read(lambda c: mailboxes.mailbox(c, address))
+
+    async def expunge(self, tombstones: Sequence[TombstoneRow]) -> None:
+        """See `Catalog`."""
+        if tombstones:
+            async with self._call("expunge") as engine:
+                await engine.expunge(tombstones)
+
+    async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool:
+        """See `Catalog`."""
+        async with self._call("acquire_lease") as engine:
+            return await engine.write(lambda c: leases.acquire_lease(c, mailbox, holder, seconds))
+
+    async def release_lease(self, mailbox: str, holder: str) -> None:
+        """See `Catalog`."""
+        async with self._call("release_lease") as engine:
+            await engine.write(lambda c: leases.release_lease(c, mailbox, holder))
+
+    async def counts(self) -> CatalogCounts:
+        """See `Catalog`."""
+        async with self._call("counts") as engine:
+            return await engine.read(figures.counts, SCAN_SECONDS)
+
+    async def reset(self) -> int:
+        """See `Catalog`."""
+        async with self._call("reset") as engine:
+            return await engine.write(volumes.reset, SCAN_SECONDS, alone=True)
+
+    @asynccontextmanager
+    async def _call(self, name: str) -> AsyncIterator[Engine]:
+        """Metrics around a call, and before the first one the schema."""
+        begin = time.perf_counter()
+        try:
+            if not self._migrated:
+                async with self._migrating:
+                    if not self._migrated:
+                        await self._engine.migrate()
+                        self._migrated = True
+            yield self._engine
+        except CatalogUnavailable:
+            metrics.FAILURES.labels(name).inc()
+            self._migrated = False  # it may come back as another database: one restored, or a new one
+            raise
+        metrics.CALLS.labels(name).observe(time.perf_counter() - begin)

@@ -1,0 +1,40 @@
+"""Counts for status and metrics."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Table, func, select
+
+from mailarray.catalog import schema
+from mailarray.catalog.catalog import CatalogCounts
+
+_segments, _members, _volumes = schema.segments, schema.segment_members, schema.volumes
+
+
+def counts(connection: Connection) -> CatalogCounts:
+    """See `Catalog.counts`."""
+    lost = select(_volumes.c.id).where(_volumes.c.lost)
+    left = (
+        select(func.count())
+        .where(_members.c.segment == _segments.c.number, _members.c.volume.not_in(lost))
+        .correlate(_segments)
+        .scalar_subquery()
+    )
+    live = _segments.c.superseded_by.is_(None)
+    unsealed = select(func.count()).select_from(_segments).where(_segments.c.sealed_length.is_(None), live)
+    short = (
+        select(func.count())
+        .select_from(_segments)
+        .where(_segments.c.sealed_length > 0, live, left < _segments.c.copies)
+    )
+    return CatalogCounts(
+        messages=_count(connection, schema.messages),
+        placements=_count(connection, schema.placements),
+        segments=_count(connection, _segments),
+        unsealed_segments=connection.scalar(unsealed) or 0,
+        under_replicated_segments=connection.scalar(short) or 0,
+        tombstones=_count(connection, schema.tombstones),
+    )
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.scalar(select(func.count()).select_from(table)) or 0

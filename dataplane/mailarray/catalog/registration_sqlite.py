@@ -1,0 +1,143 @@
+"""Registration and expunge in SQLite: statements for the driver itself, since this is done for every message.
+
+The caller has begun the transaction with BEGIN IMMEDIATE: there is no other writer until it ends.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+from mailarray.catalog.catalog import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
+from mailarray.catalog.registration import Ground, first_sights, refusal
+from mailarray.model.ids import MessageId, VolumeId
+
+# Lists are looked up in pieces of this many, the last one padded, so that the driver keeps one prepared statement.
+PIECE = 100
+_MARKS = ",".join("?" * PIECE)
+
+_GROUND = """
+SELECT state.epoch, state.uidvalidity, volumes.counter,
+       segments.number, segments.sealed_length, segments.cursor, segments.superseded_by IS NOT NULL
+FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.id = ?2
+"""
+_KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
+_DEAD = f"SELECT record, position FROM tombstones WHERE record IN ({_MARKS})"
+_MAILBOXES = f"SELECT address, id, uidnext FROM mailboxes WHERE address IN ({_MARKS})"
+_INSERT_MESSAGE = "INSERT INTO messages (id, received_at, sender, size, checksum) VALUES (?, ?, ?, ?, ?)"
+_INSERT_LOCATION = 'INSERT OR IGNORE INTO locations (message, segment, "offset", length) VALUES (?, ?, ?, ?)'
+_INSERT_PLACEMENT = (
+    "INSERT INTO placements (mailbox, uid, record, position, message, recipient) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES (?, 1, ?)"
+_INSERT_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (record, position, message, mailbox) VALUES (?, ?, ?, ?)"
+_DELETE_PLACEMENTS = (
+    "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
+    f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones)"
+)
+
+
+def register(db: sqlite3.Connection, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
+    """See `Catalog.register`."""
+    segment, messages = registration.segment, registration.messages
+    ground = Ground(*db.execute(_GROUND, (segment.id, volume)).fetchone())
+    refused = refusal(ground, volume, registration)
+    if refused is not None:
+        return refused
+    number = ground.number if ground.number is not None else insert_segment(db, segment)
+    if registration.tombstones:
+        expunge(db, registration.tombstones)  # before the placements: a run may hold both
+    if messages:
+        fresh = first_sights(messages, set(_known(db, messages)))
+        db.executemany(_INSERT_MESSAGE, [(m[0], m[1], m[2], m[5], m[6]) for m in fresh])
+        db.executemany(_INSERT_LOCATION, [(m[0], number, m[4], m[5]) for m in messages])
+        _place(db, fresh, ground.uidvalidity)
+    acknowledged = registration.end if registration.sealed_length is None else 0
+    db.execute(
+        "UPDATE segments SET cursor = ?, acknowledged = max(acknowledged, ?) WHERE number = ?",
+        (registration.end, acknowledged, number),
+    )
+    (counter,) = db.execute(
+        "UPDATE volumes SET counter = counter + 1 WHERE id = ? RETURNING counter", (volume,)
+    ).fetchone()
+    return Registered(counter)
+
+
+def expunge(db: sqlite3.Connection, tombstones: Sequence[TombstoneRow]) -> None:
+    """Keep the tombstones, and remove the placements that they name (rule 21)."""
+    by_mailbox: dict[str, set[bytes]] = {}
+    for tombstone in tombstones:
+        by_mailbox.setdefault(tombstone.mailbox, set()).add(tombstone.placement.record)
+    db.executemany(
+        _INSERT_TOMBSTONE, [(t.placement.record, t.placement.index, t.message, t.mailbox) for t in tombstones]
+    )
+    for mailbox, records in by_mailbox.items():
+        for piece in _pieces(records):
+            db.execute(_DELETE_PLACEMENTS, (mailbox, *piece))
+
+
+def insert_segment(db: sqlite3.Connection, segment: SegmentFacts) -> int:
+    """A row, unsealed, with nothing registered; answers its number."""
+    cursor = db.execute(
+        "INSERT INTO segments (id, writer, incarnation, worker, copies, cursor, acknowledged) "
+        "VALUES (?, ?, ?, ?, ?, 0, 0)",
+        (segment.id, segment.writer, segment.incarnation, segment.worker, segment.copies),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    db.executemany(
+        "INSERT INTO segment_members (segment, position, volume) VALUES (?, ?, ?)",
+        [(number, position, member) for position, member in enumerate(segment.members)],
+    )
+    return number
+
+
+def _known(db: sqlite3.Connection, messages: Sequence[MessageRow]) -> Iterator[MessageId]:
+    """Ids that have a row. Those above the highest one cannot have: mostly that spares looking up any."""
+    (highest,) = db.execute("SELECT max(id) FROM messages").fetchone()
+    if highest is not None:
+        suspects = [m[0] for m in messages if m[0] <= highest]
+        for piece in _pieces(suspects):
+            for (known,) in db.execute(_KNOWN, piece):
+                yield known
+
+
+def _dead(db: sqlite3.Connection, messages: Sequence[MessageRow]) -> set[tuple[bytes, int]]:
+    """Placements that tombstones name. The highest one spares most look-ups here, too."""
+    (highest,) = db.execute("SELECT max(record) FROM tombstones").fetchone()
+    if highest is None:
+        return set()
+    suspects = [m[0] for m in messages if m[0] <= highest]
+    return {row for piece in _pieces(suspects) for row in db.execute(_DEAD, piece)}
+
+
+def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: int) -> None:
+    """Give out UIDs in the order of the records, and make the placements."""
+    dead = _dead(db, messages)
+    boxes: dict[str, list[int]] = {}
+    wanted = {delivery[0] for message in messages for delivery in message[3]}
+    for piece in _pieces(wanted):
+        for address, box, uidnext in db.execute(_MAILBOXES, piece):
+            boxes[address] = [box, uidnext]
+    for address in wanted - boxes.keys():
+        number = db.execute(_INSERT_MAILBOX, (address, uidvalidity)).lastrowid
+        assert number is not None
+        boxes[address] = [number, 1]
+    rows = []
+    for message in messages:
+        record = message[0]
+        for position, (mailbox, recipient) in enumerate(message[3]):
+            if not dead or (record, position) not in dead:
+                box = boxes[mailbox]
+                rows.append((box[0], box[1], record, position, record, None if recipient == mailbox else recipient))
+                box[1] += 1
+    db.executemany(_INSERT_PLACEMENT, rows)
+    db.executemany("UPDATE mailboxes SET uidnext = ?2 WHERE id = ?1", boxes.values())
+
+
+def _pieces(values: Iterable[object]) -> Iterator[list[object]]:
+    """In lists of exactly PIECE, the last one padded with its last value."""
+    rest = list(values)
+    for start in range(0, len(rest), PIECE):
+        piece = rest[start : start + PIECE]
+        yield piece + piece[-1:] * (PIECE - len(piece))

@@ -1,0 +1,144 @@
+"""The catalog's tables, once for SQLite and PostgreSQL. Statements elsewhere in this package are written against them.
+
+Invariants:
+- A message has at least one location, and no placement without its message (rule 16).
+- A placement whose id stands in `tombstones` does not exist (rule 21).
+- `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
+- `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
+- `volumes.counter` only grows, and a lost volume stays lost (rule 19); a reset keeps both.
+
+Ids are 16 raw bytes. Message ids begin with a time, so their B-trees grow at one end; that is why no surrogate
+number stands in for them. Segments do have a number, since it is repeated in every location. Besides the primary
+keys there are two indexes only (an address, a segment id): each further one would be paid for by every message.
+This file describes the newest schema; what a database really has is made by `migrations`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only when the type is exactly INTEGER; PostgreSQL needs 64 bits.
+_Number = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _table(name: str, *columns: Column[object]) -> Table:
+    """A table that SQLite keeps in its primary key's B-tree, without a second one for row numbers."""
+    return Table(name, metadata, *columns, sqlite_with_rowid=False)
+
+
+# One row. `uidvalidity` is what mailboxes made in this epoch get (RFC 9051 section 2.3.1.1).
+state = _table(
+    "state",
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("uidvalidity", BigInteger, nullable=False),
+)
+
+volumes = _table(
+    "volumes",
+    Column("id", LargeBinary, primary_key=True),
+    Column("server", Text, nullable=False),
+    Column("lost", Boolean, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("caught_up_epoch", BigInteger, nullable=False),  # 0: never
+)
+
+beats = _table(
+    "beats",
+    Column("volume", LargeBinary, primary_key=True),
+    Column("incarnation", LargeBinary, primary_key=True),
+    Column("worker", Integer, primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("number", _Number, Identity(), primary_key=True),
+    Column("id", LargeBinary, nullable=False, unique=True),
+    Column("writer", LargeBinary, nullable=False),
+    Column("incarnation", LargeBinary, nullable=False),
+    Column("worker", Integer, nullable=False),
+    Column("copies", Integer, nullable=False),
+    Column("sealed_length", BigInteger),
+    Column("cursor", BigInteger, nullable=False),
+    Column("acknowledged", BigInteger, nullable=False),
+    Column("superseded_by", LargeBinary),
+)
+
+segment_members = _table(
+    "segment_members",
+    Column("segment", _Number, ForeignKey(segments.c.number), primary_key=True),
+    Column("position", Integer, primary_key=True),  # 0 is the writer
+    Column("volume", LargeBinary, nullable=False),
+)
+
+mailboxes = Table(
+    "mailboxes",
+    metadata,
+    Column("id", _Number, Identity(), primary_key=True),
+    Column("address", Text, nullable=False, unique=True),
+    Column("uidnext", BigInteger, nullable=False),
+    Column("uidvalidity", BigInteger, nullable=False),
+)
+
+messages = _table(
+    "messages",
+    Column("id", LargeBinary, primary_key=True),
+    Column("received_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    Column("sender", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+)
+
+# No foreign keys among the big tables: they would be looked up once a row, and registration keeps them itself.
+locations = _table(
+    "locations",
+    Column("message", LargeBinary, primary_key=True),
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("length", BigInteger, nullable=False),
+)
+
+placements = _table(
+    "placements",
+    Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
+    Column("uid", BigInteger, primary_key=True, autoincrement=False),
+    Column("record", LargeBinary, nullable=False),
+    Column("position", Integer, nullable=False),  # of the mailbox in the record
+    Column("message", LargeBinary, nullable=False),
+    Column("recipient", Text),  # as the sender wrote it; NULL when it is the mailbox's address
+    Column("flags", Integer, nullable=False, server_default=text("0")),
+    Column("modseq", BigInteger, nullable=False, server_default=text("1")),
+)
+
+tombstones = _table(
+    "tombstones",
+    Column("record", LargeBinary, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("message", LargeBinary, nullable=False),
+    Column("mailbox", Text, nullable=False),
+)
+
+leases = _table(
+    "leases",
+    Column("mailbox", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires", Double, nullable=False),  # seconds since 1970 by the database's clock
+)

@@ -1,0 +1,147 @@
+"""Segments: their rows, and the compare-and-set on their length (rules 8, 13 and 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, case, delete, or_, select, update
+
+from mailarray.catalog import schema
+from mailarray.catalog.catalog import SealRefused, SegmentFacts, SegmentState
+from mailarray.catalog.sql import insert_for
+from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+
+PIECE = 500  # ids in one statement
+_segments, _members, _locations = schema.segments, schema.segment_members, schema.locations
+
+
+def segments(connection: Connection, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
+    """See `Catalog.segments`."""
+    states: dict[SegmentId, SegmentState] = {}
+    for start in range(0, len(ids), PIECE):
+        states.update(_states(connection, _segments.c.id.in_(ids[start : start + PIECE])))
+    return states
+
+
+def unsealed_segments(connection: Connection, member: VolumeId) -> list[SegmentState]:
+    """See `Catalog.unsealed_segments`."""
+    mine = select(_members.c.segment).where(_members.c.volume == member)
+    return list(_states(connection, _segments.c.sealed_length.is_(None) & _segments.c.number.in_(mine)).values())
+
+
+def _states(connection: Connection, condition: ColumnElement[bool]) -> dict[SegmentId, SegmentState]:
+    rows = connection.execute(select(_segments).where(condition).order_by(_segments.c.number)).all()
+    members = members_of(connection, [row.number for row in rows])
+    return {
+        SegmentId(bytes(row.id)): SegmentState(
+            facts=SegmentFacts(
+                id=SegmentId(bytes(row.id)),
+                writer=VolumeId(bytes(row.writer)),
+                incarnation=IncarnationId(bytes(row.incarnation)),
+                worker=row.worker,
+                members=members.get(row.number, ()),
+                copies=row.copies,
+            ),
+            sealed_length=row.sealed_length,
+            cursor=row.cursor,
+            acknowledged=row.acknowledged,
+            superseded=row.superseded_by is not None,
+        )
+        for row in rows
+    }
+
+
+def members_of(connection: Connection, numbers: Iterable[int]) -> dict[int, tuple[VolumeId, ...]]:
+    """The replica sets of those segments, writer first."""
+    sets: dict[int, list[VolumeId]] = {}
+    every = list(numbers)
+    for start in range(0, len(every), PIECE):
+        rows = connection.execute(
+            select(_members.c.segment, _members.c.volume)
+            .where(_members.c.segment.in_(every[start : start + PIECE]))
+            .order_by(_members.c.segment, _members.c.position)
+        )
+        for number, volume in rows:
+            sets.setdefault(number, []).append(VolumeId(bytes(volume)))
+    return {number: tuple(members) for number, members in sets.items()}
+
+
+def propose_seal(connection: Connection, segment: SegmentFacts, length: int) -> int:
+    """See `Catalog.propose_seal`."""
+    inserted = connection.execute(
+        insert_for(connection, _segments)
+        .values(
+            id=segment.id,
+            writer=segment.writer,
+            incarnation=segment.incarnation,
+            worker=segment.worker,
+            copies=segment.copies,
+            sealed_length=length,
+            cursor=0,
+            acknowledged=0,
+        )
+        .on_conflict_do_nothing()
+        .returning(_segments.c.number)
+    ).scalar_one_or_none()
+    if inserted is not None:
+        connection.execute(
+            _members.insert(),
+            [{"segment": inserted, "position": i, "volume": member} for i, member in enumerate(segment.members)],
+        )
+        return length
+    row = connection.execute(
+        select(_segments.c.number, _segments.c.sealed_length, _segments.c.acknowledged)
+        .where(_segments.c.id == segment.id)
+        .with_for_update()
+    ).one()
+    if row.sealed_length is not None:
+        return int(row.sealed_length)
+    if length < row.acknowledged:
+        raise SealRefused(
+            f"segment {segment.id.hex()} cannot be sealed at {length}: "
+            f"its writer acknowledged it up to {row.acknowledged}"
+        )
+    connection.execute(update(_segments).where(_segments.c.number == row.number).values(sealed_length=length))
+    return length
+
+
+def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, length: int) -> bool:
+    """See `Catalog.lower_seal`. Runs alone, and may scan: it happens when mail is lost, never otherwise."""
+    if length > sealed_length:
+        raise ValueError(f"{length} is not below {sealed_length}")
+    number = connection.scalar(
+        update(_segments)
+        .where(_segments.c.id == segment, _segments.c.sealed_length == sealed_length)
+        .values(
+            sealed_length=length,
+            cursor=_at_most(_segments.c.cursor, length),
+            acknowledged=_at_most(_segments.c.acknowledged, length),
+        )
+        .returning(_segments.c.number)
+    )
+    if number is None:
+        return False
+    past = or_(_locations.c.offset >= length, _locations.c.offset + _locations.c.length > length)
+    gone = set(
+        connection.scalars(
+            delete(_locations).where(_locations.c.segment == number, past).returning(_locations.c.message)
+        )
+    )
+    ids = sorted(gone)
+    for start in range(0, len(ids), PIECE):
+        _drop_unlocated(connection, ids[start : start + PIECE])
+    return True
+
+
+def _drop_unlocated(connection: Connection, ids: Sequence[bytes]) -> None:
+    """Of those messages, drop the ones that have no location left, and their placements."""
+    located = set(connection.scalars(select(_locations.c.message).where(_locations.c.message.in_(ids))))
+    gone = [message for message in ids if message not in located]
+    if gone:
+        connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(gone)))
+        connection.execute(delete(schema.messages).where(schema.messages.c.id.in_(gone)))
+
+
+def _at_most(column: Column[Any], limit: int) -> ColumnElement[Any]:
+    return case((column > limit, limit), else_=column)

@@ -1,0 +1,153 @@
+"""Volumes, the epoch and the beats: who is there, and whether readers may use the catalog (rules 15 and 19).
+
+Everything that looks at several volumes or changes the epoch runs alone (see `Engine.write`): two volumes that
+catch up at the same moment must see each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from mailarray.catalog import schema
+from mailarray.catalog.catalog import CatalogClosed, CheckIn, VolumeRow
+from mailarray.catalog.sql import upsert
+from mailarray.model.ids import IncarnationId, VolumeId
+
+_volumes, _state, _beats = schema.volumes, schema.state, schema.beats
+
+
+def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+    """See `Catalog.check_in`."""
+    now = _read_state(connection)
+    row = connection.execute(select(_volumes).where(_volumes.c.id == volume)).one_or_none()
+    known = row.counter if row is not None else 0
+    if epoch > now.epoch or counter > known:
+        raise_epoch(connection, max(epoch, now.epoch) + 1)
+        now = _read_state(connection)
+    known = max(known, counter)  # or it would look restored for ever
+    if row is None:
+        connection.execute(
+            insert(_volumes).values(id=volume, server=server, lost=False, counter=known, caught_up_epoch=0)
+        )
+    else:
+        connection.execute(update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known))
+    if row is None or not row.lost:  # a lost one that comes back does not drive out the one in its place
+        connection.execute(
+            update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
+        )
+    return CheckIn(epoch=now.epoch, counter=known, open=now.open)
+
+
+def raise_epoch(connection: Connection, epoch: int) -> None:
+    """Begin a new epoch: closed to readers until the volumes have caught up, with a new UIDVALIDITY everywhere."""
+    now = _read_state(connection)
+    # A time, so that it is new also against what this database gave out before it was restored; 32 bits (RFC 9051).
+    uidvalidity = max(now.uidvalidity + 1, int(time.time()))
+    connection.execute(update(_state).values(epoch=epoch, open=False, uidvalidity=uidvalidity))
+    connection.execute(update(schema.mailboxes).values(uidvalidity=uidvalidity))
+
+
+def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
+    """See `Catalog.caught_up`."""
+    now = _read_state(connection)
+    if epoch != now.epoch:
+        return bool(now.open)
+    connection.execute(update(_volumes).where(_volumes.c.id == volume).values(caught_up_epoch=epoch))
+    if now.open:
+        return True
+    rows = connection.execute(select(_volumes)).all()
+    known = {bytes(row.id) for row in rows}
+    members = {bytes(v) for v in connection.scalars(select(schema.segment_members.c.volume).distinct())}
+    missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
+    missing |= {bytes(row.id) for row in rows if not row.lost and row.caught_up_epoch != epoch}
+    missing |= _lost_and_not_repaired(connection)
+    if len(missing) > copies - 1:
+        return False
+    connection.execute(update(_state).values(open=True))
+    return True
+
+
+def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
+    """Lost volumes with a segment that has too few members left; one that was lowered to nothing holds nothing."""
+    lost = select(_volumes.c.id).where(_volumes.c.lost)
+    members, segments = schema.segment_members, schema.segments
+    left = (
+        select(func.count())
+        .where(members.c.segment == segments.c.number, members.c.volume.not_in(lost))
+        .correlate(segments)
+        .scalar_subquery()
+    )
+    rows = connection.scalars(
+        select(members.c.volume)
+        .distinct()
+        .join(segments, segments.c.number == members.c.segment)
+        .where(
+            members.c.volume.in_(lost),
+            func.coalesce(segments.c.sealed_length, 1) > 0,
+            segments.c.superseded_by.is_(None),
+            left < segments.c.copies,
+        )
+    )
+    return {bytes(row) for row in rows}
+
+
+def mark_lost(connection: Connection, volume: VolumeId) -> None:
+    """See `Catalog.mark_lost`."""
+    row = {"id": volume, "server": "", "lost": True, "counter": 0, "caught_up_epoch": 0}
+    connection.execute(upsert(connection, _volumes, row, ["lost"]))
+
+
+def volumes(connection: Connection) -> list[VolumeRow]:
+    """See `Catalog.volumes`."""
+    rows = connection.execute(select(_volumes).order_by(_volumes.c.server, _volumes.c.id))
+    return [VolumeRow(VolumeId(bytes(row.id)), row.server, row.lost) for row in rows]
+
+
+def beat(connection: Connection, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
+    """See `Catalog.beat`."""
+    key = (_beats.c.volume == volume, _beats.c.incarnation == incarnation, _beats.c.worker == worker)
+    if connection.execute(update(_beats).where(*key).values(counter=counter)).rowcount:
+        return
+    # A volume has one incarnation at a time; earlier ones have stopped, and a missing beat says so, too.
+    connection.execute(delete(_beats).where(_beats.c.volume == volume, _beats.c.incarnation != incarnation))
+    row = {"volume": volume, "incarnation": incarnation, "worker": worker, "counter": counter}
+    connection.execute(upsert(connection, _beats, row, ["counter"]))
+
+
+def beats(connection: Connection) -> dict[tuple[VolumeId, IncarnationId, int], int]:
+    """See `Catalog.beats`."""
+    return {
+        (VolumeId(bytes(row.volume)), IncarnationId(bytes(row.incarnation)), row.worker): row.counter
+        for row in connection.execute(select(_beats))
+    }
+
+
+def reset(connection: Connection) -> int:
+    """See `Catalog.reset`. Volumes stay, with their counters and with what is lost: no journal tells that again."""
+    for table in (
+        schema.placements,
+        schema.locations,
+        schema.messages,
+        schema.tombstones,
+        schema.mailboxes,
+        schema.segment_members,
+        schema.segments,
+        schema.beats,
+    ):
+        connection.execute(delete(table))
+    epoch = int(_read_state(connection).epoch) + 1
+    raise_epoch(connection, epoch)
+    return epoch
+
+
+def ensure_open(connection: Connection) -> None:
+    """For readers. Raises CatalogClosed."""
+    if not _read_state(connection).open:
+        raise CatalogClosed("the catalog has not heard from all volumes yet")
+
+
+def _read_state(connection: Connection) -> Row[tuple[int, int, bool, int]]:
+    return connection.execute(select(_state)).one()

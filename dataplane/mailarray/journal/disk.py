@@ -1,0 +1,97 @@
+"""The system calls that write a volume, in one place, and the name of every sync.
+
+Whoever writes to a volume goes through a `Disk`. The promise "durable" is made nowhere else: a `SyncPoint` names
+each place where the code waits for the disk, so that a test can leave one out and see that mail is lost, and a
+power cut can be played (tests/support/powercut.py) by throwing away whatever no sync had covered.
+
+Refuses to repeat a failed sync: after an error the kernel may have dropped the dirty pages and report success
+the next time (rule 5); callers abandon the segment instead.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+IOV_MAX = 1024  # buffers that Linux takes in one pwritev
+
+
+class SyncPoint(enum.Enum):
+    """Why the code waits for the disk here."""
+
+    VOLUME_FILE = "volume.json is written before the id is used"
+    VOLUME_DIRECTORY = "the name volume.json is durable before the id is used"
+    OWN_BATCH = "the writer's own copy, before 250"
+    OWN_SEGMENT_NAME = "the directory entry of the writer's new segment, before 250"
+    MIRROR_BATCH = "a mirror's copy, before it answers a PUT"
+    MIRROR_SEGMENT_NAME = "the directory entry of a mirror's new segment, before it answers its first PUT"
+    FENCE_FILE = "a fence or a remembered length is written before it is answered or obeyed"
+    FENCE_NAME = "the directory entry of the fence file, likewise"
+    RECOVERED = "what survived a crash, before it is offered or answered for"
+    MEMORY_FILE = "the sidecar's memory of the catalog's epoch"
+    MEMORY_NAME = "the directory entry of that memory"
+
+
+class Disk:
+    """The real disk."""
+
+    def create(self, path: Path) -> int:
+        """Create a new file for reading and writing. Raises FileExistsError."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    def open(self, path: Path) -> int:
+        """Open an existing file for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all buffers, one after the other, at an offset. Raises OSError."""
+        pending = list(buffers)
+        while pending:
+            part = pending[:IOV_MAX]
+            wanted = sum(map(len, part))
+            written = os.pwritev(fd, part, offset)
+            if written == wanted:
+                del pending[:IOV_MAX]
+            else:
+                rest = b"".join(part)[written:]
+                pending[:IOV_MAX] = [rest]
+            offset += written
+
+    def truncate(self, fd: int, length: int) -> None:
+        """Cut a torn tail off (rule 11)."""
+        os.ftruncate(fd, length)
+
+    def sync(self, fd: int, point: SyncPoint) -> None:
+        """fdatasync. Raises OSError; never call it again on the same data then."""
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path, point: SyncPoint) -> None:
+        """fsync of a directory, so that names in it survive a power cut."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self, fd: int) -> None:
+        """Close."""
+        os.close(fd)
+
+    def replace_file(self, path: Path, data: bytes, file_point: SyncPoint, name_point: SyncPoint) -> None:
+        """Put a small file in place so that after a power cut either the old or the new content is there, whole."""
+        temporary = path.with_name(path.name + ".new")
+        temporary.unlink(missing_ok=True)
+        fd = self.create(temporary)
+        try:
+            self.write(fd, [data], 0)
+            self.sync(fd, file_point)
+        finally:
+            self.close(fd)
+        self.rename(temporary, path)
+        self.sync_directory(path.parent, name_point)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Atomic rename within a directory."""
+        source.rename(target)

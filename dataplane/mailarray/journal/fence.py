@@ -1,0 +1,83 @@
+"""What a member has promised about a segment, and keeps across a power cut.
+
+    segments/ID.fence: {"fenced": bool, "sealed_length": int | null, "epoch": int, "cut": bool}
+
+Invariants (rules 9 to 12):
+
+- A fence is durable before it is answered; a fenced member never takes another byte of the segment.
+- A remembered L is durable before it is obeyed. It belongs to a catalog epoch: one that was proposed before the
+  catalog was restored is void, and an L that the catalog holds overrides it.
+- `cut` says that a torn tail was cut here, once and for ever: this member may have held more.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mailarray.journal.disk import SyncPoint
+from mailarray.journal.volume import Volume, VolumeError
+from mailarray.model.ids import SegmentId, VolumeId, parse_id
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The promises of one member about one segment."""
+
+    fenced: bool = False
+    sealed_length: int | None = None  # L, as the catalog said it
+    epoch: int = 0  # the catalog epoch in which L was heard
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FenceAnswer:
+    """What a member answers to a fence (rule 9)."""
+
+    volume: VolumeId
+    length: int  # durable; ends a batch
+    sealed_length: int | None
+    epoch: int
+    cut: bool
+
+    def render(self) -> dict[str, Any]:
+        """As JSON, for the internal ports."""
+        return {
+            "volume": self.volume.hex(),
+            "length": self.length,
+            "sealed_length": self.sealed_length,
+            "epoch": self.epoch,
+            "cut": self.cut,
+        }
+
+    @classmethod
+    def parse(cls, raw: Any) -> FenceAnswer:
+        """From JSON. Raises ValueError."""
+        try:
+            volume = VolumeId(parse_id(raw["volume"]))
+            return cls(volume, int(raw["length"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a fence answer: {error}") from error
+
+
+def load_fence(volume: Volume, segment: SegmentId) -> Fence:
+    """The promises on disk, or none. Raises VolumeError when the file cannot be understood."""
+    path = volume.fence_path(segment)
+    try:
+        raw = json.loads(path.read_text(encoding="ascii"))
+        return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]))
+    except FileNotFoundError:
+        return Fence()
+    except (ValueError, KeyError, TypeError) as error:
+        raise VolumeError(f"{path} is damaged: {error}; move the file away and seal the segment again") from error
+
+
+def save_fence(volume: Volume, segment: SegmentId, fence: Fence) -> None:
+    """Make promises durable. Raises OSError; then nothing may be promised."""
+    text = json.dumps(
+        {"fenced": fence.fenced, "sealed_length": fence.sealed_length, "epoch": fence.epoch, "cut": fence.cut}
+    )
+    volume.disk.replace_file(
+        volume.fence_path(segment), text.encode("ascii") + b"\n", SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME
+    )

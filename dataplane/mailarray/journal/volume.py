@@ -1,0 +1,139 @@
+"""A volume: a directory with an id, and segments in it.
+
+    volume.json        {"format": 1, "volume": "<32 hex digits>"}, written once, at the first use
+    writer.lock        locked (flock) by the writer process while it runs (rule 9)
+    segments/ID.segment    the bytes of one segment, as far as this member holds them
+    segments/ID.fence      JSON: what this member has promised about the segment (replica.py)
+    memory.json        the sidecar's durable memory of the catalog (rule 19)
+    index.sqlite       the sidecar's local index; may be deleted at any time
+
+Invariant: the id is durable before anything else is written, and never changes. A wiped directory gets a new id, so
+it can never be taken for the member that it was (rule 9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from mailarray.journal.disk import Disk, SyncPoint
+from mailarray.model.ids import SegmentId, VolumeId, new_volume_id, parse_id
+
+FORMAT = 1
+SEGMENT_SUFFIX = ".segment"
+FENCE_SUFFIX = ".fence"
+
+
+class VolumeError(Exception):
+    """A volume that cannot be used; the text is one sentence that says what to do."""
+
+
+class Volume:
+    """A volume that is open in this process."""
+
+    def __init__(self, path: Path, id: VolumeId, disk: Disk) -> None:
+        self.path = path
+        self.id = id
+        self.disk = disk
+        self.segments = path / "segments"
+
+    def segment_path(self, segment: SegmentId) -> Path:
+        """Where the bytes of a segment lie."""
+        return self.segments / (segment.hex() + SEGMENT_SUFFIX)
+
+    def fence_path(self, segment: SegmentId) -> Path:
+        """Where the promises about a segment lie."""
+        return self.segments / (segment.hex() + FENCE_SUFFIX)
+
+    def list_segments(self) -> list[SegmentId]:
+        """All segments of which this volume holds bytes or a promise, oldest first."""
+        try:
+            names = [entry.name for entry in self.segments.iterdir()]
+        except OSError as error:
+            raise VolumeError(f"the volume {self.path} cannot be read: {error.strerror}") from error
+        found = set()
+        for name in names:
+            stem, dot, suffix = name.partition(".")
+            if dot + suffix in (SEGMENT_SUFFIX, FENCE_SUFFIX):
+                with contextlib.suppress(ValueError):
+                    found.add(SegmentId(parse_id(stem)))
+        return sorted(found)
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written."""
+        return shutil.disk_usage(self.path).free
+
+    def try_lock_writer(self) -> int | None:
+        """Become the volume's writer, or None when another process is. Close the descriptor to let go."""
+        fd = os.open(self.path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    @contextlib.contextmanager
+    def writer_locked(self) -> Iterator[bool]:
+        """Hold the writer's lock for a moment; yields False when a writer runs (rule 9)."""
+        fd = self.try_lock_writer()
+        try:
+            yield fd is not None
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+
+def open_volume(path: Path, disk: Disk) -> Volume:
+    """Open a volume, and make it at its first use; safe when both processes of a server do so at once.
+
+    Raises VolumeError.
+    """
+    try:
+        (path / "segments").mkdir(parents=True, exist_ok=True)
+        with _creation_lock(path):
+            identity = path / "volume.json"
+            if not identity.exists():
+                if any((path / "segments").glob("*" + SEGMENT_SUFFIX)):
+                    raise VolumeError(
+                        f"{identity} is missing, but the volume holds segments;"
+                        " put the file back, or move the directory away to begin an empty volume"
+                    )
+                text = json.dumps({"format": FORMAT, "volume": new_volume_id().hex()}) + "\n"
+                disk.replace_file(identity, text.encode(), SyncPoint.VOLUME_FILE, SyncPoint.VOLUME_DIRECTORY)
+        return read_volume(path, disk)
+    except OSError as error:
+        raise VolumeError(
+            f"the volume {path} cannot be used: {error.strerror}; check the owner, mode and mount of {error.filename}"
+        ) from error
+
+
+def read_volume(path: Path, disk: Disk) -> Volume:
+    """Open a volume that exists, without writing anything. Raises VolumeError."""
+    identity = path / "volume.json"
+    try:
+        raw = json.loads(identity.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT:
+            raise VolumeError(f"{identity} has format {raw['format']}; this program knows format {FORMAT}")
+        return Volume(path, VolumeId(parse_id(raw["volume"])), disk)
+    except FileNotFoundError as error:
+        raise VolumeError(f"{path} is not a volume: it has no volume.json") from error
+    except OSError as error:
+        raise VolumeError(f"the volume {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise VolumeError(f"{identity} is damaged: {error}; restore it from the segments' headers") from error
+
+
+@contextlib.contextmanager
+def _creation_lock(path: Path) -> Iterator[None]:
+    fd = os.open(path / "creation.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,135 @@
+"""What a writer knows of one candidate mirror: which volume it is, whether it answers, and the way to it.
+
+A mirror that failed is left alone for a while, then probed; one that said it is stopping is left at once. The state
+decides only who is tried first: whether a copy exists is known from the answer to its PUT alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import logging
+from collections.abc import Callable, Iterable
+
+from mailarray.contract import paths
+from mailarray.contract.mirroring_table import Server
+from mailarray.mirroring import metrics
+from mailarray.mirroring.peer import PeerConnection, PeerError
+from mailarray.model.ids import SegmentId, VolumeId, parse_id
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = 1.0  # seconds until a failed mirror is probed again
+MIN_MIRROR_RATE = 16 * 1024 * 1024  # bytes a second that a mirror's disk is given time for, beyond the mirror timeout
+
+
+class MirrorFailed(Exception):
+    """A mirror did not make a batch durable; its segment is over for the writer. The text says why."""
+
+
+class LinkState(enum.Enum):
+    """How a mirror answers."""
+
+    UNKNOWN = "Unknown"
+    READY = "InSync"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+
+
+class MirrorLink:
+    """One candidate mirror."""
+
+    def __init__(self, server: Server, token: str, timeout: float, now: Callable[[], float]) -> None:
+        self.server = server
+        self.volume: VolumeId | None = None
+        self.state = LinkState.UNKNOWN
+        self.last_error = ""
+        self._timeout = timeout
+        self._now = now
+        self._retry_at = 0.0
+        self._connection = PeerConnection(server.sidecar, token)
+
+    @property
+    def ready(self) -> bool:
+        """May be chosen for a new segment."""
+        return self.state is LinkState.READY
+
+    @property
+    def due(self) -> bool:
+        """Not ready, and it is time to ask again."""
+        return self.state is not LinkState.READY and self._now() >= self._retry_at
+
+    async def probe(self) -> bool:
+        """Ask who it is; answers whether it is ready now."""
+        if self._connection.busy:
+            return self.ready
+        try:
+            response = await self._connection.request("GET", paths.VOLUME, self._timeout)
+            if response.status != 200:
+                raise PeerError(f"it answered {response.status}")
+            raw = json.loads(response.body)
+            volume = VolumeId(parse_id(raw["volume"]))
+        except (PeerError, ValueError, KeyError) as error:
+            self._fail(str(error))
+            return False
+        if raw.get("stopping"):
+            self._leave(LinkState.STOPPING, "it is stopping")
+            return False
+        if raw.get("full"):
+            self._fail("its volume is nearly full")
+            return False
+        if self.state is not LinkState.READY:
+            log.info("mirror ready", extra={"mirror": self.server.name, "mirror_volume": volume.hex()})
+        self.volume = volume
+        self.state = LinkState.READY
+        return True
+
+    async def put(
+        self, segment: SegmentId, offset: int, acknowledged: int, buffers: Iterable[bytes], length: int
+    ) -> None:
+        """Hand bytes over; returns when the mirror has them durably. Raises MirrorFailed."""
+        assert self.volume is not None
+        target = f"{paths.segment_path(self.volume.hex(), segment.hex())}?offset={offset}&acknowledged={acknowledged}"
+        patience = self._timeout + length / MIN_MIRROR_RATE
+        started = self._now()
+        try:
+            response = await self._connection.request("PUT", target, self._timeout, buffers, length, patience)
+        except PeerError as error:
+            self._fail(str(error))
+            raise MirrorFailed(f"{self.server.name}: {error}") from error
+        except asyncio.CancelledError:
+            self._connection.close()
+            raise
+        if response.status == 200:
+            if length:
+                metrics.MIRROR_SECONDS.labels(self.server.name).observe(self._now() - started)
+            return
+        reason = _reason(response.body) or f"it answered {response.status}"
+        if response.status == 503:
+            self._leave(LinkState.STOPPING, reason)
+        elif response.status in (404, 507):
+            self._fail(reason)  # another volume by now, or full: choose others, ask again later
+        # 409 and 423 are about this segment only: the mirror itself stays ready.
+        raise MirrorFailed(f"{self.server.name}: {reason}")
+
+    def _fail(self, reason: str) -> None:
+        self._leave(LinkState.FAILED, reason)
+
+    def _leave(self, state: LinkState, reason: str) -> None:
+        if self.state is not state:
+            log.warning("mirror left", extra={"mirror": self.server.name, "state": state.value, "reason": reason})
+        self.state = state
+        self.last_error = reason
+        self._retry_at = self._now() + RETRY_AFTER
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._connection.close()
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,73 @@
+"""All candidate mirrors of one writer, by the mirroring table it holds.
+
+Invariant: a table with a lower generation never replaces a higher one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.mirroring.candidates import choose
+from mailarray.mirroring.link import MirrorLink
+
+
+class Mirrors:
+    """See the module."""
+
+    def __init__(
+        self,
+        server: str,
+        table: MirroringTable,
+        token: str,
+        timeout: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._token = token
+        self._timeout = timeout
+        self._now = now
+        self.table = table
+        self.links: dict[str, MirrorLink] = {}
+        self._sync_links()
+
+    def set_table(self, table: MirroringTable) -> tuple[bool, bool]:
+        """Take a newer table; answers (taken, our own row or its servers changed)."""
+        if table.generation <= self.table.generation:
+            return False, False
+        before = self.table.candidates(self._server)
+        self.table = table
+        self._sync_links()
+        return True, before != table.candidates(self._server)
+
+    def _sync_links(self) -> None:
+        wanted = {server.name: server for group in self.table.candidates(self._server) for server in group}
+        for name in list(self.links):
+            if wanted.get(name) != self.links[name].server:
+                self.links.pop(name).close()
+        for name, server in wanted.items():
+            if name not in self.links:
+                self.links[name] = MirrorLink(server, self._token, self._timeout, self._now)
+
+    def ready_count(self) -> int:
+        """Mirrors that could be chosen now."""
+        return sum(link.ready for link in self.links.values())
+
+    async def choose(self, count: int, turn: int) -> list[MirrorLink]:
+        """Up to `count` ready mirrors; those not ready are asked first when too few are."""
+        if count and self.ready_count() < count:
+            await asyncio.gather(*(link.probe() for link in self.links.values() if not link.ready))
+        classes = [[server.name for server in group] for group in self.table.candidates(self._server)]
+        ready = {name for name, link in self.links.items() if link.ready}
+        return [self.links[name] for name in choose(classes, ready, count, turn)]
+
+    async def probe_due(self) -> None:
+        """Ask those that are not ready and whose time has come."""
+        await asyncio.gather(*(link.probe() for link in self.links.values() if link.due))
+
+    def close(self) -> None:
+        """Drop all connections."""
+        for link in self.links.values():
+            link.close()

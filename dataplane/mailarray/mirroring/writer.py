@@ -1,0 +1,287 @@
+"""The journal's writer: gathers what sessions submit into batches, and says 250 when a batch is on every member.
+
+Invariants (rules 2, 5, 6, 7):
+
+- `done(Committed)` is called only after `OpenSegment.append` returned for the batch that holds the message.
+- After a restart nothing is appended to an old segment: this process knows only segments that it opened itself.
+- A failed segment is left, not repaired: the batch in flight goes, under the same ids, to the next segment with the
+  next candidates; no step waits for a person, none for the sealing of the old one.
+- Every submitted message hears exactly one outcome.
+
+One commit is under way at a time; the next batch gathers meanwhile. Callers: the SMTP listener (as MessageSink), the
+writer's internal port (tombstones, fence, mirroring table).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.settings import StorageSettings
+from mailarray.journal.fence import FenceAnswer
+from mailarray.journal.format import Tombstone
+from mailarray.journal.spool import SpoolWriter
+from mailarray.journal.volume import Volume
+from mailarray.mirroring import metrics
+from mailarray.mirroring.announce import Announcer, State
+from mailarray.mirroring.gather import MAX_BATCH_BYTES, PendingMessage, PendingTombstones, gather
+from mailarray.mirroring.mirrors import Mirrors
+from mailarray.mirroring.segment import OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
+from mailarray.model.ids import IncarnationId, SegmentId, new_incarnation_id
+from mailarray.model.message import BodyWriter, IncomingMessage, Outcome, Refused
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 0.5  # seconds between words to the sidecar and to the mirrors of an idle writer (rule 15)
+MAX_ATTEMPTS = 5  # segments tried for one batch before its senders are asked to come back
+COMMIT_THREADS = 2  # one for the batch, one so that a fence never waits behind a probe of the disk
+
+NO_MIRROR = Refused(451, "4.3.0", "No mirror server can be reached, try again later")
+NO_SPACE = Refused(452, "4.3.1", "Insufficient system storage")
+DISK_FAILED = Refused(451, "4.3.0", "The mail could not be stored, try again later")
+BUSY = Refused(451, "4.3.1", "Too much mail is waiting to be stored, try again later")
+STOPPING = Refused(421, "4.3.2", "The server is stopping, try again later")
+
+
+class JournalWriter:
+    """See the module. `run` is its one task."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        mirrors: Mirrors,
+        settings: StorageSettings,
+        announcer: Announcer,
+        soft_pending_bytes: int,
+        worker: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.volume = volume
+        self.mirrors = mirrors
+        self.incarnation: IncarnationId = new_incarnation_id()
+        self.segment: OpenSegment | None = None
+        self.pending_bytes = 0
+        self.accepted = 0
+        self._settings = settings
+        self._announcer = announcer
+        self._soft_pending_bytes = soft_pending_bytes
+        self._worker = worker
+        self._now = now
+        self._queue: deque[PendingMessage | PendingTombstones] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._executor = ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit")
+        self._turn = 0
+        self._refusal: Refused | None = None
+        self._stopping = False
+        self._row_changed = False
+
+    # -- MessageSink -----------------------------------------------------------------------------------
+    def refusal(self) -> Refused | None:
+        """Why no message can be taken now, or None."""
+        if self._refusal is not None:
+            return self._refusal
+        if self.pending_bytes > self._soft_pending_bytes:
+            return BUSY
+        return None
+
+    def open_body(self) -> BodyWriter:
+        """A body that is spooled on this server's volume when it is large."""
+        return SpoolWriter(self.volume.path)
+
+    def submit(self, message: IncomingMessage, done: Callable[[Outcome], None]) -> None:
+        """Queue a message for the next batch."""
+        if self._stopping:
+            message.body.release()
+            asyncio.get_running_loop().call_soon(done, STOPPING)
+            return
+        self.pending_bytes += message.body.length
+        self._queue.append(PendingMessage(message, done))
+        self._wake.set()
+
+    async def expunge(self, tombstones: Sequence[Tombstone]) -> Outcome:
+        """Journal tombstones as mail is journalled (rule 21)."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(PendingTombstones(tuple(tombstones), outcome.set_result))
+        self._wake.set()
+        return await asyncio.shield(outcome)
+
+    # -- the writer's own volume, for sealers ------------------------------------------------------------
+    async def fence(self, segment: SegmentId) -> FenceAnswer | None:
+        """Fence a segment that this process may still append to; None: it never will, the sidecar may do it."""
+        current = self.segment
+        if current is None or current.header.segment != segment:
+            return None
+        answer = await current.fence()
+        self._leave(current, "fenced")
+        return answer
+
+    # -- running -----------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Commit until stopped."""
+        heartbeat = asyncio.create_task(self._beat())
+        try:
+            while not (self._stopping and not self._queue):
+                if not self._queue:
+                    self._wake.clear()
+                    self._idle.set()
+                    await self._wake.wait()
+                    continue
+                self._idle.clear()
+                await self._commit_next()
+        finally:
+            self._idle.set()
+            heartbeat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await heartbeat
+            if self.segment is not None:
+                self._leave(self.segment, "the writer stops")
+            self._executor.shutdown()
+
+    def refuse_new_mail(self) -> None:
+        """The server is about to stop: sessions that ask hear 421, what is coming in may finish."""
+        self._refusal = STOPPING
+
+    async def stop(self) -> None:
+        """Finish what was submitted and close the segment; then `run` returns. What comes later is refused."""
+        self.refuse_new_mail()
+        self._stopping = True
+        self._wake.set()
+        await self._idle.wait()
+
+    def set_table(self, table: MirroringTable) -> bool:
+        """Take a newer generation of the mirroring table; a changed row of our own ends the segment (rule 7)."""
+        accepted, row_changed = self.mirrors.set_table(table)
+        self._row_changed = self._row_changed or row_changed
+        if self._idle.is_set():
+            self._rotate()
+        return accepted
+
+    async def _commit_next(self) -> None:
+        items = gather(self._queue, MAX_BATCH_BYTES)
+        batch = items.batch
+        outcome: Outcome | None = None
+        started = self._now()
+        for _ in range(MAX_ATTEMPTS):
+            segment = self.segment or await self._open()
+            if segment is None:
+                outcome = NO_MIRROR
+                break
+            try:
+                await segment.append(batch)
+                break
+            except SegmentFailed as error:
+                self._leave(segment, str(error))
+            except OwnDiskFailed as error:
+                self._leave(segment, str(error))
+                log.error("own volume failed", extra={"reason": str(error)})
+                outcome = NO_SPACE if self._space_is_low() else DISK_FAILED
+                break
+        else:
+            outcome = NO_MIRROR
+        if outcome is None:
+            metrics.COMMIT_SECONDS.observe(self._now() - started)
+            metrics.BATCH_RECORDS.observe(batch.entries)
+            self.accepted += items.messages
+            self._announcer.announce_soon(self._state())
+        self.pending_bytes -= batch.bodies_length
+        items.finish(outcome)
+        self._rotate()
+
+    async def _open(self) -> OpenSegment | None:
+        wanted = self._settings.copies - 1
+        links = await self.mirrors.choose(wanted, self._turn)
+        if not links and wanted and self._settings.on_mirror_loss != "Accept":
+            self._refusal = self._refusal or NO_MIRROR
+            return None
+        if self._refusal is NO_MIRROR:
+            self._refusal = None
+        self._turn += 1
+        self._row_changed = False
+        segment = new_segment(
+            self.volume, self.incarnation, self._worker, links, self._settings.copies, self._executor, self._now
+        )
+        log.info(
+            "segment opened",
+            extra={
+                "segment": segment.header.segment.hex(),
+                "mirrors": [link.server.name for link in links],
+                "missing_copies": wanted - len(links),
+            },
+        )
+        self.segment = segment
+        return segment
+
+    def _rotate(self) -> None:
+        segment = self.segment
+        if segment is None or (segment.acknowledged == 0 and segment.failed is None):
+            return
+        if segment.failed is not None:
+            self._leave(segment, segment.failed)
+        elif self._row_changed:
+            self._leave(segment, "the mirroring table changed")
+        elif segment.acknowledged >= self._settings.segment_size:
+            self._leave(segment, "it is full")
+        elif self._now() - segment.opened_at >= self._settings.segment_age:
+            self._leave(segment, "it is old")
+        elif len(segment.links) < min(self._settings.copies - 1, self.mirrors.ready_count()):
+            self._leave(segment, "a missing mirror returned")
+
+    def _leave(self, segment: OpenSegment, reason: str) -> None:
+        """Never append to it again; the sidecar seals it. Called between two appends, or after a fence."""
+        if self.segment is not segment:
+            return
+        self.segment = None
+        log.info(
+            "segment left",
+            extra={"segment": segment.header.segment.hex(), "length": segment.acknowledged, "reason": reason},
+        )
+        metrics.SEGMENTS_LEFT.inc()
+        if segment.member.fd >= 0:
+            self._announcer.closed(segment.header.segment, segment.member.length)
+        segment.close()
+        self._announcer.announce(self._state())
+
+    def _state(self) -> State:
+        segment = self.segment
+        if segment is None or segment.acknowledged == 0:
+            return self.incarnation, self._worker, None, 0
+        return self.incarnation, self._worker, segment.header.segment, segment.acknowledged
+
+    # -- the slow clock ------------------------------------------------------------------------------------
+    async def _beat(self) -> None:
+        while True:
+            self._announcer.announce(self._state())
+            try:
+                low = self._space_is_low()
+                if low and self._refusal is None:
+                    log.error("volume nearly full", extra={"free_bytes": self.volume.free_bytes()})
+                    self._refusal = NO_SPACE
+                elif not low and self._refusal is NO_SPACE:
+                    self._refusal = None
+                await self.mirrors.probe_due()
+                if self._refusal is NO_MIRROR and self.mirrors.ready_count():
+                    self._refusal = None
+                await self._touch()
+            except OSError as error:
+                log.error("heartbeat failed", extra={"reason": str(error)})
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _touch(self) -> None:
+        segment = self.segment
+        if segment is None or not self._idle.is_set():
+            return
+        if self._now() - segment.last_append >= HEARTBEAT:
+            await segment.touch()
+        if self._idle.is_set():
+            self._rotate()
+
+    def _space_is_low(self) -> bool:
+        return self.volume.free_bytes() < self._settings.reserve

@@ -1,0 +1,109 @@
+"""The smtp process of a server: listener, journal writer and internal port, put together and taken down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+from mailarray.contract import mirroring_table
+from mailarray.contract.settings import ServerSettings
+from mailarray.directory.flatfile import FlatFileDirectory
+from mailarray.journal.disk import Disk
+from mailarray.journal.spool import check_directory
+from mailarray.journal.volume import Volume, VolumeError, open_volume
+from mailarray.mirroring.announce import Announcer
+from mailarray.mirroring.mirrors import Mirrors
+from mailarray.mirroring.writer import JournalWriter
+from mailarray.observe.http import internal_app, serve
+from mailarray.observe.limits import raise_file_limit
+from mailarray.smtp.listener import SmtpListener
+from mailarray.smtp.writer_port import add_routes
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
+
+
+def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListener) -> dict[str, Any]:
+    """For /v1/status."""
+    segment = writer.segment
+    refusal = writer.refusal()
+    used = set() if segment is None else {link.server.name for link in segment.links}
+    return {
+        "server": settings.server,
+        "volume": writer.volume.id.hex(),
+        "segment": None if segment is None else segment.header.segment.hex(),
+        "copies": {"wanted": settings.storage.copies, "now": None if segment is None else 1 + len(segment.links)},
+        "mirrors": [
+            {
+                "server": name,
+                "state": link.state.value,
+                "in_use": name in used,
+                "error": link.last_error if not link.ready else "",
+            }
+            for name, link in writer.mirrors.links.items()
+        ],
+        "table_generation": writer.mirrors.table.generation,
+        "sessions": listener.sessions,
+        "accepted": writer.accepted,
+        "pending": writer.pending_bytes,
+        "refusing": None if refusal is None else refusal.text,
+    }
+
+
+async def run(settings: ServerSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
+    raise_file_limit()
+    volume = open_volume(Path(settings.volume), Disk())
+    check_directory(volume.path)
+    lock = volume.try_lock_writer()
+    if lock is None:
+        raise VolumeError(f"another writer uses the volume {volume.path}; stop it, or give this server another volume")
+    token = Path(settings.token_file).read_text(encoding="ascii").strip()
+    table = mirroring_table.load(settings.mirroring_table_file)
+    directory = FlatFileDirectory(settings.directory)
+    await directory.start()
+    writer = _writer(settings, volume, table, token)
+    listener = SmtpListener(settings.smtp, directory, writer)
+    app = internal_app(token, lambda: status(settings, writer, listener))
+    add_routes(app, writer)
+    runner = await serve(app, settings.writer)
+    committing = asyncio.create_task(writer.run())
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await listener.start()
+        log.info("server receives mail", extra={"server": settings.server, "listen": str(settings.smtp.listen)})
+        await asyncio.wait([committing, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if committing.done():
+            committing.result()  # the writer failed: end, and let the launcher start a new incarnation
+        writer.refuse_new_mail()
+        await listener.stop(STOP_GRACE)
+        await writer.stop()
+        await committing
+    finally:
+        stopped.cancel()
+        committing.cancel()
+        await asyncio.gather(stopped, committing, return_exceptions=True)
+        writer.mirrors.close()
+        await runner.cleanup()
+        await directory.stop()
+
+
+def _writer(
+    settings: ServerSettings, volume: Volume, table: mirroring_table.MirroringTable, token: str
+) -> JournalWriter:
+    storage = settings.storage
+    return JournalWriter(
+        volume,
+        Mirrors(settings.server, table, token, storage.mirror_timeout),
+        storage,
+        Announcer(Path(settings.run_directory)),
+        settings.smtp.limits.soft_pending_bytes,
+    )

@@ -1,0 +1,74 @@
+"""The internal port of the smtp process: what others ask of a writer.
+
+Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from mailarray.contract import mirroring_table, paths
+from mailarray.journal.format import Tombstone
+from mailarray.mirroring.gather import MAX_TOMBSTONES
+from mailarray.mirroring.writer import JournalWriter
+from mailarray.model.ids import MessageId, PlacementId, SegmentId, parse_id
+from mailarray.model.message import Committed, Refused
+
+log = logging.getLogger(__name__)
+
+
+def add_routes(app: web.Application, writer: JournalWriter) -> None:
+    """Add the writer's routes to the process' internal application."""
+
+    async def tombstones(request: web.Request) -> web.Response:
+        try:
+            wanted = parse_tombstones(await request.json())
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        parts = [wanted[at : at + MAX_TOMBSTONES] for at in range(0, len(wanted), MAX_TOMBSTONES)]
+        outcomes = await asyncio.gather(*(writer.expunge(part) for part in parts))
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        if refused:
+            return web.json_response({"error": refused[0].text}, status=503)
+        return web.json_response({"records": [o.id.hex() for o in outcomes if isinstance(o, Committed)]})
+
+    async def fence(request: web.Request) -> web.Response:
+        try:
+            segment = SegmentId(parse_id(request.match_info["segment"]))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        answer = await writer.fence(segment)
+        if answer is None:
+            return web.json_response({"error": "this writer does not append to that segment"}, status=404)
+        return web.json_response(answer.render())
+
+    async def table(request: web.Request) -> web.Response:
+        try:
+            wanted = mirroring_table.parse(await request.text())
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        taken = writer.set_table(wanted)
+        return web.json_response({"generation": writer.mirrors.table.generation, "taken": taken})
+
+    app.router.add_post(paths.TOMBSTONES, tombstones)
+    app.router.add_post(paths.WRITER_FENCE, fence)
+    app.router.add_put(paths.MIRRORING_TABLE, table)
+
+
+def parse_tombstones(raw: Any) -> Sequence[Tombstone]:
+    """From the JSON of contract.paths.TOMBSTONES. Raises ValueError with a sentence."""
+    if not isinstance(raw, list):
+        raise ValueError("tombstones must be a list")
+    try:
+        return [
+            Tombstone(PlacementId.parse(item["placement"]), MessageId(parse_id(item["message"])), str(item["mailbox"]))
+            for item in raw
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a tombstone has placement, message and mailbox: {json.dumps(str(error))}") from error

@@ -1,0 +1,78 @@
+"""The way to the catalog, which may be away at any time, also when the sidecar starts.
+
+Invariant (rule 19): before anything else is said to the catalog, the sidecar checks in with what it remembers, and
+does so again whenever it was away; a restored catalog is noticed there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable, CheckIn
+from mailarray.model.ids import VolumeId
+from mailarray.tracking import metrics
+from mailarray.tracking.memory import CatalogMemory
+
+log = logging.getLogger(__name__)
+
+
+class CatalogLink:
+    """See the module."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Catalog]],
+        volume: VolumeId,
+        server: str,
+        memory: CatalogMemory,
+    ) -> None:
+        self._connect = connect
+        self._volume = volume
+        self._server = server
+        self._memory = memory
+        self._catalog: Catalog | None = None
+        self.state: CheckIn | None = None  # None while the catalog is away
+
+    @property
+    def up(self) -> bool:
+        """The last word was an answer."""
+        return self.state is not None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog, after a check-in. Raises CatalogUnavailable."""
+        if self._catalog is None or self.state is None:
+            raise CatalogUnavailable("not connected")
+        return self._catalog
+
+    async def check_in(self) -> CheckIn:
+        """Connect if need be, and say who we are. Raises CatalogUnavailable."""
+        try:
+            if self._catalog is None:
+                self._catalog = await self._connect()
+            state = await self._catalog.check_in(self._volume, self._server, self._memory.epoch, self._memory.counter)
+        except CatalogUnavailable as error:
+            self.away(error)
+            raise
+        if self.state is None:
+            log.info("catalog reached", extra={"epoch": state.epoch, "catalog_open": state.open})
+        if state.epoch != self._memory.epoch:
+            self._memory.counter = state.counter  # a new epoch counts anew
+        self._memory.epoch = state.epoch
+        self._memory.counter = max(self._memory.counter, state.counter)
+        self.state = state
+        metrics.CATALOG_UP.set(1)
+        return state
+
+    def away(self, error: CatalogUnavailable) -> None:
+        """A call failed: everything has to be asked again."""
+        if self.state is not None:
+            log.warning("catalog away", extra={"reason": str(error)})
+        self.state = None
+        metrics.CATALOG_UP.set(0)
+
+    async def close(self) -> None:
+        """Give connections back."""
+        if self._catalog is not None:
+            await self._catalog.close()

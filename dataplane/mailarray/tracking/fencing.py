@@ -1,0 +1,61 @@
+"""Fencing a segment on this volume (rule 9).
+
+Invariants: a fence is durable before it is answered. On an own segment the writer process answers while it may still
+append; when it does not answer, its lock must be held: only then can nobody append behind our back.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mailarray.journal.fence import FenceAnswer
+from mailarray.journal.member import Member
+from mailarray.model.ids import SegmentId
+from mailarray.tracking.peers import Peers, PeerUnreachable
+from mailarray.tracking.shelf import Holding, Shelf
+
+log = logging.getLogger(__name__)
+
+
+class WriterSilent(Exception):
+    """The own writer holds its lock, and does not answer: nothing can be promised for its segment now."""
+
+
+class Fencer:
+    """Fences members on this volume."""
+
+    def __init__(self, shelf: Shelf, peers: Peers, writer_address: str) -> None:
+        self._shelf = shelf
+        self._peers = peers
+        self._writer = writer_address
+
+    async def fence(self, segment: SegmentId) -> FenceAnswer:
+        """Fence, durably, and answer. Raises WriterSilent, OSError, VolumeError."""
+        holding = self._shelf.holdings.get(segment)
+        if holding is None:
+            holding = self._shelf.mirrored(segment)
+        if holding.own and holding.member is None:
+            answer = await self._take_over(holding)
+            if answer is not None:
+                return answer
+        async with holding.turn:
+            assert holding.member is not None
+            return await self._shelf.run(holding.member.fence)
+
+    async def _take_over(self, holding: Holding) -> FenceAnswer | None:
+        """Make the own segment ours to promise for; an answer when the writer gave it itself."""
+        try:
+            answer = await self._peers.ask_writer(self._writer, holding.segment)
+        except PeerUnreachable as error:
+            with self._shelf.volume.writer_locked() as locked:
+                if not locked:
+                    raise WriterSilent(str(error)) from error
+                await self._recover(holding)
+            return None
+        if answer is None:
+            await self._recover(holding)
+        return answer
+
+    async def _recover(self, holding: Holding) -> Member:
+        async with holding.turn:
+            return holding.member or await self._shelf.recover(holding)

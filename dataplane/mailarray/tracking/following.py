@@ -1,0 +1,145 @@
+"""Following the own writer: its announcements, and the registration of what it acknowledged, within milliseconds.
+
+Invariant (rule 17): of the segment that is being written, only what the writer announced as acknowledged is registered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from functools import partial
+from pathlib import Path
+
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.mirroring.announce import SOCKET_NAME, Announcement, parse
+from mailarray.model.ids import SegmentId
+from mailarray.tracking import metrics
+from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.registering import DamagedRun, Registrar, read_run
+from mailarray.tracking.shelf import Holding, Shelf
+from mailarray.tracking.watching import SILENCE
+
+log = logging.getLogger(__name__)
+
+MAX_DATAGRAM = 65536  # bytes; an announcement has at most 32 closed segments
+GATHER = 0.012  # seconds that registration waits for more: rows are several times cheaper by the hundred
+
+
+class Follower:
+    """See the module."""
+
+    def __init__(self, shelf: Shelf, link: CatalogLink, registrar: Registrar, settle: asyncio.Event) -> None:
+        self._shelf = shelf
+        self._link = link
+        self._registrar = registrar
+        self._settle = settle  # set when there may be something to seal
+        self._news = asyncio.Event()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self.announcement: Announcement | None = None
+        self.last_word = 0.0  # monotonic
+        self.current: Holding | None = None
+        self.cursor = 0  # of the current segment; meaningful while `current` is set
+
+    def listen(self, run_directory: Path) -> None:
+        """Open the socket for announcements; uvloop has no UNIX datagrams, so it is only told when to look."""
+        path = run_directory / SOCKET_NAME
+        path.unlink(missing_ok=True)
+        self._socket.bind(str(path))
+        asyncio.get_running_loop().add_reader(self._socket, self._receive)
+
+    def _receive(self) -> None:
+        latest: bytes | None = None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                latest = self._socket.recv(MAX_DATAGRAM)
+        if latest is not None:  # each one says all, so the last one does
+            try:
+                self.hear(parse(latest))
+            except ValueError as error:
+                log.warning("announcement not understood", extra={"reason": str(error)})
+
+    def hear(self, announcement: Announcement) -> None:
+        """The writer's word."""
+        self.announcement = announcement
+        self.last_word = time.monotonic()
+        self._news.set()
+
+    @property
+    def writer_lives(self) -> bool:
+        """There was a word within T."""
+        return self.announcement is not None and time.monotonic() - self.last_word < SILENCE
+
+    def holds(self, segment: SegmentId) -> bool:
+        """The writer, as far as we heard, may still append to this own segment."""
+        return self.announcement is None or self.announcement.segment == segment
+
+    @property
+    def lag_bytes(self) -> int:
+        """Acknowledged, not registered."""
+        return 0 if self.current is None else max(0, self.current.acknowledged - self.cursor)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(GATHER)
+            self._news.clear()
+            assert self.announcement is not None
+            try:
+                await self._obey(self.announcement)
+            except CatalogUnavailable as error:
+                self._link.away(error)
+            except OSError as error:
+                log.error("own segment unreadable", extra={"reason": str(error)})
+            metrics.LAG_BYTES.set(self.lag_bytes)
+
+    async def _obey(self, announcement: Announcement) -> None:
+        for holding in self._shelf:
+            if holding.own and holding.member is None and holding.segment != announcement.segment:
+                limit = announcement.closed.get(holding.segment)
+                async with holding.turn:
+                    if holding.member is None:
+                        await self._shelf.recover(holding, limit)
+                if self.current is holding:
+                    self.current = None
+                self._settle.set()
+        if announcement.segment is None:
+            return
+        holding = self._shelf.adopt_current(announcement.segment, announcement.acknowledged)
+        if holding.member is not None:
+            return  # fenced meanwhile; the writer will leave it
+        if self.current is not holding:
+            self.current, self.cursor = holding, 0
+        await self._register(holding)
+
+    async def _register(self, holding: Holding) -> None:
+        facts, header = holding.facts, holding.header
+        assert facts is not None and header is not None
+        if not self._link.up:
+            return  # the settler connects again; the next word finds it up
+        fd = holding.fd(self._shelf.volume)
+        while self.cursor < holding.acknowledged and holding.member is None:
+            start = self.cursor
+            read = partial(read_run, fd, holding.segment, header.length, start, holding.acknowledged)
+            try:
+                run = await self._shelf.run(read)
+            except DamagedRun as error:
+                log.error("own segment damaged", extra={"segment": holding.segment.hex(), "reason": str(error)})
+                return  # it is mended once the writer has left it
+            refused = await self._registrar.register(facts, run, None)
+            if refused is None:
+                self.cursor = run.end
+            elif refused.reason == "cursor" and refused.cursor != start:
+                self.cursor = refused.cursor
+            else:
+                if refused.reason == "epoch":
+                    await self._link.check_in()
+                return
+
+    def close(self) -> None:
+        """Close the socket."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()

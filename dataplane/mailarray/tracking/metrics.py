@@ -1,0 +1,21 @@
+"""Metrics of the catalog sidecar."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MIRRORED_BYTES = Counter("mailarray_mirrored_bytes", "Bytes of mirror copies made durable on this volume")
+REGISTERED_MESSAGES = Counter("mailarray_registered_messages", "Messages registered in the catalog by this sidecar")
+REGISTERED_TOMBSTONES = Counter("mailarray_registered_tombstones", "Tombstones registered in the catalog")
+REGISTER_SECONDS = Histogram(
+    "mailarray_register_seconds",
+    "Time of one registration transaction",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+)
+LAG_BYTES = Gauge("mailarray_catalog_lag_bytes", "Acknowledged bytes of the own segment that are not registered yet")
+SEALED = Counter("mailarray_segments_sealed", "Segments whose seal this sidecar proposed and the catalog holds")
+SEAL_REFUSED = Counter(
+    "mailarray_seals_refused", "Seals below what was acknowledged: a disk lied or a volume was rolled back"
+)
+CATALOG_UP = Gauge("mailarray_catalog_up", "1 when the last call to the catalog was answered")
+UNSETTLED = Gauge("mailarray_segments_unsettled", "Segments here that are not yet sealed, whole and registered")

@@ -1,0 +1,197 @@
+"""The sidecar process: puts the parts of the message tracking agent together, and takes them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.database import open_catalog
+from mailarray.contract import mirroring_table
+from mailarray.contract.settings import ServerSettings
+from mailarray.journal.disk import Disk
+from mailarray.journal.volume import Volume, open_volume
+from mailarray.observe.http import bind
+from mailarray.observe.limits import raise_file_limit
+from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.fencing import Fencer
+from mailarray.tracking.following import Follower
+from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.memory import CatalogMemory
+from mailarray.tracking.mending import Mender
+from mailarray.tracking.peers import Peers
+from mailarray.tracking.receiving import Receiver
+from mailarray.tracking.registering import Registrar
+from mailarray.tracking.routes import Routes
+from mailarray.tracking.sealing import Sealer
+from mailarray.tracking.serving import Server
+from mailarray.tracking.settling import Settler
+from mailarray.tracking.shelf import Shelf
+
+log = logging.getLogger(__name__)
+
+THREADS = 4  # for the volume: a large mirror copy, a recovery and reads side by side
+STOP_PATIENCE = 5.0  # seconds to settle what the writer left, at a stop
+
+
+class Agent:
+    """All parts of one sidecar."""
+
+    def __init__(self, settings: ServerSettings, volume: Volume, token: str) -> None:
+        self.settings = settings
+        self.volume = volume
+        self._table = mirroring_table.load(settings.mirroring_table_file)
+        self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="volume")
+        self.memory = CatalogMemory(volume)
+        self.link = CatalogLink(lambda: open_catalog(settings.catalog.url), volume.id, settings.server, self.memory)
+        self.shelf = Shelf(volume, self.executor)
+        self.index = LocalIndex(self.shelf)
+        self.peers = Peers(settings.server, token, self.table)
+        self.receiver = Receiver(self.shelf)
+        self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
+        self.server = Server(self.shelf, self.index, settings.server, settings.storage.reserve)
+        registrar = Registrar(self.link, volume.id, self.memory)
+        wake = asyncio.Event()
+        self.follower = Follower(self.shelf, self.link, registrar, wake)
+        self.settler = Settler(
+            self.shelf,
+            self.link,
+            self.follower,
+            self.receiver,
+            registrar,
+            Sealer(volume.id, self.link, self.fencer, self.peers),
+            Mender(volume.id, self.shelf, self.peers),
+            self.peers,
+            self.table,
+            settings.storage.copies,
+            wake,
+        )
+        self.routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status)
+
+    def table(self) -> mirroring_table.MirroringTable:
+        """The mirroring table, as the file says now; the last good one while it cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            table = mirroring_table.load(self.settings.mirroring_table_file)
+            if table.generation >= self._table.generation:
+                self._table = table
+        return self._table
+
+    def status(self) -> dict[str, Any]:
+        """For /v1/status."""
+        holdings = list(self.shelf)
+        state = self.link.state
+        return {
+            "server": self.settings.server,
+            "volume": self.volume.id.hex(),
+            "segments": {
+                "own": sum(holding.own for holding in holdings),
+                "mirrored": sum(not holding.own for holding in holdings),
+                "unsealed": sum(holding.sealed_length is None for holding in holdings),
+                "unsettled": len(self.settler.unsettled),
+            },
+            "lag_bytes": self.follower.lag_bytes,
+            "under_replicated": self.under_replicated(),
+            "catalog": {
+                "state": "up" if state else "away",
+                "epoch": state.epoch if state else self.memory.epoch,
+                "open": bool(state and state.open),
+            },
+            "disk_free": self.volume.free_bytes(),
+        }
+
+    def under_replicated(self) -> int:
+        """Segments with fewer living members than copies; each is counted by its first living member."""
+        lost = self.settler.lost
+        count = 0
+        for holding in self.shelf:
+            if holding.header is not None:
+                living = [volume for volume in holding.header.members if volume not in lost]
+                count += len(living) < holding.header.copies and living[:1] == [self.volume.id]
+        return count
+
+    async def remember(self) -> None:
+        """Save what is known of the catalog, at most once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            if self.memory.due():
+                await self.shelf.run(self.memory.save)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs beside the HTTP port."""
+        return [
+            self.follower.run(),
+            self.settler.run(),
+            self.settler.beat(),
+            self.index.run(),
+            self.remember(),
+        ]
+
+    async def settle_for_stop(self) -> None:
+        """The writer has left its segment: seal and register it now, so that the next start finds all at rest."""
+        deadline = asyncio.get_running_loop().time() + STOP_PATIENCE
+        with contextlib.suppress(CatalogUnavailable, OSError, TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while not self.volume_is_at_rest():
+                    await self.settler.one_pass()
+                    await asyncio.sleep(0.05)
+
+    def volume_is_at_rest(self) -> bool:
+        """Nothing of our own waits to be sealed or registered."""
+        return not any(holding.own for holding in self.settler.unsettled) and self.follower.current is None
+
+    async def close(self) -> None:
+        """Take everything down."""
+        if self.memory.due():
+            with contextlib.suppress(OSError):
+                await self.shelf.run(self.memory.save)
+        self.follower.close()
+        await self.index.close()
+        await self.peers.close()
+        await self.link.close()
+        self.shelf.close()
+        self.executor.shutdown()
+
+
+async def run(settings: ServerSettings) -> None:
+    """Run one sidecar until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
+    raise_file_limit()
+    volume = open_volume(Path(settings.volume), Disk())
+    token = Path(settings.token_file).read_text(encoding="ascii").strip()
+    agent = Agent(settings, volume, token)
+    await agent.shelf.open()
+    await agent.index.open()
+    Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
+    agent.follower.listen(Path(settings.run_directory))
+    runner = web.ServerRunner(web.Server(agent.routes, access_log=None))
+    await bind(runner, settings.sidecar)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("sidecar serves", extra={"server": settings.server, "volume": volume.id.hex()})
+    tasks = [asyncio.create_task(coroutine) for coroutine in agent.loops()]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task is not stopped:
+                task.result()  # a loop that ended has failed: the process ends, its launcher starts it again
+        agent.server.stopping = True
+        for task in tasks[1:]:
+            task.cancel()
+        await agent.settle_for_stop()
+    finally:
+        stopped.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        await runner.cleanup()
+        await agent.close()

@@ -1,0 +1,162 @@
+"""Taking mirror copies: PUT of one batch, answered after this volume's own fdatasync.
+
+Invariants (rules 3, 4, 9):
+
+- 200 is answered only when every byte of the request is durable here and forms whole batches of that segment.
+- One request for a segment at a time; a batch is written only after the one before is durable.
+- An offset past the durable length is 409 with that length; below it equal bytes are 200, others 409 and an alarm.
+- A fenced segment is 423, another volume's id 404, a server that stops on purpose 503.
+
+Bodies are gathered in memory up to a limit and checked there; larger ones go to the file as they come, and are
+checked from the file before they are made durable, so memory is flat.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from aiohttp import web
+
+from mailarray.journal.format import (
+    BATCH_HEADER_LENGTH,
+    FormatError,
+    SegmentHeader,
+    check_bodies,
+    decode_batch_header,
+    decode_segment_header,
+)
+from mailarray.journal.member import BrokenError, ConflictError, FencedError, GapError, Member
+from mailarray.journal.scan import check_batch, read_batch, read_segment_header
+from mailarray.model.ids import SegmentId
+from mailarray.tracking import metrics
+from mailarray.tracking.answers import answer, refuse
+from mailarray.tracking.shelf import Holding, Shelf
+
+log = logging.getLogger(__name__)
+
+MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of one PUT checked in memory
+STREAM_PIECE = 1024 * 1024  # bytes of a larger PUT written at a time
+
+
+class Receiver:
+    """Handles PUT; see the module."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
+
+    async def put(self, request: web.BaseRequest, segment: SegmentId) -> web.Response:
+        """One PUT for a segment of this volume."""
+        try:
+            offset = int(request.query["offset"])
+            acknowledged = int(request.query.get("acknowledged", "0"))
+            length = request.content_length or 0
+        except (KeyError, ValueError):
+            return refuse(400, "offset and Content-Length must be numbers")
+        holding = self._shelf.mirrored(segment)
+        if holding.own or holding.member is None:
+            return refuse(409, "this volume is the segment's writer")
+        member = holding.member
+        async with holding.turn:
+            try:
+                if length == 0:
+                    member.check_append(offset)
+                    member.acknowledged = max(member.acknowledged, min(acknowledged, member.length))
+                elif offset < member.length:
+                    await self._compare(request, member, offset)
+                else:
+                    member.check_append(offset)
+                    await self._append(request, holding, member, offset, length)
+            except FencedError:
+                return refuse(423, "fenced", length=member.length)
+            except GapError:
+                return refuse(409, "the offset is past the durable length", length=member.length)
+            except ConflictError:
+                log.error("other bytes at an offset", extra={"segment": segment.hex(), "offset": offset})
+                return refuse(409, "other bytes stand at this offset", length=member.length)
+            except FormatError as error:
+                log.error("bad batch refused", extra={"segment": segment.hex(), "reason": str(error)})
+                return refuse(400, str(error), length=member.length)
+            except (BrokenError, OSError) as error:
+                log.error("mirror write failed", extra={"segment": segment.hex(), "reason": str(error)})
+                return refuse(507, f"the volume failed: {error}", length=member.length)
+            self._heard(holding)
+            return answer(length=member.length)
+
+    def _heard(self, holding: Holding) -> None:
+        holding.last_word = now = time.monotonic()
+        if holding.header is not None:
+            self.last_words[holding.header.writer + holding.header.incarnation] = now
+
+    async def _compare(self, request: web.BaseRequest, member: Member, offset: int) -> None:
+        async for piece in request.content.iter_chunked(STREAM_PIECE):
+            if offset + len(piece) > member.length or not member.same_bytes(offset, piece):
+                raise ConflictError
+            offset += len(piece)
+
+    async def _append(
+        self, request: web.BaseRequest, holding: Holding, member: Member, offset: int, length: int
+    ) -> None:
+        if length <= MEMORY_LIMIT:
+            data = await request.content.readexactly(length)
+            header, mark = check_frames(data, offset, member.header)
+            self._check_member(holding, header)
+            await self._shelf.run(lambda: _write_and_commit(member, header, data, offset, mark))
+        else:
+            position = offset
+            async for piece in request.content.iter_chunked(STREAM_PIECE):
+                await self._shelf.run(lambda piece=piece, at=position: member.write([piece], at))  # type: ignore[misc]
+                position += len(piece)
+            header, mark = await self._shelf.run(lambda: _check_file(member, offset, position))
+            self._check_member(holding, header)
+            await self._shelf.run(lambda: member.commit(header, position, mark))
+        holding.header = header
+        metrics.MIRRORED_BYTES.inc(length)
+
+    def _check_member(self, holding: Holding, header: SegmentHeader) -> None:
+        if header.segment != holding.segment or self._shelf.volume.id not in header.members[1:]:
+            raise FormatError("this volume is not a mirror in the segment's replica set")
+
+
+def _write_and_commit(member: Member, header: SegmentHeader, data: bytes, offset: int, mark: int) -> None:
+    member.write([data], offset)
+    member.commit(header, offset + len(data), mark)
+
+
+def check_frames(data: bytes, offset: int, known: SegmentHeader | None) -> tuple[SegmentHeader, int]:
+    """Check whole batches that stand at `offset`; at 0 the segment header comes first. Raises FormatError.
+
+    Answers the segment's header and the highest acknowledged mark.
+    """
+    position = 0
+    header = known
+    if offset == 0:
+        header = decode_segment_header(data)
+        position = header.length
+    if header is None:
+        raise FormatError("the segment's first bytes are missing")
+    view = memoryview(data)
+    mark = 0
+    while position < len(data):
+        batch = decode_batch_header(view[position : position + BATCH_HEADER_LENGTH], header.segment, offset + position)
+        bodies = position + BATCH_HEADER_LENGTH + batch.metadata_length
+        if bodies + batch.bodies_length > len(data):
+            raise FormatError(f"the batch at {batch.offset} is cut off")
+        end = bodies + batch.bodies_length
+        check_bodies(view[position + BATCH_HEADER_LENGTH : bodies], view[bodies:end], batch)
+        position = end
+        mark = max(mark, batch.acknowledged)
+    return header, mark
+
+
+def _check_file(member: Member, offset: int, end: int) -> tuple[SegmentHeader, int]:
+    header = member.header or read_segment_header(member.fd)
+    position = offset or header.length
+    mark = 0
+    while position < end:
+        batch = read_batch(member.fd, header.segment, position, end)
+        check_batch(member.fd, batch)
+        position = batch.header.end
+        mark = max(mark, batch.header.acknowledged)
+    return header, mark

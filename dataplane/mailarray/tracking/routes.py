@@ -1,0 +1,101 @@
+"""The sidecar's internal port: from a request's path to the part that answers it.
+
+aiohttp's low-level server without its router and middlewares: a PUT stands between every batch and its 250, and those
+cost a third of it. Every path but /healthz wants the shared token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from mailarray.contract import paths
+from mailarray.journal.volume import VolumeError
+from mailarray.model.ids import SegmentId, VolumeId, parse_id
+from mailarray.tracking.answers import answer, refuse
+from mailarray.tracking.fencing import Fencer, WriterSilent
+from mailarray.tracking.receiving import Receiver
+from mailarray.tracking.serving import Server
+
+log = logging.getLogger(__name__)
+
+_VOLUMES = "/v1/volumes/"
+_MAILBOXES = "/v1/mailboxes/"
+
+
+class Routes:
+    """A handler for `aiohttp.web.Server`."""
+
+    def __init__(
+        self,
+        volume: VolumeId,
+        token: str,
+        receiver: Receiver,
+        server: Server,
+        fencer: Fencer,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._volume = volume.hex()
+        self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
+        self._receiver = receiver
+        self._server = server
+        self._fencer = fencer
+        self._status = status
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.rel_url.raw_path
+        if path == paths.HEALTH:
+            return web.Response(text="ok\n")
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._expected):
+            return refuse(401, "the internal port wants the array's token")
+        try:
+            return await self._route(request, path)
+        except (VolumeError, OSError) as error:
+            log.error("request failed", extra={"path": path, "reason": str(error)})
+            return refuse(500, f"the volume failed: {error}")
+
+    async def _route(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        method = request.method
+        if path.startswith(_VOLUMES):
+            return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
+        if method == "GET":
+            if path == paths.VOLUME:
+                return self._server.volume()
+            if path.startswith(_MAILBOXES):
+                return await self._server.mailbox(unquote(path[len(_MAILBOXES) :]))
+            if path == paths.STATUS:
+                return web.Response(body=json.dumps(self._status()).encode(), content_type="application/json")
+            if path == paths.METRICS:
+                return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return refuse(404, "no such path")
+
+    async def _volume_request(self, request: web.BaseRequest, method: str, parts: list[str]) -> web.StreamResponse:
+        if parts[0] != self._volume:
+            return refuse(404, "not a member: another volume is here")  # never 0 (rule 9)
+        if parts[1:] == ["segments"] and method == "GET":
+            return self._server.segments()
+        try:
+            segment = SegmentId(parse_id(parts[2]))
+        except (ValueError, IndexError):
+            return refuse(404, "no such segment")
+        if len(parts) == 3 and method == "PUT":
+            if self._server.stopping:
+                return refuse(503, "stopping")
+            return await self._receiver.put(request, segment)
+        if len(parts) == 3 and method in ("GET", "HEAD"):
+            return await self._server.segment(request, segment)
+        if parts[3:] == ["fence"] and method == "POST":
+            try:
+                return answer(**(await self._fencer.fence(segment)).render())
+            except WriterSilent as error:
+                return refuse(503, f"the writer does not answer: {error}")
+        return refuse(405, "no such method here")

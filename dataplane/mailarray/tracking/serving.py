@@ -1,0 +1,90 @@
+"""Reads: ranged GET of a segment, the list of segments, the volume's name, a mailbox from the local index.
+
+Invariant: only durable bytes are offered, and of a sealed segment none past L (rules 12, 20). Checksums are the
+reader's business: it has them from the catalog, and asks another replica when they do not fit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from aiohttp import web
+
+from mailarray.model.ids import SegmentId
+from mailarray.tracking.answers import answer, refuse
+from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.shelf import Shelf
+
+ONE_PIECE = 1024 * 1024  # bytes of a range answered from memory
+PIECE = 256 * 1024  # bytes of a longer one sent at a time
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+
+
+class Server:
+    """Handles GET; see the module."""
+
+    def __init__(self, shelf: Shelf, index: LocalIndex, server: str, reserve: int) -> None:
+        self._shelf = shelf
+        self._index = index
+        self._server = server
+        self._reserve = reserve
+        self.stopping = False
+
+    def volume(self) -> web.Response:
+        """Who is here."""
+        full = self._shelf.volume.free_bytes() < self._reserve
+        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=self.stopping, full=full)
+
+    def segments(self) -> web.Response:
+        """What is here, for status and repair."""
+        rows = [
+            {
+                "segment": holding.segment.hex(),
+                "length": holding.readable,
+                "sealed_length": holding.sealed_length,
+                "own": holding.own,
+            }
+            for holding in self._shelf
+        ]
+        return answer(segments=rows)
+
+    async def segment(self, request: web.BaseRequest, segment: SegmentId) -> web.StreamResponse:
+        """A range of a segment's bytes (RFC 9110, section 14)."""
+        holding = self._shelf.holdings.get(segment)
+        readable = 0 if holding is None else holding.readable
+        if holding is None or readable == 0:
+            return refuse(404, "no such segment here")
+        start, end, status = 0, readable, 200
+        wanted = request.headers.get("Range")
+        if wanted is not None:
+            match = _RANGE.fullmatch(wanted)
+            if match is None or int(match[1]) >= readable:
+                return refuse(416, "the range is past the end", length=readable)
+            start, status = int(match[1]), 206
+            end = min(readable, int(match[2]) + 1) if match[2] else readable
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{readable}", "Accept-Ranges": "bytes"}
+        fd = os.dup(holding.fd(self._shelf.volume))  # the holding may change hands while we read
+        try:
+            if end - start <= ONE_PIECE:
+                data = os.pread(fd, end - start, start)
+                return web.Response(status=status, body=data, headers=headers)
+            response = web.StreamResponse(status=status, headers=headers)
+            response.content_length = end - start
+            await response.prepare(request)
+            while start < end:
+                piece = await self._shelf.run(lambda at=start: os.pread(fd, min(PIECE, end - at), at))  # type: ignore[misc]
+                if not piece:
+                    break
+                await response.write(piece)
+                start += len(piece)
+            await response.write_eof()
+            return response
+        finally:
+            os.close(fd)
+
+    async def mailbox(self, mailbox: str) -> web.Response:
+        """This volume's records for a mailbox (rule 20)."""
+        found = await self._index.mailbox(mailbox)
+        return answer(volume=self._shelf.volume.id.hex(), **found)

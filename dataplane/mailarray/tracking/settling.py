@@ -1,0 +1,246 @@
+"""Bringing every segment on this volume to rest: sealed, whole here, registered. One pass a second, or when told.
+
+Invariants (rules 11 to 17, 19):
+
+- A segment of a living writer is left alone until the writer has left it.
+- The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
+- When all is at rest in an epoch, and only then, this volume says so, which opens a rebuilt catalog to readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from mailarray.catalog.catalog import CatalogUnavailable, SegmentFacts, SegmentState
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.journal.fence import FenceAnswer
+from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.tracking import metrics
+from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.following import Follower
+from mailarray.tracking.mending import Mender
+from mailarray.tracking.peers import Peers
+from mailarray.tracking.receiving import Receiver
+from mailarray.tracking.registering import DamagedRun, Registrar, read_run
+from mailarray.tracking.sealing import Sealer
+from mailarray.tracking.shelf import Holding, Shelf
+from mailarray.tracking.watching import Beat, Watch
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0  # seconds between two passes
+MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed segment to its writer's sidecar
+STATES_AT_ONCE = 500  # segments asked of the catalog in one call
+
+
+class Settler:
+    """See the module."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        link: CatalogLink,
+        follower: Follower,
+        receiver: Receiver,
+        registrar: Registrar,
+        sealer: Sealer,
+        mender: Mender,
+        peers: Peers,
+        table: Callable[[], MirroringTable],
+        copies: int,
+        wake: asyncio.Event,
+    ) -> None:
+        self._shelf = shelf
+        self._link = link
+        self._follower = follower
+        self._receiver = receiver
+        self._registrar = registrar
+        self._sealer = sealer
+        self._mender = mender
+        self._peers = peers
+        self._table = table
+        self._copies = copies
+        self._wake = wake
+        self._watch = Watch(time.monotonic)
+        self._sealed_since: dict[SegmentId, float] = {}
+        self._beat = 0
+        self.lost: set[VolumeId] = set()
+
+    async def run(self) -> None:
+        """Pass after pass, until cancelled."""
+        while True:
+            try:
+                await self.one_pass()
+            except CatalogUnavailable as error:
+                self._link.away(error)
+                self._watch.lost_sight()
+            except OSError as error:
+                log.error("pass failed", extra={"reason": str(error)})
+            try:
+                async with asyncio.timeout(INTERVAL):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def beat(self) -> None:
+        """Tell the catalog that the own writer lives, every half second while it does (rule 15)."""
+        while True:
+            announcement = self._follower.announcement
+            if announcement is not None and self._follower.writer_lives and self._link.up:
+                self._beat += 1
+                try:
+                    await self._link.catalog.beat(
+                        self._shelf.volume.id, announcement.incarnation, announcement.worker, self._beat
+                    )
+                except CatalogUnavailable as error:
+                    self._link.away(error)
+            await asyncio.sleep(0.5)
+
+    @property
+    def unsettled(self) -> list[Holding]:
+        """Segments not at rest in the present epoch, the one being written aside."""
+        state = self._link.state
+        epoch = -2 if state is None else state.epoch
+        return [h for h in self._shelf if h.settled_epoch != epoch and h is not self._follower.current]
+
+    async def one_pass(self) -> None:
+        """Look at everything that is not at rest. Raises CatalogUnavailable."""
+        state = await self._link.check_in()
+        if not self._follower.writer_lives:
+            await self._take_over_orphans()
+        waiting = self.unsettled
+        metrics.UNSETTLED.set(len(waiting))
+        if waiting:
+            catalog = self._link.catalog
+            self.lost = {row.id for row in await catalog.volumes() if row.lost}
+            self._watch.observe(await catalog.beats(), {b for h in waiting if (b := _beat_of(h)) is not None})
+            for first in range(0, len(waiting), STATES_AT_ONCE):
+                part = waiting[first : first + STATES_AT_ONCE]
+                rows = await catalog.segments([holding.segment for holding in part])
+                for holding in part:
+                    if await self._settle(holding, rows.get(holding.segment), state.epoch):
+                        holding.settled_epoch = state.epoch
+                        self._sealed_since.pop(holding.segment, None)
+        if not state.open:
+            await self._tell_caught_up(state.epoch)
+
+    async def _take_over_orphans(self) -> None:
+        """The writer is gone (its lock is free): its segments are ours to promise for."""
+        orphans = [holding for holding in self._shelf if holding.own and holding.member is None]
+        if not orphans:
+            return
+        with self._shelf.volume.writer_locked() as locked:
+            if not locked:
+                return
+            for holding in orphans:
+                async with holding.turn:
+                    if holding.member is None:
+                        await self._shelf.recover(holding)
+                if self._follower.current is holding:
+                    self._follower.current = None
+
+    async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
+        facts = holding.facts
+        if facts is None:
+            return True  # an empty fenced segment: nobody here can say more about it
+        member = holding.member
+        if member is None:
+            return False
+        sealed = None if row is None else row.sealed_length
+        if sealed is None:
+            if not self._may_seal(holding):
+                return False
+            sealed = await self._sealer.seal(facts, self.lost)
+            if sealed is None:
+                return False
+        length = sealed
+        async with holding.turn:
+            await self._shelf.run(lambda: member.remember(length, epoch))
+        whole = await self._mender.fill(holding, facts, length)
+        if not whole and await self._lower(facts, length):
+            return False  # the next pass sees the new L
+        registered = await self._register(holding, facts, row, min(length, member.length), length)
+        return whole and registered
+
+    def _may_seal(self, holding: Holding) -> bool:
+        if holding.own:
+            return True  # the writer has left it, else its member would not be here
+        beat = _beat_of(holding)
+        header = holding.header
+        assert beat is not None and header is not None
+        word = self._receiver.last_words.get(header.writer + header.incarnation, holding.last_word)
+        return self._watch.silent(beat, word)
+
+    async def _register(
+        self, holding: Holding, facts: SegmentFacts, row: SegmentState | None, limit: int, sealed: int
+    ) -> bool:
+        cursor = 0 if row is None else row.cursor
+        if cursor >= sealed:
+            return True
+        if not holding.own and not self._may_seal(holding):
+            since = self._sealed_since.setdefault(holding.segment, time.monotonic())
+            if time.monotonic() - since < MIRROR_GRACE:
+                return False
+        header = holding.header
+        assert header is not None
+        fd = holding.fd(self._shelf.volume)
+        while cursor < limit:
+            start = cursor
+            try:
+                run = await self._shelf.run(lambda at=start: read_run(fd, facts.id, header.length, at, limit))  # type: ignore[misc]
+            except DamagedRun as error:
+                log.error("segment damaged", extra={"segment": facts.id.hex(), "reason": str(error)})
+                if not await self._mender.mend(holding, facts, error.start, error.end):
+                    return False
+                continue
+            refused = await self._registrar.register(facts, run, sealed)
+            if refused is None:
+                cursor = run.end
+            elif refused.reason == "cursor" and refused.cursor > start:
+                cursor = refused.cursor
+            else:
+                return refused.reason == "superseded"
+        return cursor >= sealed
+
+    async def _lower(self, facts: SegmentFacts, sealed: int) -> bool:
+        """Rule 13: when all members were reached or are lost, and none holds up to L."""
+        answers: list[FenceAnswer] = await self._sealer.ask_members(facts)
+        reached = {answer.volume for answer in answers}
+        if any(volume not in reached and volume not in self.lost for volume in facts.members) or not answers:
+            return False
+        longest = max(answer.length for answer in answers)
+        if longest >= sealed:
+            return False
+        log.critical("sealed length lowered", extra={"segment": facts.id.hex(), "sealed_length": sealed, "to": longest})
+        return await self._link.catalog.lower_seal(facts.id, sealed, longest)
+
+    async def _tell_caught_up(self, epoch: int) -> None:
+        if self.unsettled or self._follower.lag_bytes:
+            return
+        volumes = await self._link.catalog.volumes()
+        known = {row.server: row.id for row in volumes if not row.lost}
+        found = {name: volume for volume, name in (await self._peers.refresh()).items()}
+        expected: set[VolumeId] = {self._shelf.volume.id}
+        unknown = 0
+        for server in self._table().servers:
+            volume = found.get(server.name) or known.get(server.name)
+            if volume is None:
+                unknown += 1
+            else:
+                expected.add(volume)
+        for holding in self._shelf:
+            if holding.header is not None:
+                expected.update(holding.header.members)
+        if unknown <= self._copies - 1 and await self._link.catalog.caught_up(
+            self._shelf.volume.id, epoch, expected, self._copies - unknown
+        ):
+            log.info("catalog open to readers", extra={"epoch": epoch})
+
+
+def _beat_of(holding: Holding) -> Beat | None:
+    header = holding.header
+    return None if header is None else (header.writer, header.incarnation, header.worker)

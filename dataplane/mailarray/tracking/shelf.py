@@ -1,0 +1,161 @@
+"""All segments of which this volume holds a replica, and who may touch which.
+
+Invariant: one process at a time appends to or promises for a segment on this volume. That is the writer process for
+the segment that it is writing, and this sidecar for all others: mirror copies, and own segments that the writer has
+left, or that an earlier incarnation wrote. The sidecar learns from the announcements which one the writer holds; while
+it does not know, it leaves every own unsealed segment alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from mailarray.catalog.catalog import SegmentFacts
+from mailarray.journal.fence import load_fence
+from mailarray.journal.format import FormatError, SegmentHeader
+from mailarray.journal.member import Member
+from mailarray.journal.scan import read_segment_header
+from mailarray.journal.volume import Volume
+from mailarray.model.ids import SegmentId
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Holding:
+    """One segment on this volume."""
+
+    def __init__(self, segment: SegmentId) -> None:
+        self.segment = segment
+        self.member: Member | None = None  # None while the writer process holds the segment
+        self.own = False
+        self.header: SegmentHeader | None = None
+        self.acknowledged = 0  # of an own segment that is being written: as announced
+        self.last_word = 0.0  # monotonic time of the last PUT for it
+        self.settled_epoch = -1  # catalog epoch in which it was seen sealed, whole here and registered
+        self.indexed = 0  # local index covers the batches below
+        self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
+        self._view = -1
+
+    @property
+    def readable(self) -> int:
+        """Bytes that may be offered."""
+        return self.acknowledged if self.member is None else self.member.readable
+
+    @property
+    def sealed_length(self) -> int | None:
+        """The remembered L."""
+        return None if self.member is None else self.member.fence_state.sealed_length
+
+    def fd(self, volume: Volume) -> int:
+        """A descriptor for pread, or -1 while there are no bytes."""
+        if self.member is not None and self.member.fd >= 0:
+            return self.member.fd
+        if self._view < 0 and self.readable:
+            self._view = os.open(volume.segment_path(self.segment), os.O_RDONLY | os.O_CLOEXEC)
+        return self._view
+
+    @property
+    def facts(self) -> SegmentFacts | None:
+        """What the header says, as the catalog wants it."""
+        header = self.header
+        if header is None:
+            return None
+        return SegmentFacts(
+            header.segment, header.writer, header.incarnation, header.worker, header.members, header.copies
+        )
+
+    def close(self) -> None:
+        """Close files."""
+        if self.member is not None:
+            self.member.close()
+        if self._view >= 0:
+            os.close(self._view)
+            self._view = -1
+
+
+class Shelf:
+    """See the module."""
+
+    def __init__(self, volume: Volume, executor: Executor) -> None:
+        self.volume = volume
+        self.holdings: dict[SegmentId, Holding] = {}
+        self._executor = executor
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run a blocking call in the sidecar's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def open(self) -> None:
+        """Find what is on the volume after a start. Raises VolumeError."""
+        for segment in self.volume.list_segments():
+            holding = Holding(segment)
+            self.holdings[segment] = holding
+            await self.run(lambda holding=holding: self._peek(holding))  # type: ignore[misc]
+            if not holding.own or load_fence(self.volume, segment).sealed_length is not None:
+                await self.recover(holding)
+
+    def _peek(self, holding: Holding) -> None:
+        try:
+            fd = os.open(self.volume.segment_path(holding.segment), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # an empty fenced segment
+        try:
+            holding.header = read_segment_header(fd)
+            holding.own = holding.header.writer == self.volume.id
+        except FormatError as error:
+            log.error("segment unreadable", extra={"segment": holding.segment.hex(), "reason": str(error)})
+        finally:
+            os.close(fd)
+
+    async def recover(self, holding: Holding, limit: int | None = None) -> Member:
+        """Take a segment over after a start, or from the writer that left it."""
+        member = await self.run(lambda: Member.recover(self.volume, holding.segment, holding.own, limit))
+        if member.damages:
+            log.error(
+                "segment damaged",
+                extra={
+                    "segment": holding.segment.hex(),
+                    "damages": [f"{d.start}-{d.end}: {d.reason}" for d in member.damages],
+                },
+            )
+        holding.member = member
+        holding.header = member.header or holding.header
+        return member
+
+    def adopt_current(self, segment: SegmentId, acknowledged: int) -> Holding:
+        """The segment that the writer is writing; acknowledged as announced."""
+        holding = self.holdings.get(segment)
+        if holding is None:
+            holding = self.holdings[segment] = Holding(segment)
+        if holding.header is None:
+            holding.own = True
+            fd = os.open(self.volume.segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                holding.header = read_segment_header(fd)
+            finally:
+                os.close(fd)
+        holding.acknowledged = max(holding.acknowledged, acknowledged)
+        return holding
+
+    def mirrored(self, segment: SegmentId) -> Holding:
+        """The holding for a mirror copy, made when it is new."""
+        holding = self.holdings.get(segment)
+        if holding is None:
+            holding = self.holdings[segment] = Holding(segment)
+            holding.member = Member(self.volume, segment, own=False)
+        return holding
+
+    def __iter__(self) -> Iterator[Holding]:
+        return iter(list(self.holdings.values()))
+
+    def close(self) -> None:
+        """Close all files."""
+        for holding in self:
+            holding.close()
