@@ -86,7 +86,7 @@ class Member:
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
-        found = survey(fd, sealed_length=sealed)
+        found = survey(fd, segment, sealed_length=sealed)
         volume.disk.sync(fd, SyncPoint.RECOVERED)
         volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
         member._adopt(found, limit)
@@ -97,10 +97,11 @@ class Member:
         self.length = found.length if limit is None else min(found.length, limit)
         self.acknowledged = min(found.acknowledged, self.length)
         self.damages = found.damages
-        if found.file_length > self.length and found.header is not None and self.fence_state.sealed_length is None:
+        if found.file_length > self.length and self.fence_state.sealed_length is None:
             if not self.fence_state.cut:
                 self._promise(replace(self.fence_state, cut=True))
-            self.volume.disk.truncate(self._fd, self.length)
+            if found.header is not None:  # a header that cannot be read may be another version's: left as it is
+                self.volume.disk.truncate(self._fd, self.length)
 
     # -- appending -----------------------------------------------------------------------------------
     def check_append(self, offset: int) -> None:
