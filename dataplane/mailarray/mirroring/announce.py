@@ -25,8 +25,8 @@ class Announcement:
 
     incarnation: IncarnationId
     worker: int
-    segment: SegmentId | None  # the one being written, None when there is none or nothing is acknowledged in it
-    acknowledged: int
+    segment: SegmentId | None  # the one that the writer may append to; the sidecar leaves its file alone
+    acknowledged: int  # 0 while its first batch is under way
     closed: dict[SegmentId, int]  # segments left by this incarnation -> durable length on the own volume
 
 

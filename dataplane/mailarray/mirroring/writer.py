@@ -246,7 +246,7 @@ class JournalWriter:
         self._announcer.announce(
             self.incarnation,
             self._worker,
-            None if segment is None or segment.acknowledged == 0 else (segment.header.segment, segment.acknowledged),
+            None if segment is None else (segment.header.segment, segment.acknowledged),
         )
 
     # -- the slow clock ------------------------------------------------------------------------------------
