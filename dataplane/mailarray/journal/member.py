@@ -75,6 +75,8 @@ class Member:
         member.fence_state = load_fence(volume, segment)
         path = volume.segment_path(segment)
         if not path.exists():
+            if member.fence_state.fenced:  # the name may be new since a crash: durable before it is answered (rule 9)
+                volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
             return member
         member._fd = fd = volume.disk.open(path)
         sealed = member.fence_state.sealed_length
