@@ -68,8 +68,8 @@ class Member:
         """Open what is on the disk after a start, and make it durable before anyone hears of it.
 
         `limit` is a durable length that the writer announced for a segment it abandoned after a failed sync: what
-        lies beyond was never durable, whatever the page cache says (rule 5). A sealed segment is not read through;
-        the scrubber does that. Raises VolumeError, OSError.
+        lies beyond was never durable, whatever the page cache says (rule 5). A sealed segment that was whole is not
+        read through. Raises VolumeError, OSError.
         """
         member = cls(volume, segment, own)
         member.fence_state = load_fence(volume, segment)
@@ -81,7 +81,7 @@ class Member:
         member._fd = fd = volume.disk.open(path)
         sealed = member.fence_state.sealed_length
         size = os.fstat(fd).st_size
-        if sealed is not None and size >= sealed:
+        if sealed is not None and member.fence_state.whole and size >= sealed:
             try:
                 member.header = read_segment_header(fd)
                 member.length = member.acknowledged = sealed
@@ -186,9 +186,19 @@ class Member:
         return FenceAnswer(self.volume.id, self.length, state.sealed_length, state.epoch, state.cut)
 
     def remember(self, sealed_length: int, epoch: int) -> None:
-        """Remember L as the catalog holds it; it overrides what was remembered before (rules 10, 12)."""
-        if (self.fence_state.sealed_length, self.fence_state.epoch) != (sealed_length, epoch):
-            self._promise(replace(self.fence_state, fenced=True, sealed_length=sealed_length, epoch=epoch))
+        """Remember L as the catalog holds it; it overrides what was remembered before (rules 10, 12).
+
+        Called again when the member was filled up to L, to note that it is whole.
+        """
+        wanted = replace(
+            self.fence_state,
+            fenced=True,
+            sealed_length=sealed_length,
+            epoch=epoch,
+            whole=self.length >= sealed_length and not self.damages,
+        )
+        if wanted != self.fence_state:
+            self._promise(wanted)
 
     def _promise(self, fence: Fence) -> None:
         save_fence(self.volume, self.segment, fence)
