@@ -53,9 +53,11 @@ class Receiver:
         try:
             offset = int(request.query["offset"])
             acknowledged = int(request.query.get("acknowledged", "0"))
-            length = request.content_length or 0
+            length = request.content_length
         except (KeyError, ValueError):
             return refuse(400, "offset and Content-Length must be numbers")
+        if length is None:  # else a chunked body would be taken for an empty one, and 200 said of bytes never read
+            return refuse(411, "Content-Length is needed")
         holding = self._shelf.mirrored(segment)
         if holding.own or holding.member is None:
             return refuse(409, "this volume is the segment's writer")
