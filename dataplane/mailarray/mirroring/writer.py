@@ -81,6 +81,7 @@ class JournalWriter:
         self._turn = 0
         self._refusal: Refused | None = None
         self._stopping = False
+        self._ended = False  # nothing takes from the queue any more
         self._row_changed = False
 
     # -- MessageSink -----------------------------------------------------------------------------------
@@ -98,12 +99,18 @@ class JournalWriter:
 
     def submit(self, message: IncomingMessage, done: Callable[[Outcome], None]) -> None:
         """Queue a message for the next batch."""
+        if self._ended:
+            message.body.release()
+            asyncio.get_running_loop().call_soon(done, STOPPING)
+            return
         self.pending_bytes += message.body.length
         self._queue.append(PendingMessage(message, done))
         self._wake.set()
 
     async def expunge(self, tombstones: Sequence[Tombstone]) -> Outcome:
         """Journal tombstones as mail is journalled (rule 21)."""
+        if self._ended:
+            return STOPPING
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._queue.append(PendingTombstones(tuple(tombstones), outcome.set_result))
         self._wake.set()
@@ -140,6 +147,7 @@ class JournalWriter:
             if self.segment is not None:
                 self._leave(self.segment, "the writer stops")
             self._executor.shutdown()
+            self._ended = True
 
     async def stop(self) -> None:
         """Refuse new mail, finish what was submitted, close the segment; then `run` returns."""
