@@ -156,7 +156,7 @@ def walk(
     limit = report.file_length if sealed_length is None else min(sealed_length, report.file_length)
     try:
         report.header = read_segment_header(fd)
-        report.length = position = report.header.length
+        position = report.header.length
     except FormatError as error:
         if report.file_length == 0:
             return
