@@ -106,8 +106,8 @@ class Follower:
                 if self.current is holding:
                     self.current = None
                 self._settle.set()
-        if announcement.segment is None:
-            return
+        if announcement.segment is None or announcement.acknowledged == 0:
+            return  # nothing that may be registered
         holding = self._shelf.adopt_current(announcement.segment, announcement.acknowledged)
         if holding.member is not None:
             return  # fenced meanwhile; the writer will leave it

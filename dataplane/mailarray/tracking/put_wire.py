@@ -54,7 +54,7 @@ class PutConnection(asyncio.Protocol):
     def _begin(self) -> None:
         self._url = b""
         self._authorization = b""
-        self._length = 0
+        self._length = -1  # a request without Content-Length is refused: its body would be taken for an empty one
         self._parts: list[bytes] = []
         self._stream: asyncio.StreamReader | None = None
 
@@ -161,6 +161,8 @@ class PutConnection(asyncio.Protocol):
             return Answer(404, {"error": "not a member: another volume is here"})  # never a length (rule 9)
         if self._stopping():
             return Answer(503, {"error": "stopping"})
+        if length < 0:
+            return Answer(411, {"error": "Content-Length is needed"})
         try:
             fields = parse_qs(query.decode("ascii"))
             offset = int(fields["offset"][0])
