@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from mailarray.local.checks import closed_to_others
+
 ROOT = Path(__file__).parents[3]
 LIMIT = 60.0
 STAND_IN = (sys.executable, "-m", "tests.component.local.fake_process")
@@ -186,6 +188,9 @@ def closed_folder() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="user ids of their own need root")
+@pytest.mark.skipif(
+    closed_to_others(Path(os.__file__).resolve()) is not None, reason="this Python is for its owner alone"
+)
 def test_isolated_servers_cannot_open_each_others_folders(
     file: Path, base: int, closed_folder: Path, launchers: list[Running]
 ) -> None:
