@@ -58,7 +58,7 @@ def test_figures_are_added_up() -> None:
     }  # fmt: skip
     assert status["servers"][0]["smtp"]["uptime_seconds"] == 60.0
     assert plain_line(status) == (
-        "3/3 servers, pop3 serving, accepted 3000 (38/s), sessions 6, lag 9, under-replicated 1"
+        "3/3 servers, pop3 serving, accepted 3000 (38/s), sessions 6, lag 297 B, under-replicated 1"
     )
 
 
