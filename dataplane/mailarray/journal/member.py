@@ -85,6 +85,8 @@ class Member:
             try:
                 member.header = read_segment_header(fd)
                 member.length = member.acknowledged = known
+                if sealed is None:
+                    member._cut_tail()
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
@@ -99,11 +101,17 @@ class Member:
         self.length = found.length
         self.acknowledged = min(found.acknowledged, self.length)
         self.damages = found.damages
-        if found.file_length > self.length and self.fence_state.sealed_length is None:
-            if not self.fence_state.cut:
-                self._promise(replace(self.fence_state, cut=True))
-            if found.header is not None:  # a header that cannot be read may be another version's: left as it is
-                self.volume.disk.truncate(self._fd, self.length)
+        if self.fence_state.sealed_length is None:
+            self._cut_tail()
+
+    def _cut_tail(self) -> None:
+        """What lies past the length goes, after it is durably noted that there was something (rule 11)."""
+        if os.fstat(self._fd).st_size <= self.length:
+            return
+        if not self.fence_state.cut:
+            self._promise(replace(self.fence_state, cut=True))
+        if self.header is not None:  # a header that cannot be read may be another version's: left as it is
+            self.volume.disk.truncate(self._fd, self.length)
 
     # -- appending -----------------------------------------------------------------------------------
     def check_append(self, offset: int) -> None:

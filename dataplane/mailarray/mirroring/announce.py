@@ -18,7 +18,7 @@ from pathlib import Path
 from mailarray.model.ids import IncarnationId, SegmentId, parse_id
 
 SOCKET_NAME = "sidecar.sock"
-MIN_INTERVAL = 0.005  # seconds between two words about batches: the sidecar gathers for longer than that
+MIN_INTERVAL = 0.008  # seconds between two words about batches: the sidecar gathers for longer than that
 REMEMBERED_CLOSED = 32  # segments; more are found by their files
 
 

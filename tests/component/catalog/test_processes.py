@@ -207,7 +207,7 @@ async def test_connecting_again_drops_no_lock(tmp_path: Path) -> None:
     for _ in range(2):
         other = await asyncio.create_subprocess_exec(sys.executable, "-c", look)
         assert await other.wait() == 0
-        assert os.path.exists(f"{path}-wal")  # noqa: ASYNC240, PTH110
+        assert os.path.exists(f"{path}-wal")  # noqa: PTH110
         await sidecar.register(message("a@x"))
     await catalog.close()
 

@@ -26,7 +26,7 @@ from mailarray.journal.format import (
 )
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId, new_message_id
 from tests.fuzz.fuzz_journal import one_input
-from tests.support.segments import Made, mail, made, tombstone
+from tests.support.segments import Made, made, mail, tombstone
 from tests.unit.journal import independent_reader
 
 ids = st.binary(min_size=16, max_size=16)
