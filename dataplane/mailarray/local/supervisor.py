@@ -94,12 +94,14 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         *,
         command: Sequence[str] = COMMAND,
+        max_delay: float = MAX_DELAY,
         on_start: Callable[[ProcessState], None] = lambda _: None,
         on_death: Callable[[Death], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._command = tuple(command)
+        self._max_delay = max_delay
         self._on_start = on_start
         self._on_death = on_death
         self._clock = clock
@@ -166,7 +168,7 @@ class Supervisor:
     def _record_death(self, state: ProcessState, ended: tuple[int, str]) -> float:
         lived = self._clock() - state.started
         state.young_deaths = state.young_deaths + 1 if lived < YOUNG_SECONDS else 1
-        delay = restart_delay(state.young_deaths)
+        delay = min(restart_delay(state.young_deaths), self._max_delay)
         state.last_death = Death(state.spec.name, describe_exit(ended[0]), ended[1], lived, delay)
         log.error(
             "process died",

@@ -32,7 +32,7 @@ from mailarray.local.poller import POLL_SECONDS, Poller, Target
 from mailarray.local.render import ACCESS_NAME, RenderedArray, render
 from mailarray.local.resources import Resources, read_resources
 from mailarray.local.status_server import status_app
-from mailarray.local.supervisor import Death, ProcessSpec, ProcessState, Supervisor
+from mailarray.local.supervisor import MAX_DELAY, Death, ProcessSpec, ProcessState, Supervisor
 from mailarray.local.view import draw, plain_line
 from mailarray.observe import logs
 from mailarray.observe.http import ListenError, serve
@@ -101,7 +101,7 @@ def run_up(options: UpOptions, console: Console) -> None:
         for note in resources.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
         _print_demo(console, layout, domains)
-        asyncio.run(Up(array, layout, isolation, options, console, domains).run())
+        asyncio.run(Up(array, layout, isolation, options, console, domains, resources.max_restart_delay).run())
 
 
 class Up:
@@ -115,6 +115,7 @@ class Up:
         options: UpOptions,
         console: Console,
         domains: Sequence[str],
+        max_restart_delay: float | None = None,
     ) -> None:
         self._array = array
         self._layout = layout
@@ -129,6 +130,7 @@ class Up:
         self._supervisor = Supervisor(
             process_specs(array, layout, isolation),
             command=options.command,
+            max_delay=max_restart_delay or MAX_DELAY,
             on_start=self._started,
             on_death=self._died,
         )
