@@ -209,15 +209,28 @@ class Array:
 
     async def settled(self, seconds: float = 15.0) -> None:
         """Until every segment on every volume is sealed, whole and registered."""
-        async with asyncio.timeout(seconds):
-            while not all(
-                s.agent is not None
-                and s.agent.link.up
-                and not s.agent.settler.unsettled
-                and not s.agent.follower.lag_bytes
-                for s in self.servers
-            ):
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(seconds):
+                while rest := self.at_work():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
+
+    def at_work(self) -> list[str]:
+        """What is not at rest, in words."""
+        rest = []
+        for server in self.servers:
+            name, agent = server.settings.server, server.agent
+            if agent is None or not agent.link.up:
+                rest.append(f"{name} has no catalog")
+                continue
+            if agent.follower.lag_bytes:
+                rest.append(f"{name} lags by {agent.follower.lag_bytes}")
+            for holding in agent.settler.unsettled:
+                length = None if holding.member is None else holding.member.length
+                promised = None if holding.member is None else holding.member.fence_state
+                rest.append(f"{name} {holding.segment.hex()} own={holding.own} length={length} {promised}")
+        return rest
 
     async def close(self) -> None:
         for server in self.servers:

@@ -68,7 +68,7 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
     path = volume.fence_path(segment)
     try:
         raw = json.loads(path.read_text(encoding="ascii"))
-        whole = bool(raw.get("whole", False))
+        whole = "whole" in raw and bool(raw["whole"])
         return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]), whole)
     except FileNotFoundError:
         return Fence()
