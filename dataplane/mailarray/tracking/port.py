@@ -25,7 +25,8 @@ class Port:
         self, volume: VolumeId, token: str, receiver: Receiver, routes: Routes, stopping: Callable[[], bool]
     ) -> None:
         self._others = web.Server(routes, access_log=None)
-        self._make = lambda: PutConnection(volume.hex(), token, receiver, stopping, self._others)
+        self._open: set[PutConnection] = set()
+        self._make = lambda: PutConnection(volume.hex(), token, receiver, stopping, self._others, self._open)
         self._server: asyncio.Server | None = None
 
     async def open(self, listen: Listen) -> int:
@@ -36,11 +37,14 @@ class Port:
             raise ListenError(listen_problem(listen, error)) from error
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def close(self) -> None:
-        """Stop listening and drop what is open."""
-        if self._server is not None:
-            self._server.close()
-            await self._others.shutdown(CLOSE_SECONDS)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._server.wait_closed()
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Stop listening, give requests under way a moment, and drop what is open."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._open):
+            connection.abort()  # a writer whose batch is under way goes to its next mirror
+        await self._others.shutdown(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._server.wait_closed()

@@ -72,7 +72,8 @@ class Agent:
             settings.storage.copies,
             wake,
         )
-        self.routes = Routes(volume.id, token, self.server, self.fencer, self.status)
+        routes = Routes(volume.id, token, self.server, self.fencer, self.status)
+        self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def table(self) -> mirroring_table.MirroringTable:
         """The mirroring table, as the file says now; the last good one while it cannot be read."""
@@ -168,8 +169,7 @@ async def run(settings: ServerSettings) -> None:
     await agent.index.open()
     Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
     agent.follower.listen(Path(settings.run_directory))
-    port = Port(volume.id, token, agent.receiver, agent.routes, lambda: agent.server.stopping)
-    await port.open(settings.sidecar)
+    await agent.port.open(settings.sidecar)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -191,5 +191,5 @@ async def run(settings: ServerSettings) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
-        await port.close()
+        await agent.port.close()
         await agent.close()

@@ -39,12 +39,14 @@ class PutConnection(asyncio.Protocol):
         receiver: Receiver,
         stopping: Callable[[], bool],
         others: Callable[[], asyncio.Protocol],
+        register: set[PutConnection],
     ) -> None:
         self._volume = volume
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
         self._receiver = receiver
         self._stopping = stopping
         self._others = others
+        self._register = register  # of the open connections
         self._transport: asyncio.Transport
         self._parser: httptools.HttpRequestParser | None = None
         self._first = b""
@@ -61,8 +63,14 @@ class PutConnection(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._register.add(self)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._register.discard(self)
         if self._stream is not None:
             self._stream.set_exception(exc or ConnectionResetError("the writer went away"))
 
@@ -73,6 +81,7 @@ class PutConnection(asyncio.Protocol):
                 return
             data, self._first = self._first, b""
             if not data.startswith(_START):
+                self._register.discard(self)
                 other = self._others()
                 self._transport.set_protocol(other)
                 other.connection_made(self._transport)
