@@ -104,7 +104,7 @@ class JournalWriter:
             message.body.release()
             asyncio.get_running_loop().call_soon(done, STOPPING)
             return
-        self.pending_bytes += message.body.length
+        self.pending_bytes += message.body.in_memory
         self._queue.append(PendingMessage(message, done))
         self._wake.set()
 
@@ -196,7 +196,7 @@ class JournalWriter:
             metrics.BATCH_RECORDS.observe(batch.entries)
             self.accepted += items.messages
             self._announcer.announce_soon()
-        self.pending_bytes -= batch.bodies_length
+        self.pending_bytes -= items.in_memory
         items.finish(outcome)
         self._rotate()
 
