@@ -270,7 +270,7 @@ class Array:
 
         def settled() -> bool:
             status = self.status()
-            return bool(status and status["ready"]) and all(_settled(s["sidecar"]) for s in (status or {})["servers"])
+            return status is not None and status["ready"] and _settled(status["servers"])
 
         wait_for(settled, seconds, "all is sealed and registered")
 
@@ -391,9 +391,11 @@ def _mirrors_ready(server: dict[str, Any]) -> bool:
     return all(mirror["state"] == "InSync" for mirror in server["smtp"].get("mirrors", ()))
 
 
-def _settled(sidecar: dict[str, Any]) -> bool:
+def _settled(servers: Sequence[dict[str, Any]]) -> bool:
+    """All is registered, and nothing is unsettled but the mirrors' copies of segments that are being written."""
+    sidecars = [server["sidecar"] for server in servers]
+    open_copies = sum((server["smtp"].get("copies", {}).get("now") or 1) - 1 for server in servers)
     return (
-        sidecar.get("lag_bytes") == 0
-        and sidecar.get("segments", {}).get("unsettled") == 0
-        and sidecar.get("catalog", {}).get("open") is True
+        all(s.get("lag_bytes") == 0 and s.get("catalog", {}).get("open") is True for s in sidecars)
+        and sum(s.get("segments", {}).get("unsettled", 1 << 30) for s in sidecars) <= open_copies
     )
