@@ -19,7 +19,7 @@ from mailarray.journal.format import MessageEntry
 from mailarray.journal.member import Member
 from mailarray.journal.scan import Batch, Survey, find_batch, walk
 from mailarray.journal.volume import Volume
-from tests.support.segments import Made, mail, made, put_file, tombstone, volume
+from tests.support.segments import Made, made, mail, put_file, tombstone, volume
 
 
 def build(seed: int, batches: int = 4) -> Made:
