@@ -24,7 +24,7 @@ from mailarray.model.ids import MessageId, PlacementId, VolumeId
 from mailarray.model.message import Committed
 from tests.support.array_of_three import Array, fast_clocks
 from tests.support.powercut import PowerCutDisk
-from tests.support.segments import Made, mail, made
+from tests.support.segments import Made, made, mail
 
 MAILBOXES = ("anna@mail.example", "ben@mail.example", "cleo@mail.example")
 SEEDS = int(os.environ.get("POWER_CUT_SEEDS", "6"))  # more of them for a longer look

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -31,19 +32,13 @@ _HEADER = SegmentHeader(
 
 def one_input(data: bytes) -> None:
     """The bytes as a segment, as a batch, as the metadata of a batch whose checksum is right, and as a file."""
-    try:
+    with contextlib.suppress(FormatError):
         decode_segment_header(data)
-    except FormatError:
-        pass
     for raw in (data, BATCH_MAGIC + b"\0\0\0\0" + SEGMENT + data):
-        try:
+        with contextlib.suppress(FormatError):
             decode_batch_header(raw, SEGMENT, 0)
-        except FormatError:
-            pass
-        try:
+        with contextlib.suppress(FormatError):
             check_frames(raw, 0, None)
-        except FormatError:
-            pass
     if len(data) > 2:
         metadata = data[2:]
         header = BatchHeader(SEGMENT, _HEADER.length, 0, data[0], len(metadata), data[1], crc32c(metadata))

@@ -86,7 +86,7 @@ def read_batch(data: bytes, at: int, segment: object) -> tuple[list[dict[str, ob
             record["tombstones"] = []
             for _ in range(count):
                 mailbox, end = text(meta, walk + 34)
-                record["tombstones"].append(struct.unpack(">16sH16s", meta[walk : walk + 34]) + (mailbox,))  # type: ignore[attr-defined]
+                record["tombstones"].append((*struct.unpack(">16sH16s", meta[walk : walk + 34]), mailbox))  # type: ignore[attr-defined]
                 walk = end
         records.append(record)
         position += length

@@ -12,7 +12,7 @@ from mailarray.journal import inspect
 from mailarray.journal.fence import Fence, save_fence
 from mailarray.journal.volume import Volume
 from mailarray.model.ids import new_segment_id
-from tests.support.segments import Mail, Made, mail, made, put_file, tombstone, volume
+from tests.support.segments import Made, Mail, made, mail, put_file, tombstone, volume
 
 ANNA, BEN = "anna@mail.example", "ben@mail.example"
 

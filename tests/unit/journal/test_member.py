@@ -12,7 +12,7 @@ from mailarray.journal.disk import Disk, SyncPoint
 from mailarray.journal.fence import FenceAnswer, load_fence
 from mailarray.journal.member import BrokenError, FencedError, GapError, Member
 from mailarray.journal.volume import VolumeError
-from tests.support.segments import Made, mail, made, volume
+from tests.support.segments import Made, made, mail, volume
 
 
 class Recorder(Disk):

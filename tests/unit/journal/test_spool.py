@@ -33,7 +33,7 @@ def test_what_went_in_comes_out(tmp_path_factory: pytest.TempPathFactory, sizes:
 
 def test_memory_is_flat_and_nothing_is_left(tmp_path: Path) -> None:
     piece = os.urandom(64 * 1024)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     tracemalloc.start()
     spool = SpoolWriter(tmp_path)
     for _ in range(32 * 16):
@@ -47,16 +47,16 @@ def test_memory_is_flat_and_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     body.release()
     body.release()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("size", [10, MEMORY_LIMIT * 3])
 def test_a_transaction_without_a_message_leaves_nothing(tmp_path: Path, size: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     spool = SpoolWriter(tmp_path)
     spool.write(bytes(size))
     spool.discard()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_directory_that_takes_no_bodies_is_found_before_the_first_mail(tmp_path: Path) -> None:
