@@ -367,10 +367,8 @@ class Array:
                     alive.append(pid)
         return alive
 
-    def __enter__(self) -> Array:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def kill(self) -> None:
+        """At once, by process id; nothing of the array runs afterwards."""
         launcher, self._launcher = self._launcher, None
         if launcher is not None and launcher.poll() is None:
             self.processes()
@@ -380,6 +378,12 @@ class Array:
         for pid in self._survivors():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def __enter__(self) -> Array:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.kill()
         self.ports.release()
         if kind is None or not os.environ.get("KEEP"):
             shutil.rmtree(self.home, ignore_errors=True)
