@@ -272,7 +272,12 @@ class Array:
             status = self.status()
             return status is not None and status["ready"] and _settled(status["servers"])
 
-        wait_for(settled, seconds, "all is sealed and registered")
+        try:
+            wait_for(settled, seconds, "all is sealed and registered")
+        except AssertionError as error:
+            status = self.status() or {"servers": []}
+            seen = [f"{s['name']} {s['smtp'].get('copies')} {s['sidecar']}" for s in status["servers"]]
+            raise AssertionError("\n".join([str(error), *seen])) from error
 
     def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `mailarray ...` to its end."""
