@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from tests.faults.ledger import Entry, Fate, Ledger
 from tests.support.array import PASSWORD
@@ -31,7 +32,7 @@ class Reader:
     bin: str
     random: random.Random
     sessions: int = 0
-    refused: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop."""
@@ -40,8 +41,8 @@ class Reader:
                 async with asyncio.timeout(SESSION_SECONDS):
                     await self._look(self.random.choice(self.mailboxes))
                 self.sessions += 1
-            except (OSError, EOFError, TimeoutError, NotNow):
-                self.refused += 1
+            except (OSError, EOFError, TimeoutError, NotNow) as error:
+                self.refused[str(error) if isinstance(error, NotNow) else type(error).__name__] += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), COME_BACK)
 
@@ -54,7 +55,7 @@ class Reader:
                 entry = self.ledger.check_text(mailbox, text)
                 if entry is not None and mailbox == self.bin and self.random.random() < 0.5:
                     if not (await client.ask(f"DELE {number}")).startswith("+OK"):
-                        raise NotNow
+                        raise NotNow("DELE refused")
                     deleting.append(entry)
             for entry in deleting:
                 entry.deleted.setdefault(mailbox, Fate.UNKNOWN)

@@ -50,7 +50,7 @@ class Sender:
     ) -> None:
         while not stop.is_set():
             for _ in range(self.random.randint(1, BURST)):
-                count = 2 if self.random.random() < 0.1 else 1
+                count = 2 if len(self.mailboxes) > 1 and self.random.random() < 0.1 else 1
                 entry, text = self.ledger.new(tuple(self.random.sample(self.mailboxes, count)))
                 started = asyncio.get_running_loop().time()
                 async with asyncio.timeout(ANSWER_SECONDS):

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
 
 import pytest
 
@@ -71,10 +72,11 @@ async def test_acknowledged_mail_is_read_back_exactly_once() -> None:
         read = time.monotonic() - began
         verdict = ledger.judge(found)
         print(f"{verdict}, kills {killer.done}")
+        refused = sum((reader.refused for reader in readers), Counter())
         print(
             f"kills {dict(killer.by_role)}, stops {killer.stops}, without traffic {killer.idle}; "
             f"sent {len(ledger.entries)}, deleted {ledger.deleted}, found {sum(map(len, found.values()))}; "
-            f"sessions read {sum(r.sessions for r in readers)} (not had {sum(r.refused for r in readers)}); "
+            f"sessions read {sum(r.sessions for r in readers)}, not had {dict(refused)}; "
             f"longest answer {max(s.longest for s in senders):.1f} s; "
             f"hurt for {hurt:.0f} s, settled in {settled:.1f} s, read in {read:.1f} s"
         )

@@ -8,7 +8,7 @@ import smtplib
 
 import pytest
 
-from tests.support.array import DOMAIN, HOST, PASSWORD, Array
+from tests.support.array import DOMAIN, HOST, Array
 from tests.support.mail import CLIENT_SECONDS, SENDER, message, payload, read, send, wait_for_mail
 
 LARGE = 8 * 1024 * 1024  # bytes

@@ -272,7 +272,12 @@ class Array:
             status = self.status()
             return status is not None and status["ready"] and _settled(status["servers"])
 
-        wait_for(settled, seconds, "all is sealed and registered")
+        try:
+            wait_for(settled, seconds, "all is sealed and registered")
+        except AssertionError as error:
+            status = self.status() or {"servers": []}
+            seen = [f"{s['name']} {s['smtp'].get('copies')} {s['sidecar']}" for s in status["servers"]]
+            raise AssertionError("\n".join([str(error), *seen])) from error
 
     def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `mailarray ...` to its end."""
@@ -367,10 +372,8 @@ class Array:
                     alive.append(pid)
         return alive
 
-    def __enter__(self) -> Array:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def kill(self) -> None:
+        """At once, by process id; nothing of the array runs afterwards."""
         launcher, self._launcher = self._launcher, None
         if launcher is not None and launcher.poll() is None:
             self.processes()
@@ -380,6 +383,12 @@ class Array:
         for pid in self._survivors():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def __enter__(self) -> Array:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.kill()
         self.ports.release()
         if kind is None or not os.environ.get("KEEP"):
             shutil.rmtree(self.home, ignore_errors=True)

@@ -81,7 +81,9 @@ class Maildrop:
         try:
             async with asyncio.timeout(CATALOG_PATIENCE):
                 self._leased = await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS)
-        except (CatalogUnavailable, TimeoutError):
+        except (CatalogUnavailable, TimeoutError) as error:
+            # A call that took too long may still be carried out: then the lease is ours to give back.
+            self._leased = isinstance(error, TimeoutError)
             log.warning("mailbox opens without a lease", extra={"mailbox": self.mailbox})
             return
         if not self._leased:
