@@ -212,7 +212,7 @@ class Array:
         try:
             async with asyncio.timeout(seconds):
                 while rest := self.at_work():
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # noqa: ASYNC110
         except TimeoutError:
             raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
 
@@ -224,6 +224,8 @@ class Array:
             if agent is None or not agent.link.up:
                 rest.append(f"{name} has no catalog")
                 continue
+            if agent.link.state is None or not agent.link.state.open:
+                rest.append(f"{name} sees a closed catalog")
             if agent.follower.lag_bytes:
                 rest.append(f"{name} lags by {agent.follower.lag_bytes}")
             for holding in agent.settler.unsettled:
