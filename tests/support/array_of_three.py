@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,19 +207,19 @@ class Array:
         for server in self.servers:
             await server.start_writer()
 
-    async def settled(self, seconds: float = 15.0) -> None:
+    async def settled(self, seconds: float = 15.0, servers: Sequence[ArrayServer] | None = None) -> None:
         """Until every segment on every volume is sealed, whole and registered."""
         try:
             async with asyncio.timeout(seconds):
-                while rest := self.at_work():
+                while rest := self.at_work(self.servers if servers is None else servers):
                     await asyncio.sleep(0.02)  # noqa: ASYNC110
         except TimeoutError:
             raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
 
-    def at_work(self) -> list[str]:
+    def at_work(self, servers: Sequence[ArrayServer]) -> list[str]:
         """What is not at rest, in words."""
         rest = []
-        for server in self.servers:
+        for server in servers:
             name, agent = server.settings.server, server.agent
             if agent is None or not agent.link.up:
                 rest.append(f"{name} has no catalog")
