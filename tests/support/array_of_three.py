@@ -211,8 +211,8 @@ class Array:
         """Until every segment on every volume is sealed, whole and registered."""
         try:
             async with asyncio.timeout(seconds):
-                while rest := self.at_work(self.servers if servers is None else servers):
-                    await asyncio.sleep(0.02)  # noqa: ASYNC110
+                while rest := self.at_work(self.servers if servers is None else servers):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
 

@@ -23,7 +23,7 @@ from mailarray.journal.volume import Volume, open_volume
 from mailarray.model.ids import SegmentId, new_message_id, new_segment_id, new_volume_id
 from mailarray.model.message import Committed
 from tests.support.array_of_three import TOKEN, Array, fast_clocks
-from tests.support.segments import Made, mail, made, put_file, tombstone
+from tests.support.segments import Made, made, mail, put_file, tombstone
 
 ANNA = "anna@mail.example"
 
@@ -244,7 +244,7 @@ async def test_a_mailbox_from_the_local_index(peer: Peer) -> None:
     assert (await peer.ask("GET", paths.mailbox_path("nobody@mail.example")))[1]["messages"] == []
 
 
-# -- several sidecars: what a crash left behind comes to rest -----------------------------------------------------------
+# -- several sidecars: what a crash left behind comes to rest ---------------------------------------------------------
 
 
 def volumes(array: Array) -> list[Volume]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mailarray.journal.format import FormatError
 from mailarray.tracking.receiving import check_frames
-from tests.support.segments import mail, made, tombstone
+from tests.support.segments import made, mail, tombstone
 
 
 def test_first_and_later_batches() -> None:
