@@ -7,15 +7,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 from rich.console import Console
 
 from bench import disk, machine, report, rounds
-from bench.load import Load
+from bench.load import Load, LoadFailed
 from bench.measure import Effort
 from bench.peers.aiosmtpd_peer import Aiosmtpd
 from bench.peers.mailarray_peer import Mailarray
@@ -23,7 +24,7 @@ from bench.peers.peer import Peer
 from bench.peers.postfix import PostfixAccept, PostfixDovecot
 from bench.peers.protocol import OurProtocol
 from bench.peers.smtp_sink import SmtpSink
-from bench.processes import adopt_orphans
+from bench.processes import NotStarted, adopt_orphans
 
 _KIB = 1024
 _LOADS = tuple(Load(size * _KIB, sessions) for size in (4, 50) for sessions in (20, 60))
@@ -31,6 +32,7 @@ _FULL = Effort(seconds=4.0, rounds=3)
 _QUICK = Effort(seconds=0.2, rounds=1, warm_up=50)
 _QUICK_LOADS = (Load(4 * _KIB, 20),)
 _ON_REQUEST = ("spread",)  # peers that are run only when they are named
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _VOLATILE = ("tmpfs", "ramfs", "overlay")  # there fsync costs nothing, or is not that of the disk
 
 
@@ -69,8 +71,20 @@ class Context:
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
+    def publish(self, name: str, measured: Callable[[Path], dict[str, Any]]) -> None:
+        """Run a subcommand's measurement, print its figures and write them down with the machine they are from."""
+        try:
+            with self.directory() as made:
+                content = {"machine": machine.describe(made), **measured(made)}
+        except (NotStarted, LoadFailed, RuntimeError) as error:
+            raise click.ClickException(str(error)) from error
+        self.console.print_json(data={key: value for key, value in content.items() if key != "machine"})
+        self.console.print(f"written to {report.write(name, content, self.results)}", highlight=False)
+
 
 def _end(number: int, frame: FrameType | None) -> None:
+    for each in _ENDINGS:
+        signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the stopping of daemons
     raise SystemExit(128 + number)  # through all `finally`s, so that every daemon is stopped
 
 
@@ -87,7 +101,8 @@ def main(
 ) -> None:
     """Mailarray and its peers side by side on this machine."""
     adopt_orphans()
-    signal.signal(signal.SIGTERM, _end)
+    for each in _ENDINGS:
+        signal.signal(each, _end)
     place = context.obj = Context(directory, results, quick)
     if context.invoked_subcommand is not None:
         return
@@ -104,6 +119,49 @@ def main(
     report.show(place.console, rows, latency, not_run)
     path = report.write("latest", report.document(described, rows, latency, not_run), results)
     place.console.print(f"written to {path}", highlight=False)
+
+
+@main.command()
+@click.option("--seconds", type=float, default=20.0, show_default=True, help="For each of the two latencies.")
+@click.pass_obj
+def latency(place: Context, seconds: float) -> None:
+    """From 250 to visible, and a whole POP3 session, at half the maximum rate."""
+    from bench import latency as measured
+
+    seconds, messages = (2.0, 1000) if place.quick else (seconds, 20_000)
+    place.publish("latency", lambda made: measured.run(made, seconds, messages))
+
+
+@main.command()
+@click.pass_obj
+def big(place: Context) -> None:
+    """Memory while 20 messages of 50 MiB arrive at once."""
+    from bench import big as measured
+
+    size = 1024 * 1024 if place.quick else measured.SIZE
+    place.publish("big", lambda made: measured.run(made, size))
+
+
+@main.command("one-mailbox")
+@click.option("--held", type=int, default=100_000, show_default=True, help="Messages that the full mailbox holds.")
+@click.pass_obj
+def one_mailbox(place: Context, held: int) -> None:
+    """Rate into one full mailbox against an empty one."""
+    from bench import one_mailbox as measured
+
+    held, count, messages = (1000, 1, 500) if place.quick else (held, 5, 10_000)
+    place.publish("one-mailbox", lambda made: measured.run(made, held, count, messages))
+
+
+@main.command()
+@click.argument("sizes", type=int, nargs=-1)
+@click.pass_obj
+def rebuild(place: Context, sizes: tuple[int, ...]) -> None:
+    """Catalog rebuild from journals with SIZES messages (10000 and 1000000)."""
+    from bench import rebuild as measured
+
+    wanted = list(sizes) or ([1000] if place.quick else [10_000, 1_000_000])
+    place.publish("rebuild", lambda made: measured.run(made, wanted))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.addresses import MAILBOXES, MAX_MESSAGES
 from bench.load import Load, send
 from bench.peers.peer import Peer
-from bench.processes import Sampler
+from bench.processes import Sampler, machine_busy_seconds, own_busy_seconds
 
 _SETTLE = 1.0  # seconds after the last message until CPU is read: work put off for later counts too
 _SAMPLE = 1.0  # seconds between two looks at memory; a look at a hundred processes costs some milliseconds
@@ -37,6 +37,7 @@ class Sample:
     seconds: float
     cpu_seconds: float
     peak_pss: int  # bytes
+    other_cpu: float  # cores kept busy by neither the system under test nor the load: the kernel's, or a stranger's
 
     @property
     def rate(self) -> float:
@@ -59,6 +60,7 @@ def measure(peer: Peer, load: Load, effort: Effort, directory: Path, rate: float
         samplers = [Sampler(daemon, _SAMPLE) for daemon in system.daemons]
         for sampler in samplers:
             sampler.__enter__()
+        others = machine_busy_seconds() - own_busy_seconds()
         begin = time.perf_counter()
         try:
             send(load, messages, system.ports)
@@ -69,7 +71,9 @@ def measure(peer: Peer, load: Load, effort: Effort, directory: Path, rate: float
                 sampler.__exit__(None, None, None)
         time.sleep(max(0.0, _SETTLE - (time.perf_counter() - begin - seconds)))
         cpu = sum(daemon.cpu_seconds() for daemon in system.daemons) - cpu
-    return Sample(messages, seconds, cpu, sum(sampler.peak for sampler in samplers))
+        others = machine_busy_seconds() - own_busy_seconds() - others - cpu
+        elapsed = time.perf_counter() - begin
+    return Sample(messages, seconds, cpu, sum(sampler.peak for sampler in samplers), max(0.0, others / elapsed))
 
 
 def clear(directory: Path) -> None:

@@ -38,7 +38,22 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent() -> None:
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Ctrl-C in the middle of a fork would be swallowed, or leave a child that nobody knows."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _before_exec() -> None:
+    """In the child: hear signals again, and end when the benchmark is killed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
@@ -63,13 +78,27 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def machine_busy_seconds() -> float:
+    """CPU time that the whole machine has spent so far, on anything."""
+    user, nice, system, _idle, _wait, irq, soft, steal, *_rest = (
+        int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    return (user + nice + system + irq + soft + steal) / _TICKS
+
+
+def own_busy_seconds() -> float:
+    """CPU time of this process and of the load generators it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 class Daemon:
     """One started system under test, which may be many processes."""
 
     def __init__(self, name: str, argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._log = log
-        with log.open("ab") as output:
+        with log.open("ab") as output, _no_interruption():
             self._process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -77,7 +106,7 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 env=None if environment is None else {**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C is ours: the daemons are ended in order, not all at once
-                preexec_fn=_die_with_parent,
+                preexec_fn=_before_exec,
             )
 
     @property
@@ -137,6 +166,10 @@ class Daemon:
                     f"{self.name} does not answer on port {port} after {seconds:.0f} s: {self.last_lines()}"
                 )
             time.sleep(0.02)
+
+    def wait(self, seconds: float) -> int:
+        """Until it ends by itself; answers the exit code. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(seconds)
 
     def stop(self) -> None:
         """SIGTERM to the first process, then SIGKILL to whatever is left of the tree."""

@@ -41,6 +41,7 @@ class Row:
     messages_per_second: float
     cpu_us_per_message: float | None
     peak_rss_mib: float | None
+    other_cpu_cores: float | None  # busy with something else meanwhile: much of it spoils the row
     rounds: tuple[float, ...]  # messages per second of each round, in order
 
 
@@ -85,6 +86,7 @@ def row(name: str, counted: str, copies: int | None, load: Load, samples: Sequen
         messages_per_second=round(median(lambda s: s.rate), 1),
         cpu_us_per_message=round(median(lambda s: s.cpu_seconds / s.messages * 1e6), 1),
         peak_rss_mib=round(max(s.peak_pss for s in samples) / 2**20, 1),
+        other_cpu_cores=round(median(lambda s: s.other_cpu), 2),
         rounds=tuple(round(s.rate, 1) for s in samples),
     )
 
@@ -93,7 +95,7 @@ def disk_row(load: Load, rates: Sequence[float]) -> Row:
     """The disk's own row: no process, so neither CPU nor memory."""
     rate = round(statistics.median(rates), 1)
     rounds = tuple(round(r, 1) for r in rates)
-    return Row(DISK_TWICE, "fdatasync of both", load.size, load.sessions, 2, rate, None, None, rounds)
+    return Row(DISK_TWICE, "fdatasync of both", load.size, load.sessions, 2, rate, None, None, None, rounds)
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
@@ -134,7 +136,15 @@ def show(console: Console, rows: Sequence[Row], disk: dict[str, float], not_run:
         table = Table(title=str(Load(size, sessions)), title_justify="left", title_style="bold")
         table.add_column("system")
         table.add_column("counted when")
-        for heading in ("copies", "messages/s", "MB/s", "CPU us/message", "peak MiB", "rounds, messages/s"):
+        for heading in (
+            "copies",
+            "messages/s",
+            "MB/s",
+            "CPU us/message",
+            "peak MiB",
+            "other CPU",
+            "rounds, messages/s",
+        ):
             table.add_column(heading, justify="right")
         chosen = [r for r in rows if (r.size_bytes, r.sessions) == (size, sessions)]
         for r in sorted(chosen, key=lambda r: r.messages_per_second):
@@ -146,6 +156,7 @@ def show(console: Console, rows: Sequence[Row], disk: dict[str, float], not_run:
                 f"{r.messages_per_second * r.size_bytes / 1e6:,.1f}",
                 "-" if r.cpu_us_per_message is None else f"{r.cpu_us_per_message:,.0f}",
                 "-" if r.peak_rss_mib is None else f"{r.peak_rss_mib:,.0f}",
+                "-" if r.other_cpu_cores is None else f"{r.other_cpu_cores:.2f}",
                 " ".join(f"{rate:,.0f}" for rate in r.rounds),
             )
         console.print(table)

@@ -46,7 +46,9 @@ passdb {{
   driver = static
   args = nopassword=y
 }}
+mailbox_list_index = no
 service lmtp {{
+  user = {owner}
   process_min_avail = 2
   service_count = 0
   unix_listener {directory}/lmtp.socket {{
@@ -84,6 +86,7 @@ class DovecotInstance:
         self._config.write_text(
             _CONFIG.format(
                 directory=directory,
+                owner=_OWNER,
                 uid=owner.pw_uid,
                 gid=owner.pw_gid,
                 extra="".join(f"{k} = {v}\n" for k, v in extra.items()),

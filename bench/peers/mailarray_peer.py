@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,6 +107,11 @@ def cluster_file(copies: int, ports: Ports) -> str:
     return yaml.safe_dump_all([cluster, servers], sort_keys=False)
 
 
+def mailarray(*arguments: str) -> list[str]:
+    """The command line `mailarray`, of the code that this interpreter imports."""
+    return [sys.executable, "-c", "from mailarray.cli.main import main; main()", *arguments]
+
+
 @dataclass(frozen=True, slots=True)
 class Array:
     """An array that runs."""
@@ -160,17 +165,19 @@ class CatalogView:
 
 
 @contextlib.contextmanager
-def array(directory: Path, copies: int) -> Iterator[Array]:
-    """Start an empty array in `directory`, and stop it at the end."""
+def array(directory: Path, copies: int, before_start: Callable[[Path], None] | None = None) -> Iterator[Array]:
+    """Start an empty array in `directory`, and stop it at the end; `before_start` may put journals into its volumes."""
     data = directory / "data"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
+    if before_start is not None:
+        before_start(data)
     (data / "accounts").write_text(accounts_file(password_hash()))
     (data / "accounts").chmod(0o600)
     ports = free_ports()
     config = directory / "cluster.yaml"
     config.write_text(cluster_file(copies, ports))
-    argv = [sys.executable, "-m", "mailarray.cli.main", "up", "-f", str(config), "--data", str(data), "--plain"]
+    argv = mailarray("up", "-f", str(config), "--data", str(data), "--plain")
     with running(Daemon(f"mailarray up, copies {copies}", argv, directory / "output")) as daemon:
         for server in range(SERVERS):
             daemon.wait_for_port(ports.smtp + server)

@@ -51,10 +51,9 @@ class PostfixDovecot(Peer):
 
     def __init__(self, settings: Mapping[str, str] | None = None, dovecot: Mapping[str, str] | None = None) -> None:
         self._settings = {
-            # Room for 20 deliveries at once from the first message on, spread over all mailboxes.
+            # Twenty deliveries at once from the first message on; see the README for what else was tried.
             "lmtp_destination_concurrency_limit": "20",
             "lmtp_initial_destination_concurrency": "20",
-            "lmtp_destination_recipient_limit": "1",
             **(settings or {}),
         }
         self._dovecot = dovecot or {}

@@ -87,14 +87,12 @@ class ArrayServer:
         await agent.index.open()
         Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
         agent.follower.listen(Path(settings.run_directory))
-        runner = web.ServerRunner(web.Server(agent.routes, access_log=None), shutdown_timeout=0.01)
-        await runner.setup()
-        await web.TCPSite(runner, settings.sidecar.host, settings.sidecar.port).start()
+        await agent.port.open(settings.sidecar)
         tasks = [asyncio.create_task(loop) for loop in agent.loops()]
 
         async def kill() -> None:
             await _end(tasks)
-            await runner.cleanup()
+            await agent.port.close(0.01)
             await agent.close()
 
         self._tracking.append(kill)

@@ -8,7 +8,7 @@ from types import TracebackType
 
 def lines_of(transcript: str, side: str) -> list[str]:
     """One side's lines of a transcript, without the mark."""
-    lines = [line.strip() for line in transcript.strip().splitlines()]
+    lines = [line.lstrip() for line in transcript.splitlines()]
     return [line[2:].removeprefix(" ") for line in lines if line.startswith(side + ":")]
 
 
@@ -21,7 +21,7 @@ class Client:
         self.writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Client:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         return self
 
     async def __aexit__(
@@ -45,6 +45,10 @@ class Client:
     async def log_in(self, login: str, password: str) -> str:
         """Greeting, USER, PASS; the answer to PASS."""
         assert (await self.line()).startswith("+OK")
+        return await self.log_in_only(login, password)
+
+    async def log_in_only(self, login: str, password: str) -> str:
+        """USER, PASS; the answer to PASS."""
         assert await self.ask(f"USER {login}") == "+OK"
         return await self.ask(f"PASS {password}")
 
@@ -68,10 +72,11 @@ class Client:
     async def play(self, transcript: str) -> None:
         """A whole dialog."""
         for line in transcript.strip().splitlines():
-            mark, _, text = line.strip().partition(":")
+            mark, _, text = line.lstrip().partition(":")
             text = text.removeprefix(" ")
             if mark == "C":
                 self.send(text)
             else:
+                assert mark == "S", line
                 got = await self.line()
                 assert got == text, f"expected {text!r}, got {got!r}"

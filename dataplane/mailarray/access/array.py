@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds; a sidecar answers a question from memory or a small index, so a second means it hangs
 BAD_SECONDS = 5.0  # a server that hung or refused is asked last for so long
 TABLE_CHECK_SECONDS = 1.0  # how often the table's file is looked at, at most
-REFRESH_SECONDS = 1.0  # how often the volumes are asked for, at most: an unknown volume may be unknown for good
+REFRESH_SECONDS = 2.0  # how often the volumes are asked for, at most: an unknown volume may be unknown for good
 CONNECTIONS_PER_SERVER = 100  # reads of many sessions at once; sockets are cheap, waiting behind a slow read is not
+SETTLE_SECONDS = 0.2  # how long a read waits to know a second replica before it starts
 READ_SECONDS = 5.0  # without a byte: the connection is given up
 
 ANSWER_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError)  # a peer without sense
@@ -141,17 +142,33 @@ class ServerArray:
             del self._volumes[volume]
         self._refreshed = float("-inf")
 
-    async def learn(self, volumes: Iterable[VolumeId]) -> bool:
-        """Wait until the holder of one of the volumes is known; False when nobody who answers has any."""
+    async def learn(self, volumes: Iterable[VolumeId]) -> None:
+        """Wait until the holders of the volumes are known, as far as somebody says so in time.
+
+        Once one is known, the others are waited for until SETTLE_SECONDS after everybody was asked: a hedge that has
+        nobody to turn to is none, but a lost volume or a server that hangs must not hold up every read.
+        """
         wanted = tuple(volumes)
-        while not any(self.holder(volume) for volume in wanted):
+        loop = asyncio.get_running_loop()
+        while missing := [volume for volume in wanted if self.holder(volume) is None]:
             task = self.refresh()
-            if task is None:
-                return False
+            left = self._refreshed + SETTLE_SECONDS - loop.time()
+            if task is None or (left <= 0 and len(missing) < len(wanted)):
+                return
             learned = asyncio.create_task(self._learned.wait())
-            await asyncio.wait({task, learned}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {task, learned},
+                timeout=left if len(missing) < len(wanted) else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             learned.cancel()
-        return True
+
+    async def ask_again(self) -> None:
+        """Ask all servers for their volumes, however lately that was done, and wait for the answers."""
+        self._refreshed = float("-inf")
+        task = self.refresh()
+        if task is not None:
+            await asyncio.wait({task})
 
     def refresh(self) -> asyncio.Task[None] | None:
         """Ask all servers for their volumes, in the background; None when that was done a moment ago."""

@@ -84,7 +84,7 @@ class InternalServer:
                 "pop3": f"{self._settings.pop3.host}:{self._listener.port}",
                 "sessions": self._listener.sessions,
                 "logins": logins,
-                "catalog": "connected" if self._catalog.connected else "away",
+                "catalog": self._catalog.state,
                 "lookup": paths.MAILBOX,
                 "started_at": int(REGISTRY.get_sample_value("process_start_time_seconds") or time.time()),
             }

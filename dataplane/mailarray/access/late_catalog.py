@@ -6,12 +6,13 @@ Adds nothing to the catalog's promises; sessions see CatalogUnavailable until th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from mailarray.access.maildrop import MailboxCatalog
-from mailarray.catalog.catalog import CatalogUnavailable, MailboxEntry, TombstoneRow
+from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, MailboxEntry, TombstoneRow
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,8 @@ class LateCatalog:
     def __init__(self, connect: Callable[[], Awaitable[ClosableCatalog]]) -> None:
         self._connect = connect
         self._catalog: ClosableCatalog | None = None
+        self.state = "away"  # as the last call found it: away, connected, or closed to readers
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def connected(self) -> bool:
-        """Whether it was reached once."""
-        return self._catalog is not None
 
     async def start(self, patience: float) -> None:
         """Begin to connect, and wait for it for so many seconds at most."""
@@ -54,25 +51,39 @@ class LateCatalog:
         while True:
             try:
                 self._catalog = await self._connect()
+                self.state = "connected"
                 log.info("catalog connected")
                 return
             except Exception as error:  # whatever a database driver raises, mail is served without it
                 log.warning("catalog not reached, trying again", extra={"reason": repr(error)})
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _reached(self) -> ClosableCatalog:
-        if self._catalog is None:
-            raise CatalogUnavailable("the catalog has not been reached yet")
-        return self._catalog
-
     async def mailbox(self, address: str) -> list[MailboxEntry]:
-        return await self._reached().mailbox(address)
+        with self._watched() as catalog:
+            return await catalog.mailbox(address)
 
     async def expunge(self, tombstones: Sequence[TombstoneRow]) -> None:
-        await self._reached().expunge(tombstones)
+        with self._watched() as catalog:
+            await catalog.expunge(tombstones)
 
     async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool:
-        return await self._reached().acquire_lease(mailbox, holder, seconds)
+        with self._watched() as catalog:
+            return await catalog.acquire_lease(mailbox, holder, seconds)
 
     async def release_lease(self, mailbox: str, holder: str) -> None:
-        await self._reached().release_lease(mailbox, holder)
+        with self._watched() as catalog:
+            await catalog.release_lease(mailbox, holder)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[ClosableCatalog]:
+        if self._catalog is None:
+            raise CatalogUnavailable("the catalog has not been reached yet")
+        try:
+            yield self._catalog
+            self.state = "connected"
+        except CatalogClosed:
+            self.state = "closed"
+            raise
+        except CatalogUnavailable:
+            self.state = "away"
+            raise

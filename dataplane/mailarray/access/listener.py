@@ -27,7 +27,7 @@ class _Refusal(asyncio.Protocol):
     """A connection beyond a limit: one line, and the end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
+        transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
         transport.close()
 
@@ -39,7 +39,6 @@ class _Arrival(asyncio.Protocol):
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
         peer = transport.get_extra_info("peername")
         protocol = self._listener.arrive(str(peer[0]) if peer else "")
         transport.set_protocol(protocol)

@@ -81,7 +81,9 @@ class Maildrop:
         try:
             async with asyncio.timeout(CATALOG_PATIENCE):
                 self._leased = await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS)
-        except (CatalogUnavailable, TimeoutError):
+        except (CatalogUnavailable, TimeoutError) as error:
+            # A call that took too long may still be carried out: then the lease is ours to give back.
+            self._leased = isinstance(error, TimeoutError)
             log.warning("mailbox opens without a lease", extra={"mailbox": self.mailbox})
             return
         if not self._leased:
@@ -94,10 +96,12 @@ class Maildrop:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
-                if not await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS):
+                async with asyncio.timeout(CATALOG_PATIENCE):
+                    held = await self._opener.catalog.acquire_lease(self.mailbox, self._holder, LEASE_SECONDS)
+                if not held:
                     log.warning("lease lost to another session", extra={"mailbox": self.mailbox})
                     return
-            except CatalogUnavailable:
+            except (CatalogUnavailable, TimeoutError):
                 log.info("lease not renewed, catalog away", extra={"mailbox": self.mailbox})
 
     async def close(self) -> None:

@@ -20,7 +20,8 @@ WINDOW_BYTES = 1024 * 1024  # for one session
 WINDOW_MESSAGES = 64  # for one session; also the most reads under way for it
 LARGEST_AHEAD = 256 * 1024  # longer messages are read when asked for: the client is busy with them long enough
 BUDGET_BYTES = 64 * 1024 * 1024  # for all sessions
-NEAR_BYTES = 8 * 1024  # bytes between two bodies that are rather read along than asked for separately
+NEAR_BYTES = 16 * 1024  # between two bodies: read along, since that costs less than a request of 200 microseconds
+LONGEST_RUN = 1024 * 1024  # bytes of one read, those between the bodies included
 FIRST_WINDOW = 4  # messages; doubled with each message that was wanted
 
 
@@ -44,12 +45,17 @@ def runs(messages: Sequence[Message], indexes: Sequence[int]) -> Iterator[list[i
     """Cut consecutive indexes into runs of messages that are near each other."""
     run: list[int] = []
     for index in indexes:
-        if run and not near(messages[run[-1]], messages[index]):
+        if run and not (near(messages[run[-1]], messages[index]) and _span(messages, run[0], index) <= LONGEST_RUN):
             yield run
             run = []
         run.append(index)
     if run:
         yield run
+
+
+def _span(messages: Sequence[Message], first: int, last: int) -> int:
+    end = messages[last].locations[0]
+    return end.offset + end.length - messages[first].locations[0].offset
 
 
 class ReadAhead:

@@ -154,13 +154,15 @@ class ReplicaReader:
         began = time.perf_counter()
         volumes = {replica.volume for replica in replicas}
         tried: set[tuple[Replica, str]] = set()
-        # The second round is for what was learnt by failing: a volume that moved to another server.
-        for _ in range(2):
-            await self._array.learn(volumes)
+        await self._array.learn(volumes)
+        result = await self._round(self._ordered(replicas, tried), tried, skip, length, verify)
+        if result is None:
+            # A volume may have moved to another server, or its server was not heard before.
+            await self._array.ask_again()
             result = await self._round(self._ordered(replicas, tried), tried, skip, length, verify)
-            if result is not None:
-                FETCH_SECONDS.observe(time.perf_counter() - began)
-                return result
+        if result is not None:
+            FETCH_SECONDS.observe(time.perf_counter() - began)
+            return result
         log.error("no replica gave the bytes", extra={"segment": replicas[0].segment.hex() if replicas else None})
         raise NoReplica
 

@@ -90,9 +90,8 @@ class Pop3Connection(asyncio.Protocol):
     # -- the socket's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods, not by its class
         first = self._task is None  # called again with the TLS transport
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         if first:
             self._task = asyncio.create_task(self._run())
 
@@ -231,6 +230,7 @@ class Pop3Connection(asyncio.Protocol):
         certificate = self._services.certificate
         assert certificate is not None and self._transport is not None  # else it was not offered
         await self._flush()
+        self._machine.tls_begins()  # no await in between: `start_tls` takes the socket's bytes from its first step on
         try:
             transport = await asyncio.get_running_loop().start_tls(
                 self._transport,

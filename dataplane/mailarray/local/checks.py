@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -19,7 +20,7 @@ from mailarray.local.render import RenderedArray
 from mailarray.local.resources import PORTS_ANNOTATION
 from mailarray.observe.http import listen_problem
 
-MAX_RUN_PATH = 80  # characters; a UNIX socket's whole path must stay below 108 (unix(7))
+MAX_RUN_PATH = 90  # characters; a UNIX socket's whole path must stay below 108 (unix(7))
 MIN_FREE_FACTOR = 2  # free space at start, in reserves of one server: less, and mail would be refused soon
 
 
@@ -87,6 +88,27 @@ def check_paths(layout: Layout, array: RenderedArray) -> None:
             f"the path {layout.data} is {longest - MAX_RUN_PATH} characters too long for UNIX sockets in it; "
             "choose a shorter one with --data"
         )
+
+
+def check_reach(layout: Layout) -> None:
+    """Users of their own get as far as the data folder. Raises StartError."""
+    python = closed_to_others(Path(os.__file__).resolve())
+    if python is not None:
+        raise StartError(
+            f"the Python that runs lies below {python}, which other users cannot pass, so isolated servers cannot run; "
+            "use another one, for example make PYTHON=/usr/bin/python3"
+        )
+    folder = closed_to_others(layout.data)
+    if folder is not None:
+        raise StartError(
+            f"{folder} cannot be passed by other users, so isolated servers cannot reach their folders; "
+            f"choose another folder with --data, or chmod o+x {folder}"
+        )
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """The first folder above a path that not every user may pass, or None."""
+    return next((f for f in path.parents if f.exists() and not f.stat().st_mode & stat.S_IXOTH), None)
 
 
 def check_volumes(array: RenderedArray) -> None:

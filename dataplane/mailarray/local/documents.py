@@ -89,6 +89,10 @@ class Reader:
         """Build a dataclass from a mapping. Raises ResourceError."""
         return typing.cast(_T, self._object(cls, raw, path))
 
+    def read_duration(self, raw: object, path: str) -> float:
+        """Seconds. Raises ResourceError."""
+        return float(self._scalar(Duration, raw, path))
+
     def fail(self, path: str, text: str) -> ResourceError:
         """The error to raise for a field."""
         return ResourceError(f"{self.document.title}: {path} {text}")

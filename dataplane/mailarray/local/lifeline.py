@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 
+NO_HOME = "/nonexistent"  # as Debian's users without one: libraries look into it, and root's is closed to others
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: after fork only the call itself is safe
 
@@ -39,4 +40,5 @@ def become(user: int, group: int) -> None:
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
     os.umask(0o007)
+    os.environ["HOME"] = NO_HOME
     end_with_parent(parent)

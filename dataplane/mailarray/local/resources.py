@@ -18,6 +18,7 @@ from mailarray.local.documents import Document, Duration, Ignored, Reader, Resou
 
 API_VERSION = "mailarray.io/v1alpha1"
 PORTS_ANNOTATION = "mailarray.io/local-ports"
+RESTART_ANNOTATION = "mailarray.io/local-max-restart-delay"  # a duration; tests that kill processes want it short
 MAX_SERVERS = 10  # two processes each, and internal ports are given out in tens
 POP3_IDLE_TIMEOUT = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
 MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
@@ -209,6 +210,7 @@ class Resources:
     ports: Ports
     groups: tuple[ServerGroup, ...]
     notes: tuple[str, ...]  # what was read and is not used on one machine
+    max_restart_delay: float | None = None  # seconds; None: the supervisor's own
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -236,7 +238,11 @@ def read_resources(text: str, file: str) -> Resources:
     _check_cluster(reader, cluster)
     ports = _ports(reader, metadata.annotations.get(PORTS_ANNOTATION, ""))
     _check_groups(file, metadata.name, groups)
-    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers))
+    delay = None
+    if RESTART_ANNOTATION in metadata.annotations:
+        written = metadata.annotations[RESTART_ANNOTATION]
+        delay = reader.read_duration(written, f"metadata.annotations[{RESTART_ANNOTATION}]")
+    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay)
     servers = len(resources.server_names)
     if servers > MAX_SERVERS:
         raise ResourceError(

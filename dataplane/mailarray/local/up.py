@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rich.live import Live
 
 from mailarray.contract import mirroring_table
 from mailarray.contract.settings import Listen
-from mailarray.local import checks
+from mailarray.local import checks, supervisor
 from mailarray.local.array_status import ACCESS, SIDECAR, SMTP, array_status
 from mailarray.local.checks import StartError
 from mailarray.local.demo import demo_address, demo_password, make_demo_account
@@ -32,7 +32,7 @@ from mailarray.local.poller import POLL_SECONDS, Poller, Target
 from mailarray.local.render import ACCESS_NAME, RenderedArray, render
 from mailarray.local.resources import Resources, read_resources
 from mailarray.local.status_server import status_app
-from mailarray.local.supervisor import COMMAND, Death, ProcessSpec, ProcessState, Supervisor
+from mailarray.local.supervisor import MAX_DELAY, Death, ProcessSpec, ProcessState, Supervisor
 from mailarray.local.view import draw, plain_line
 from mailarray.observe import logs
 from mailarray.observe.http import ListenError, serve
@@ -55,7 +55,7 @@ class UpOptions:
     plain: bool = False
     isolate_users: bool = False
     catalog_url: str | None = None
-    command: Sequence[str] = COMMAND
+    command: Sequence[str] = field(default_factory=lambda: supervisor.COMMAND)
 
 
 def read_file(file: Path) -> Resources:
@@ -80,6 +80,8 @@ def run_up(options: UpOptions, console: Console) -> None:
     isolation = _isolation(options)
     array = render(resources, layout, catalog_url=options.catalog_url)
     checks.check_paths(layout, array)
+    if isolation is not None:
+        checks.check_reach(layout)
     with checks.lock_data(layout):
         checks.check_ports(array.ports())
         checks.check_volumes(array)
@@ -99,7 +101,7 @@ def run_up(options: UpOptions, console: Console) -> None:
         for note in resources.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
         _print_demo(console, layout, domains)
-        asyncio.run(Up(array, layout, isolation, options, console, domains).run())
+        asyncio.run(Up(array, layout, isolation, options, console, domains, resources.max_restart_delay).run())
 
 
 class Up:
@@ -113,6 +115,7 @@ class Up:
         options: UpOptions,
         console: Console,
         domains: Sequence[str],
+        max_restart_delay: float | None = None,
     ) -> None:
         self._array = array
         self._layout = layout
@@ -127,6 +130,7 @@ class Up:
         self._supervisor = Supervisor(
             process_specs(array, layout, isolation),
             command=options.command,
+            max_delay=max_restart_delay or MAX_DELAY,
             on_start=self._started,
             on_death=self._died,
         )
@@ -187,7 +191,8 @@ class Up:
         self._say(f"{state.spec.name} started, process {state.pid}")
 
     def _died(self, death: Death) -> None:
-        words = f": {death.last_words}" if death.last_words else ""
+        last = death.last_words.removeprefix("mailarray: ")
+        words = f": {last}" if last else ""
         later = f"in {death.restart_in:g} s" if death.restart_in else "at once"
         self._say(f"{death.name} died, {death.how}{words}; started again {later}")
         state = self._supervisor.states[death.name]

@@ -1,22 +1,28 @@
 """The writer's word to its own sidecar: what is acknowledged, and which segments it has left.
 
-One UNIX datagram after each batch and every 500 ms. Each one carries the whole state, so a lost one costs nothing,
+One UNIX datagram soon after a batch and every 500 ms. Each one carries the whole state, so a lost one costs nothing,
 and a sidecar that is away costs the writer nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailarray.model.ids import IncarnationId, SegmentId, parse_id
 
 SOCKET_NAME = "sidecar.sock"
+MIN_INTERVAL = 0.008  # seconds between two words about batches: the sidecar gathers for longer than that
 REMEMBERED_CLOSED = 32  # segments; more are found by their files
+
+
+State = tuple[IncarnationId, int, SegmentId | None, int]  # incarnation, worker, segment written, acknowledged in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,15 @@ class Announcement:
 
 
 class Announcer:
-    """Sends announcements; see the module."""
+    """Sends announcements; see the module. The writer sets `state`."""
+
+    state: Callable[[], State]
 
     def __init__(self, run_directory: Path) -> None:
         self._path = str(run_directory / SOCKET_NAME)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._closed: OrderedDict[str, int] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
 
     def closed(self, segment: SegmentId, length: int) -> None:
         """This process never appends to the segment again; `length` is durable on the own volume."""
@@ -44,14 +53,23 @@ class Announcer:
         while len(self._closed) > REMEMBERED_CLOSED:
             self._closed.popitem(last=False)
 
-    def announce(self, incarnation: IncarnationId, worker: int, current: tuple[SegmentId, int] | None) -> None:
-        """Tell the whole state."""
+    def announce_soon(self) -> None:
+        """Tell the state within MIN_INTERVAL, with whatever comes until then."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(MIN_INTERVAL, self.announce)
+
+    def announce(self) -> None:
+        """Tell the whole state as it is now: a stale word could make the sidecar take a segment that is in use."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        incarnation, worker, segment, acknowledged = self.state()
         text = json.dumps(
             {
                 "incarnation": incarnation.hex(),
                 "worker": worker,
-                "segment": current[0].hex() if current else None,
-                "acknowledged": current[1] if current else 0,
+                "segment": segment.hex() if segment else None,
+                "acknowledged": acknowledged,
                 "closed": self._closed,
             }
         )
@@ -60,6 +78,8 @@ class Announcer:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._socket.close()
 
 

@@ -29,7 +29,7 @@ from mailarray.journal.format import Tombstone
 from mailarray.journal.spool import SpoolWriter
 from mailarray.journal.volume import Volume
 from mailarray.mirroring import metrics
-from mailarray.mirroring.announce import Announcer
+from mailarray.mirroring.announce import Announcer, State
 from mailarray.mirroring.gather import MAX_BATCH_BYTES, PendingMessage, PendingTombstones, gather
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.segment import OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
@@ -70,6 +70,7 @@ class JournalWriter:
         self.accepted = 0
         self._settings = settings
         self._announcer = announcer
+        announcer.state = self._state
         self._soft_pending_bytes = soft_pending_bytes
         self._worker = worker
         self._now = now
@@ -103,7 +104,7 @@ class JournalWriter:
             message.body.release()
             asyncio.get_running_loop().call_soon(done, STOPPING)
             return
-        self.pending_bytes += message.body.length
+        self.pending_bytes += message.body.in_memory
         self._queue.append(PendingMessage(message, done))
         self._wake.set()
 
@@ -149,9 +150,13 @@ class JournalWriter:
             self._executor.shutdown()
             self._ended = True
 
-    async def stop(self) -> None:
-        """Refuse new mail, finish what was submitted, close the segment; then `run` returns."""
+    def refuse_new_mail(self) -> None:
+        """The server is about to stop: sessions that ask hear 421, what is coming in may finish."""
         self._refusal = STOPPING
+
+    async def stop(self) -> None:
+        """Finish what was submitted and close the segment; then `run` returns. What comes later is refused."""
+        self.refuse_new_mail()
         self._stopping = True
         self._wake.set()
         await self._idle.wait()
@@ -190,8 +195,8 @@ class JournalWriter:
             metrics.COMMIT_SECONDS.observe(self._now() - started)
             metrics.BATCH_RECORDS.observe(batch.entries)
             self.accepted += items.messages
-            self._announce()
-        self.pending_bytes -= batch.bodies_length
+            self._announcer.announce_soon()
+        self.pending_bytes -= items.in_memory
         items.finish(outcome)
         self._rotate()
 
@@ -247,20 +252,18 @@ class JournalWriter:
         if segment.member.fd >= 0:
             self._announcer.closed(segment.header.segment, segment.member.length)
         segment.close()
-        self._announce()
+        self._announcer.announce()
 
-    def _announce(self) -> None:
+    def _state(self) -> State:
         segment = self.segment
-        self._announcer.announce(
-            self.incarnation,
-            self._worker,
-            None if segment is None else (segment.header.segment, segment.acknowledged),
-        )
+        if segment is None:
+            return self.incarnation, self._worker, None, 0
+        return self.incarnation, self._worker, segment.header.segment, segment.acknowledged
 
     # -- the slow clock ------------------------------------------------------------------------------------
     async def _beat(self) -> None:
         while True:
-            self._announce()
+            self._announcer.announce()
             try:
                 low = self._space_is_low()
                 if low and self._refusal is None:

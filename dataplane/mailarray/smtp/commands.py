@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mailarray.smtp import replies
+from mailarray.smtp.replies import Refusal
+
 _UNICODE = "\u0080-\U0010ffff"  # RFC 6531 3.3 adds UTF8-non-ascii to atext, qtext and labels
 _ATEXT = rf"[\w!#$%&'*+/=?^`{{|}}~.{_UNICODE}-]"
 _LOCAL = rf'(?:{_ATEXT}++|"(?:[\x20\x21\x23-\x5b\x5d-\x7e{_UNICODE}]|\\[\x20-\x7e])*+")'
@@ -32,20 +35,12 @@ _PLAIN_QUOTED = re.compile(rf'"({_ATEXT}+)"(@.*)', re.ASCII)
 MAX_HOST = 255  # bytes of a HELO name, RFC 5321 4.5.3.1.2
 
 
-class BadVerb(ValueError):
-    """Not even `FROM:<...>` or `TO:<...>`."""
+class BadArgument(ValueError):
+    """An argument that cannot be taken, with the reply that says so."""
 
-
-class BadAddress(ValueError):
-    """Brackets, but no address in them."""
-
-
-class BadParameter(ValueError):
-    """A known parameter with a value that does not fit, or given twice."""
-
-
-class UnknownParameter(ValueError):
-    """A parameter that was never offered."""
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
 
 
 class Mail(NamedTuple):
@@ -56,11 +51,19 @@ class Mail(NamedTuple):
     utf8: bool  # SMTPUTF8, RFC 6531
 
 
-def parse_mail(argument: str) -> Mail:
-    """Parse what follows `MAIL `. Raises BadVerb, BadAddress, BadParameter, UnknownParameter."""
-    match = _MAIL.fullmatch(argument)
+def _text(argument: bytes) -> str:
+    try:
+        return argument.decode()
+    except UnicodeDecodeError:
+        raise BadArgument(replies.NOT_TEXT) from None
+
+
+def parse_mail(argument: bytes) -> Mail:
+    """Parse what follows `MAIL `. Raises BadArgument."""
+    text = _text(argument)
+    match = _MAIL.fullmatch(text)
     if match is None:
-        raise BadAddress if _MAIL_VERB.match(argument) else BadVerb
+        raise BadArgument(replies.BAD_SENDER if _MAIL_VERB.match(text) else replies.MAIL_SYNTAX)
     rest = match["rest"]
     sender = match["path"] or ""
     if not rest:
@@ -70,43 +73,44 @@ def parse_mail(argument: str) -> Mail:
     seen: set[str] = set()
     for name, value in _parameters(rest):
         if name in seen:
-            raise BadParameter
+            raise BadArgument(replies.BAD_PARAMETER)
         seen.add(name)
         if name == "SIZE":  # RFC 1870 section 6: up to 20 digits
             if value is None or not value.isdigit() or len(value) > 20:
-                raise BadParameter
+                raise BadArgument(replies.BAD_PARAMETER)
             size = int(value)
         elif name == "BODY":  # RFC 6152; BINARYMIME is not offered
             if value is None or value.upper() not in ("7BIT", "8BITMIME"):
-                raise BadParameter
+                raise BadArgument(replies.BAD_PARAMETER)
         elif name == "SMTPUTF8":
             if value is not None:
-                raise BadParameter
+                raise BadArgument(replies.BAD_PARAMETER)
             utf8 = True
         else:
-            raise UnknownParameter
+            raise BadArgument(replies.UNKNOWN_PARAMETER)
     return Mail(sender, size, utf8)
 
 
-def parse_rcpt(argument: str) -> str:
-    """The forward-path after `RCPT `, without brackets and source route. Raises as parse_mail does."""
-    match = _RCPT.fullmatch(argument)
+def parse_rcpt(argument: bytes) -> str:
+    """The forward-path after `RCPT `, without brackets and source route. Raises BadArgument."""
+    text = _text(argument)
+    match = _RCPT.fullmatch(text)
     if match is None:
-        raise BadAddress if _RCPT_VERB.match(argument) else BadVerb
+        raise BadArgument(replies.BAD_RECIPIENT if _RCPT_VERB.match(text) else replies.RCPT_SYNTAX)
     if match["rest"]:
         for _ in _parameters(match["rest"]):
-            raise UnknownParameter
+            raise BadArgument(replies.UNKNOWN_PARAMETER)
     return match["path"] or match["postmaster"]
 
 
 def _parameters(rest: str) -> list[tuple[str, str | None]]:
     if rest[0] != " ":
-        raise BadAddress
+        raise BadArgument(replies.BAD_PARAMETER)
     found: list[tuple[str, str | None]] = []
     for word in rest.split():
         match = _PARAMETER.fullmatch(word)
         if match is None:
-            raise BadParameter
+            raise BadArgument(replies.BAD_PARAMETER)
         found.append((match[1].upper(), match[2]))
     return found
 

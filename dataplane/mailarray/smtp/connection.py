@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 from mailarray.model.message import Outcome
 from mailarray.smtp.client import UNKNOWN_CLIENT, ClientAddress, client_address
+from mailarray.smtp.events import Event, StartTls, Submit
 from mailarray.smtp.metrics import TLS_FAILURES, TLS_SESSIONS
 from mailarray.smtp.proxy import ProxyError, ProxyReader
 from mailarray.smtp.replies import Refusal
 from mailarray.smtp.service import log
-from mailarray.smtp.session import Event, Session, StartTls, Submit
+from mailarray.smtp.session import Session
 
 if TYPE_CHECKING:
     from mailarray.smtp.listener import SmtpListener
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
         "_proxy",
         "_tls_task",
         "_transport",
+        "_unread",
         "active",
         "client",
         "idle",
@@ -56,7 +58,8 @@ class Connection(asyncio.Protocol):
         self._id = connection_id
         self._phase = _Phase.GONE
         self._proxy: ProxyReader | None = None
-        self._paused = False
+        self._paused = False  # reading
+        self._unread = False  # the client does not read our replies
         self._eof = False
         self._lingered = 0
         self._tls_task: asyncio.Task[None] | None = None
@@ -113,9 +116,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         # A client that sends and does not read its replies must not make us keep them for it.
+        self._unread = True
         self._pause()
 
     def resume_writing(self) -> None:
+        self._unread = False
         self._resume()
 
     # What the sink and the listener call.
@@ -134,7 +139,7 @@ class Connection(asyncio.Protocol):
         elif not session.waiting:
             if self._eof:
                 self._transport.close()
-            elif self._paused:
+            else:
                 self._resume()
 
     def hang_up(self, refusal: Refusal) -> None:
@@ -261,6 +266,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused:
+        waiting = self.session is not None and self.session.waiting
+        if self._paused and not self._unread and not waiting and self._tls_task is None:
             self._paused = False
             self._transport.resume_reading()

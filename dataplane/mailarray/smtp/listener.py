@@ -43,6 +43,7 @@ class SmtpListener:
         self._per_address: dict[str, int] = {}
         self._counted: dict[Connection, str] = {}
         self._server: asyncio.Server | None = None
+        self._port = settings.listen.port
         self._sweeper: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._stopping = False
@@ -54,6 +55,7 @@ class SmtpListener:
         listen = self._settings.listen
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accept, listen.host, listen.port, backlog=BACKLOG)
+        self._port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.create_task(self._sweep())
         log.info("listening", extra={"host": listen.host, "port": self.port})
 
@@ -83,10 +85,7 @@ class SmtpListener:
     @property
     def port(self) -> int:
         """The port that is bound; differs from the settings' when that is 0."""
-        if self._server is None:
-            raise RuntimeError("the listener is not started")
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        return self._port
 
     @property
     def sessions(self) -> int:

@@ -83,9 +83,9 @@ async def run(settings: ServerSettings) -> None:
         await asyncio.wait([committing, stopped], return_when=asyncio.FIRST_COMPLETED)
         if committing.done():
             committing.result()  # the writer failed: end, and let the launcher start a new incarnation
-        stopping = asyncio.create_task(writer.stop())
+        writer.refuse_new_mail()
         await listener.stop(STOP_GRACE)
-        await stopping
+        await writer.stop()
         await committing
     finally:
         stopped.cancel()

@@ -14,41 +14,20 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mailarray.directory.directory import NotFound
-from mailarray.model.message import BodyWriter, Committed, Delivery, IncomingMessage, Outcome, Refused
+from mailarray.model.message import Committed, IncomingMessage, Outcome, Refused
 from mailarray.smtp import commands, replies
 from mailarray.smtp.client import ClientAddress
-from mailarray.smtp.data import ChunkReader, DataReader, HopCounter, Smuggling
+from mailarray.smtp.data import ChunkReader, DataReader, Smuggling
+from mailarray.smtp.envelope import Envelope
+from mailarray.smtp.events import HANG_UP, QUIT, START_TLS, Event, StartTls, Submit
+from mailarray.smtp.intake import Intake
+from mailarray.smtp.record import SessionRecord
 from mailarray.smtp.replies import Refusal
-from mailarray.smtp.service import Service, log
-from mailarray.smtp.state import ALLOWED, REFUSED, State
-from mailarray.smtp.trace import protocol_name, received_from, trace_lines
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Hand the message to the sink, and its outcome to `Session.outcome`."""
-
-    message: IncomingMessage
-
-
-@dataclass(frozen=True, slots=True)
-class StartTls:
-    """Send the reply, do the handshake, call `Session.tls_started`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Send the reply and close. `linger`: the client may still be sending, and should get to read the reply."""
-
-    linger: bool
-
-
-Event = Submit | StartTls | Close
-_QUIT = Close(linger=False)
-_HANG_UP = Close(linger=True)
+from mailarray.smtp.service import Service
+from mailarray.smtp.state import ALLOWED, BDAT_REFUSED, REFUSED, State
+from mailarray.smtp.trace import received_from
 
 
 class Session:
@@ -57,7 +36,7 @@ class Session:
     def __init__(self, service: Service, client: ClientAddress, connection_id: str) -> None:
         self._service = service
         self._client = client
-        self._id = connection_id
+        self._record = SessionRecord(service, client, connection_id)
         self._state = State.GREETED
         self._verbs = _DISPATCH[State.GREETED]
         self._held = b""
@@ -73,18 +52,11 @@ class Session:
         self._extended = False
         self._received = ""
         # The mail transaction.
-        self._sender = ""
-        self._utf8 = False
-        self._deliveries: dict[str, Delivery] = {}
-        self._recipients = 0
+        self._envelope: Envelope | None = None
         self._reader: DataReader | ChunkReader | None = None  # while text comes in
         self._chunks: ChunkReader | None = None  # the reader of all BDAT chunks of this message
         self._last_chunk = True
-        self._writer: BodyWriter | None = None
-        self._fault: Refusal | Refused | None = None  # why the text that comes in will be refused
-        self._hops: HopCounter | None = None  # until the header is over
-        self._limit = 0
-        self._length = 0
+        self._intake: Intake | None = None
         self._submitted: IncomingMessage | None = None  # until its outcome
         self._submitted_length = 0
 
@@ -123,8 +95,8 @@ class Session:
                     output += self._hang_up(replies.SMUGGLING)
                     break
                 position = size if rest is None else size - len(rest)
-                if text:
-                    self._text(text)
+                if text and self._intake is not None:
+                    self._intake.write(text)
                 if rest is not None:
                     output += self._text_end()
             if self._event is not None:
@@ -135,27 +107,24 @@ class Session:
         self._event = None
         if position < size and not self._closed:
             if isinstance(event, StartTls):  # CVE-2011-0411: plain text must never be read as if it came inside TLS
-                return output[: -len(replies.START_TLS)] + self._hang_up(replies.TLS_PIPELINED), _HANG_UP
+                return output[: -len(replies.START_TLS)] + self._hang_up(replies.TLS_PIPELINED), HANG_UP
             self._held = data[position:]
         return output, event
 
     def outcome(self, outcome: Outcome) -> tuple[bytes, Event | None]:
         """The sink's answer to the submitted message; goes on with what was pipelined behind it."""
         self.waiting = False
-        tally = self._service.tally
-        tally.pending -= self._submitted_length
         message, self._submitted = self._submitted, None
+        assert message is not None
         if isinstance(outcome, Committed):
-            tally.accepted += 1
-            tally.bytes += self._submitted_length
             self._commands = 0
-            identifier = outcome.id.hex()
-            if self._service.log_info and message is not None:
-                self._log_accepted(message, identifier)
+            message_id = outcome.id.hex()
+            self._record.accepted(message, self._submitted_length, message_id)
             if self._closed:
                 return b"", None
-            output = replies.queued(identifier)
+            output = replies.queued(message_id)
         else:
+            self._record.not_stored(self._submitted_length)
             if self._closed:
                 return b"", None
             output = self._refuse(outcome)
@@ -163,7 +132,7 @@ class Session:
             self._event = None
             if not self._closed:
                 output += self.hang_up(replies.STOPPING)
-            return output, _HANG_UP
+            return output, HANG_UP
         if self._held:
             more, event = self.receive(b"")
             return output + more, event
@@ -192,7 +161,7 @@ class Session:
     @property
     def in_text(self) -> bool:
         """Whether a message text is coming in."""
-        return self._writer is not None
+        return self._intake is not None
 
     # Lines.
 
@@ -228,29 +197,14 @@ class Session:
 
     def _refuse(self, refusal: Refusal | Refused) -> bytes:
         """Count, log and render a refusal; the one too many closes the session."""
-        if isinstance(refusal, Refusal):
-            wire, reason = refusal.wire, refusal.reason
-        else:
-            wire, reason = replies.reply(refusal.code, refusal.status, refusal.text), replies.REASON_SINK
-        self._service.tally.refuse(reason)
-        if self._service.log_info:
-            log.info(
-                "refused",
-                extra={
-                    "connection": self._id,
-                    "client": self._client.host,
-                    "sender": self._sender,
-                    "reason": reason,
-                    "reply": wire[:-2].decode(errors="replace"),
-                },
-            )
+        wire = self._record.refused(refusal, None if self._envelope is None else self._envelope.sender)
         self._errors += 1
         if self._errors >= self._service.limits.max_errors and self._event is None:
             return wire + self._hang_up(replies.TOO_MANY_ERRORS)
         return wire
 
     def _hang_up(self, refusal: Refusal) -> bytes:
-        self._event = _HANG_UP
+        self._event = HANG_UP
         output = self._refuse(refusal)
         self.lost()
         return output
@@ -263,118 +217,51 @@ class Session:
 
     def _end_transaction(self) -> None:
         self._discard()
-        self._deliveries = {}
-        self._recipients = 0
-        self._sender = ""
-        self._utf8 = False
+        self._envelope = None
         if self._helo:
             self._enter(State.READY)
 
     def _discard(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.discard()
-        self._reader = self._chunks = self._hops = self._fault = None
+        if self._intake is not None:
+            self._intake.discard()
+        self._intake = self._reader = self._chunks = None
 
     def _open_text(self) -> bytes:
         """Open the body; returns the trace lines that stand on top of the text."""
-        recipient = next(iter(self._deliveries.values())).recipient if self._recipients == 1 else None
-        service = self._service
-        protocol = protocol_name(extended=self._extended, tls=self.tls, utf8=self._utf8)
-        trace = trace_lines(self._sender, self._received, protocol, recipient, service.date.at(service.clock()))
-        self._writer = service.sink.open_body()
-        self._fault = None
-        self._hops = HopCounter()
-        self._length = 0
-        self._limit = service.limits.max_message_size + len(trace)
+        envelope, service = self._envelope, self._service
+        assert envelope is not None
+        date = service.date.at(service.clock())
+        trace = envelope.trace(self._received, date, extended=self._extended, tls=self.tls)
+        self._intake = Intake(service.sink.open_body(), trace, service.limits)
         return trace
-
-    def _text(self, text: bytes) -> None:
-        """Store a piece of text, unless the message will be refused anyway."""
-        writer = self._writer
-        if writer is None or self._fault is not None:
-            return
-        hops = self._hops
-        if hops is not None and not hops.feed(text):
-            self._hops = None
-        self._length += len(text)
-        if self._length > self._limit:
-            self._spoil(replies.TOO_LARGE)
-        # Ours is on top already.
-        elif hops is not None and hops.hops - 1 > self._service.limits.max_received_headers:
-            self._spoil(replies.LOOP)
-        else:
-            try:
-                writer.write(text)
-            except OSError as error:
-                log.error("message text cannot be spooled", extra={"connection": self._id, "error": str(error)})
-                self._spoil(replies.NO_SPACE)
-
-    def _spoil(self, refusal: Refusal) -> None:
-        """Go on to the end of the text, then refuse; what was stored so far is given back at once."""
-        self._fault = refusal
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
 
     def _text_end(self) -> bytes:
         """The end of data, or of a chunk."""
-        chunks = self._chunks
         self._reader = None
-        if chunks is None:
-            return self._submit()
-        if self._fault is not None:
-            return self._fail()
-        if not self._last_chunk:
-            return replies.CHUNK_OK
-        try:
-            tail = chunks.finish()
-        except Smuggling:
-            return self._hang_up(replies.SMUGGLING)
-        if tail:
-            self._text(tail)
-        return self._submit()
-
-    def _fail(self) -> bytes:
-        fault = self._fault
-        assert fault is not None
-        output = self._refuse(fault)
-        self._end_transaction()
-        return output
-
-    def _submit(self) -> bytes:
-        writer = self._writer
-        if writer is None or self._fault is not None:
-            return self._fail()
-        self._writer = None
-        try:
-            body = writer.finish()
-        except OSError as error:
-            log.error("message text cannot be spooled", extra={"connection": self._id, "error": str(error)})
-            writer.discard()
-            self._fault = replies.NO_SPACE
-            return self._fail()
-        message = IncomingMessage(self._sender, tuple(self._deliveries.values()), body)
+        intake, chunks = self._intake, self._chunks
+        assert intake is not None
+        if chunks is not None and intake.fault is None:
+            if not self._last_chunk:
+                return replies.CHUNK_OK
+            try:
+                intake.write(chunks.finish())
+            except Smuggling:
+                return self._hang_up(replies.SMUGGLING)
+        body = intake.finish()
+        if body is None:
+            assert intake.fault is not None
+            output = self._refuse(intake.fault)
+            self._end_transaction()
+            return output
+        assert self._envelope is not None
+        message = self._envelope.message(body)
         self._end_transaction()
         self.waiting = True
         self._event = Submit(message)
         self._submitted = message
         self._submitted_length = body.length
-        self._service.tally.pending += body.length
+        self._record.submitted(body.length)
         return b""
-
-    def _log_accepted(self, message: IncomingMessage, identifier: str) -> None:
-        log.info(
-            "accepted",
-            extra={
-                "connection": self._id,
-                "client": self._client.host,
-                "sender": message.sender,
-                "recipients": len(message.deliveries),
-                "bytes": self._submitted_length,
-                "message_id": identifier,
-            },
-        )
 
     # Commands; each is called only in the states of state.ALLOWED.
 
@@ -399,9 +286,9 @@ class Session:
 
     def _cmd_mail(self, argument: bytes) -> bytes:
         try:
-            mail = commands.parse_mail(argument.decode())
-        except ValueError as error:
-            return self._refuse(_path_refusal(error, replies.MAIL_SYNTAX, replies.BAD_SENDER))
+            mail = commands.parse_mail(argument)
+        except commands.BadArgument as error:
+            return self._refuse(error.refusal)
         if not self._extended and (mail.size is not None or mail.utf8):
             return self._refuse(replies.UNKNOWN_PARAMETER)  # RFC 5321 4.1.1.11: parameters are for EHLO clients
         if not mail.utf8 and not mail.sender.isascii():
@@ -411,26 +298,27 @@ class Session:
         refusal = self._service.refusal()
         if refusal is not None:
             return self._refuse(refusal)
-        self._sender = mail.sender
-        self._utf8 = mail.utf8
+        self._envelope = Envelope(mail)
         self._enter(State.SENDER)
         return replies.MAIL_OK
 
     def _cmd_rcpt(self, argument: bytes) -> bytes:
         try:
-            recipient = commands.parse_rcpt(argument.decode())
-        except ValueError as error:
-            return self._refuse(_path_refusal(error, replies.RCPT_SYNTAX, replies.BAD_RECIPIENT))
-        if not self._utf8 and not recipient.isascii():
+            recipient = commands.parse_rcpt(argument)
+        except commands.BadArgument as error:
+            return self._refuse(error.refusal)
+        envelope = self._envelope
+        assert envelope is not None
+        if not envelope.utf8 and not recipient.isascii():
             return self._refuse(replies.WANTS_SMTPUTF8)
-        if self._recipients >= self._service.limits.max_recipients:
+        if envelope.recipients >= self._service.limits.max_recipients:
             return self._refuse(replies.TOO_MANY_RECIPIENTS)
         account = self._service.directory.resolve(commands.mailbox_name(recipient))
         if isinstance(account, NotFound):
             unknown_domain = account is NotFound.DOMAIN
             return self._refuse(replies.UNKNOWN_DOMAIN if unknown_domain else replies.UNKNOWN_RECIPIENT)
-        self._recipients += 1
-        self._deliveries.setdefault(account.address, Delivery(account.address, recipient))
+        self._commands -= 1  # bounded by max_recipients instead
+        envelope.add(account.address, recipient)
         self._enter(State.RECIPIENTS)
         return replies.RCPT_OK
 
@@ -452,25 +340,22 @@ class Session:
         chunks = self._chunks
         if chunks is None:
             chunks = self._chunks = ChunkReader(self._open_chunks())
-            self._length = 0
         chunks.expect(size)
         if size == 0:
             return self._text_end()
         self._reader = chunks
+        self._commands -= 1  # bounded by max_message_size instead
         return b""
 
     def _open_chunks(self) -> bytes:
         """Begin a message by BDAT. RFC 3030 section 3: refused or not, the octets of the chunk are taken."""
-        if self._state is State.RECIPIENTS:
-            self._fault = self._service.refusal()
-            if self._fault is None:
-                trace = self._open_text()
-                self._enter(State.CHUNKS)
-                return trace
-        elif self._state is State.SENDER:
-            self._fault = replies.NO_RECIPIENTS
-        else:
-            self._fault = replies.HELO_FIRST if self._state is State.GREETED else replies.MAIL_FIRST
+        refusal = BDAT_REFUSED.get(self._state) or self._service.refusal()
+        if refusal is None:
+            trace = self._open_text()
+            self._enter(State.CHUNKS)
+            return trace
+        self._intake = Intake(None, b"", self._service.limits)
+        self._intake.fault = refusal
         return b""
 
     def _cmd_rset(self, argument: bytes) -> bytes:
@@ -493,7 +378,7 @@ class Session:
         return self._refuse(replies.NOT_IMPLEMENTED)
 
     def _cmd_quit(self, argument: bytes) -> bytes:
-        self._event = _QUIT
+        self._event = QUIT
         self.lost()
         return replies.BYE
 
@@ -504,21 +389,8 @@ class Session:
             return self._refuse(replies.TLS_ACTIVE)
         if argument.strip():
             return self._refuse(replies.NO_ARGUMENT)
-        self._event = StartTls()
+        self._event = START_TLS
         return replies.START_TLS
-
-
-def _path_refusal(error: ValueError, syntax: Refusal, address: Refusal) -> Refusal:
-    match error:
-        case commands.BadVerb():
-            return syntax
-        case commands.BadAddress():
-            return address
-        case commands.UnknownParameter():
-            return replies.UNKNOWN_PARAMETER
-        case commands.BadParameter():
-            return replies.BAD_PARAMETER
-    return replies.NOT_TEXT  # UnicodeDecodeError is a ValueError too
 
 
 _Command = Callable[[Session, bytes], bytes]

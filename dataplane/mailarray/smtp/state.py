@@ -60,3 +60,9 @@ REFUSED: dict[State, dict[bytes, Refusal]] = {
         b"STARTTLS": replies.IN_TRANSACTION,
     },
 }
+
+BDAT_REFUSED: dict[State, Refusal] = {
+    State.GREETED: replies.HELO_FIRST,
+    State.READY: replies.MAIL_FIRST,
+    State.SENDER: replies.NO_RECIPIENTS,
+}

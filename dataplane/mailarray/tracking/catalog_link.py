@@ -33,6 +33,7 @@ class CatalogLink:
         self._memory = memory
         self._catalog: Catalog | None = None
         self.state: CheckIn | None = None  # None while the catalog is away
+        self._complaint = ""  # logged last, until the catalog answers
 
     @property
     def up(self) -> bool:
@@ -67,8 +68,9 @@ class CatalogLink:
 
     def away(self, error: CatalogUnavailable) -> None:
         """A call failed: everything has to be asked again."""
-        if self.state is not None:
+        if self.state is not None or str(error) != self._complaint:
             log.warning("catalog away", extra={"reason": str(error)})
+        self._complaint = str(error)
         self.state = None
         metrics.CATALOG_UP.set(0)
 

@@ -1,8 +1,9 @@
 """The sidecar's local index: which replicas on this volume hold a mailbox's mail. For the time without a catalog.
 
-SQLite, rebuilt by a scan, synchronous=OFF: it may be deleted at any time and promises nothing. It is fed from the
-metadata of batches every second in one transaction, and brought up to date before a question is answered, so an
-answer covers every whole durable record of the volume (rule 20).
+SQLite, rebuilt by a scan, synchronous=OFF: it may be deleted at any time and promises nothing. A row packs all records
+of one mailbox in one stretch of a segment, since a row a record costs more than the catalog itself. A stretch is
+indexed when its segment is quiet or the stretch is long, and always before a question is answered, so an answer covers
+every whole durable record of the volume (rule 20).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import struct
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,19 +25,21 @@ from mailarray.tracking.shelf import Holding, Shelf
 
 log = logging.getLogger(__name__)
 
-FEED_INTERVAL = 1.0  # seconds between two transactions
-FEED_RECORDS = 20_000  # records in one transaction, so that memory stays flat in a scan
+FEED_INTERVAL = 1.0  # seconds between two looks at what is quiet
+LONG_STRETCH = 32 * 1024 * 1024  # bytes indexed at the latest: what a first question without a catalog waits for
+STEP_RECORDS = 2000  # records indexed before others get their turn
 
+_SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, id BLOB UNIQUE NOT NULL, indexed INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS messages (
-    mailbox TEXT NOT NULL, id BLOB NOT NULL, position INTEGER NOT NULL, segment INTEGER NOT NULL,
-    offset INTEGER NOT NULL, length INTEGER NOT NULL, checksum INTEGER NOT NULL, received_at INTEGER NOT NULL,
-    PRIMARY KEY (mailbox, id, position, segment)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stretches (
+    mailbox TEXT NOT NULL, segment INTEGER NOT NULL, start INTEGER NOT NULL, records BLOB NOT NULL,
+    PRIMARY KEY (mailbox, segment, start)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tombstones (
-    mailbox TEXT NOT NULL, record BLOB NOT NULL, position INTEGER NOT NULL, message BLOB NOT NULL,
+    mailbox TEXT NOT NULL, record BLOB NOT NULL, position INTEGER NOT NULL,
     PRIMARY KEY (mailbox, record, position)) WITHOUT ROWID;
 """
+_RECORD = struct.Struct(">16sHQQIQ")  # record id, index of the mailbox in it, body offset, length, CRC, received at
 
 
 class LocalIndex:
@@ -46,6 +51,7 @@ class LocalIndex:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._database: sqlite3.Connection | None = None
         self._numbers: dict[SegmentId, int] = {}
+        self._seen: dict[SegmentId, int] = {}  # readable length at the last look, to tell what is quiet
 
     async def open(self) -> None:
         """Open, or begin anew when the file cannot be used."""
@@ -69,23 +75,32 @@ class LocalIndex:
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")
+        if database.execute("PRAGMA user_version").fetchone()[0] not in (0, _SCHEMA_VERSION):
+            raise sqlite3.DatabaseError("it was made by another version")
         database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         return database
 
     async def run(self) -> None:
-        """Feed every second, until cancelled."""
+        """Index what is quiet or long, until cancelled."""
         while True:
-            await self.feed()
+            for holding in self._shelf:
+                readable = holding.readable
+                quiet = self._seen.get(holding.segment) == readable
+                if holding.indexed < readable and (quiet or readable - holding.indexed >= LONG_STRETCH):
+                    await self._feed(holding)
+                self._seen[holding.segment] = readable
             await asyncio.sleep(FEED_INTERVAL)
 
-    async def feed(self) -> None:
-        """Bring the index up to date."""
-        while await self._run(self._feed_some):
-            pass
+    async def _feed(self, holding: Holding) -> None:
+        limit = holding.readable
+        while holding.indexed < limit and holding.header is not None:
+            await self._run(lambda: self._index_stretch(holding, limit))
 
     async def mailbox(self, mailbox: str) -> dict[str, Any]:
         """Messages and tombstones of a mailbox, as contract.paths.MAILBOX says."""
-        await self.feed()
+        for holding in self._shelf:
+            await self._feed(holding)
         found: dict[str, Any] = await self._run(lambda: self._select(mailbox))
         return found
 
@@ -103,31 +118,37 @@ class LocalIndex:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # -- in the index's thread -------------------------------------------------------------------------
-    def _feed_some(self) -> bool:
-        """One transaction; answers whether there is more."""
+    def _index_stretch(self, holding: Holding, limit: int) -> None:
+        """Up to STEP_RECORDS records in one transaction."""
         database = self._database
-        if database is None:
-            return False
-        messages: list[tuple[Any, ...]] = []
-        tombstones: list[tuple[Any, ...]] = []
-        progress: list[tuple[int, int]] = []
-        more = False
-        for holding in self._shelf:
-            if holding.indexed < holding.readable and holding.header is not None:
-                if len(messages) + len(tombstones) >= FEED_RECORDS:
-                    more = True
-                    break
-                number = self._number(database, holding.segment)
-                more |= self._read(holding, number, messages, tombstones)
-                progress.append((holding.indexed, number))
-        if progress:
-            with contextlib.closing(database.cursor()) as cursor:
-                cursor.execute("BEGIN")
-                cursor.executemany("INSERT OR IGNORE INTO messages VALUES (?,?,?,?,?,?,?,?)", messages)
-                cursor.executemany("INSERT OR IGNORE INTO tombstones VALUES (?,?,?,?)", tombstones)
-                cursor.executemany("UPDATE segments SET indexed = ? WHERE number = ?", progress)
-                cursor.execute("COMMIT")
-        return more
+        if database is None or holding.header is None:
+            return
+        start = position = holding.indexed or holding.header.length
+        fd = holding.fd(self._shelf.volume)
+        mailboxes: dict[str, list[bytes]] = defaultdict(list)
+        tombstones: list[tuple[str, bytes, int]] = []
+        records = 0
+        while position < limit and records < STEP_RECORDS:
+            try:
+                batch = read_batch(fd, holding.segment, position, limit)
+            except FormatError as error:
+                log.error("damage skipped", extra={"segment": holding.segment.hex(), "reason": str(error)})
+                position = find_batch(fd, holding.segment, position + 1, limit) or limit
+                continue
+            _gather(batch, mailboxes, tombstones)
+            records += len(batch.entries)
+            position = batch.header.end
+        number = self._number(database, holding.segment)
+        with contextlib.closing(database.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            cursor.executemany(
+                "INSERT OR REPLACE INTO stretches VALUES (?,?,?,?)",
+                ((mailbox, number, start, b"".join(packed)) for mailbox, packed in mailboxes.items()),
+            )
+            cursor.executemany("INSERT OR IGNORE INTO tombstones VALUES (?,?,?)", tombstones)
+            cursor.execute("UPDATE segments SET indexed = ? WHERE number = ?", (position, number))
+            cursor.execute("COMMIT")
+        holding.indexed = position
 
     def _number(self, database: sqlite3.Connection, segment: SegmentId) -> int:
         number = self._numbers.get(segment)
@@ -136,62 +157,43 @@ class LocalIndex:
             number = self._numbers[segment] = int(row.fetchone()[0])
         return number
 
-    def _read(
-        self, holding: Holding, number: int, messages: list[tuple[Any, ...]], tombstones: list[tuple[Any, ...]]
-    ) -> bool:
-        assert holding.header is not None
-        limit = holding.readable
-        position = holding.indexed or holding.header.length
-        fd = holding.fd(self._shelf.volume)
-        while position < limit:
-            if len(messages) + len(tombstones) >= FEED_RECORDS:
-                holding.indexed = position
-                return True
-            try:
-                batch = read_batch(fd, holding.segment, position, limit)
-            except FormatError as error:
-                log.error("damage skipped", extra={"segment": holding.segment.hex(), "reason": str(error)})
-                position = find_batch(fd, holding.segment, position + 1, limit) or limit
-                continue
-            _rows(batch, number, messages, tombstones)
-            position = batch.header.end
-        holding.indexed = limit
-        return False
-
     def _select(self, mailbox: str) -> dict[str, Any]:
         assert self._database is not None
         names = {number: id for id, number in self._numbers.items()}
         found = []
-        for id, position, number, offset, length, checksum, received_at in self._database.execute(
-            "SELECT id, position, segment, offset, length, checksum, received_at FROM messages WHERE mailbox = ?",
-            (mailbox,),
-        ):
+        rows = self._database.execute("SELECT segment, records FROM stretches WHERE mailbox = ?", (mailbox,))
+        for number, packed in rows:
             holding = self._shelf.holdings.get(names[number])
-            if holding is None or holding.header is None or offset + length > holding.readable:
-                continue  # past a remembered L: it was never acknowledged
-            found.append(
-                {
-                    "placement": f"{id.hex()}.{position}",
-                    "message": id.hex(),
-                    "segment": names[number].hex(),
-                    "offset": offset,
-                    "length": length,
-                    "checksum": checksum,
-                    "received_at": received_at,
-                    "members": [member.hex() for member in holding.header.members],
-                }
-            )
+            if holding is None or holding.header is None:
+                continue
+            members = [member.hex() for member in holding.header.members]
+            for id, position, offset, length, checksum, received_at in _RECORD.iter_unpack(packed):
+                if offset + length > holding.readable:
+                    continue  # past a remembered L: it was never acknowledged
+                found.append(
+                    {
+                        "placement": f"{id.hex()}.{position}",
+                        "message": id.hex(),
+                        "segment": names[number].hex(),
+                        "offset": offset,
+                        "length": length,
+                        "checksum": checksum,
+                        "received_at": received_at,
+                        "members": members,
+                    }
+                )
         rows = self._database.execute("SELECT record, position FROM tombstones WHERE mailbox = ?", (mailbox,))
         return {"messages": found, "tombstones": [f"{record.hex()}.{position}" for record, position in rows]}
 
 
-def _rows(batch: Batch, number: int, messages: list[tuple[Any, ...]], tombstones: list[tuple[Any, ...]]) -> None:
+def _gather(batch: Batch, mailboxes: dict[str, list[bytes]], tombstones: list[tuple[str, bytes, int]]) -> None:
     start = batch.header.bodies_offset
     for entry in batch.entries:
         if isinstance(entry, MessageEntry):
             id, received_at, _sender, deliveries, body_offset, length, checksum = entry
             for position, delivery in enumerate(deliveries):
-                messages.append((delivery[0], id, position, number, start + body_offset, length, checksum, received_at))
+                packed = _RECORD.pack(id, position, start + body_offset, length, checksum, received_at)
+                mailboxes[delivery[0]].append(packed)
         else:
-            for placement, message, mailbox in entry.tombstones:
-                tombstones.append((mailbox, placement.record, placement.index, message))
+            for placement, _message, mailbox in entry.tombstones:
+                tombstones.append((mailbox, placement.record, placement.index))

@@ -25,15 +25,17 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 class Server:
     """Handles GET; see the module."""
 
-    def __init__(self, shelf: Shelf, index: LocalIndex, server: str) -> None:
+    def __init__(self, shelf: Shelf, index: LocalIndex, server: str, reserve: int) -> None:
         self._shelf = shelf
         self._index = index
         self._server = server
+        self._reserve = reserve
         self.stopping = False
 
     def volume(self) -> web.Response:
         """Who is here."""
-        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=self.stopping)
+        full = self._shelf.volume.free_bytes() < self._reserve
+        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=self.stopping, full=full)
 
     def segments(self) -> web.Response:
         """What is here, for status and repair."""

@@ -67,7 +67,7 @@ class Settler:
         self._watch = Watch(time.monotonic)
         self._sealed_since: dict[SegmentId, float] = {}
         self._beat = 0
-        self._lost: set[VolumeId] = set()
+        self.lost: set[VolumeId] = set()
 
     async def run(self) -> None:
         """Pass after pass, until cancelled."""
@@ -116,7 +116,7 @@ class Settler:
         metrics.UNSETTLED.set(len(waiting))
         if waiting:
             catalog = self._link.catalog
-            self._lost = {row.id for row in await catalog.volumes() if row.lost}
+            self.lost = {row.id for row in await catalog.volumes() if row.lost}
             self._watch.observe(await catalog.beats(), {b for h in waiting if (b := _beat_of(h)) is not None})
             for first in range(0, len(waiting), STATES_AT_ONCE):
                 part = waiting[first : first + STATES_AT_ONCE]
@@ -156,7 +156,7 @@ class Settler:
                 registered_to = 0 if row is None else row.cursor
                 holding.followed_epoch = epoch if registered_to >= member.acknowledged else -1
                 return False
-            sealed = await self._sealer.seal(facts, self._lost)
+            sealed = await self._sealer.seal(facts, self.lost)
             if sealed is None:
                 return False
         length = sealed
@@ -212,7 +212,7 @@ class Settler:
         """Rule 13: when all members were reached or are lost, and none holds up to L."""
         answers: list[FenceAnswer] = await self._sealer.ask_members(facts)
         reached = {answer.volume for answer in answers}
-        if any(volume not in reached and volume not in self._lost for volume in facts.members) or not answers:
+        if any(volume not in reached and volume not in self.lost for volume in facts.members) or not answers:
             return False
         longest = max(answer.length for answer in answers)
         if longest >= sealed:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.support.access_fakes import FakeArray
 
@@ -14,3 +16,8 @@ async def array(tmp_path: Path) -> AsyncIterator[FakeArray]:
     array = FakeArray(tmp_path)
     yield array
     await array.stop()
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop of production: its transports are not those of asyncio."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from mailarray.access.replicas import CHUNK_BYTES
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -204,3 +205,51 @@ async def test_stop_gives_mailboxes_back(array: FakeArray) -> None:
         assert array.access is not None
         await array.access.stop()
         assert array.catalog.leases == {}
+
+
+async def test_a_long_message_waits_for_its_reader(array: FakeArray) -> None:
+    body = b"x" * 998 + b"\r\n"
+    array.deliver(body * 40_000, on=(0,))
+    await array.start()
+    async with Client(array.port) as client:
+        await client.log_in(MAILBOX, PASSWORD)
+        assert array.access is not None
+        (session,) = array.access.listener._sessions
+        client.send("RETR 1")
+        while session._writable.is_set():  # noqa: ASYNC110 - the transport sets it
+            await asyncio.sleep(0.005)
+        async with Client(array.port) as other:  # meanwhile the server is free for others
+            await other.line()
+            for _ in range(500):
+                assert await other.ask("CAPA") == "+OK"
+                await other.text()
+        taken = array.servers[0].gets
+        assert taken * CHUNK_BYTES < 16 * 1024 * 1024  # what the kernel's socket buffers take, and two pieces
+        assert await client.line() == "+OK 40000000 octets"
+        assert await client.text() == body * 40_000
+    assert array.servers[0].gets > taken
+
+
+async def test_a_client_that_leaves_while_its_mailbox_is_given_back_leaves_no_session(array: FakeArray) -> None:
+    await array.start()
+    release, gate = array.catalog.release_lease, asyncio.Event()
+
+    async def slow(mailbox: str, holder: str) -> None:
+        await gate.wait()
+        await release(mailbox, holder)
+
+    array.catalog.release_lease = slow  # type: ignore[method-assign]
+    async with Client(array.port) as client:
+        await client.log_in(MAILBOX, PASSWORD)
+        client.writer.write_eof()
+        assert array.access is not None
+        (session,) = array.access.listener._sessions
+        while not session._finishing:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        session.abort()
+        while not session._lost:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        gate.set()
+    await asyncio.wait_for(array.catalog.released.wait(), 5)
+    await asyncio.wait_for(array.access.listener._empty.wait(), 5)
+    assert array.catalog.leases == {}

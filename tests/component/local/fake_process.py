@@ -9,12 +9,14 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import Counter
 
 from mailarray.contract import settings
 from mailarray.contract.settings import AccessSettings, ServerSettings
+from mailarray.local.lifeline import become
 from mailarray.observe.http import internal_app, serve
 
 
@@ -31,18 +33,28 @@ async def main(role: str, path: str) -> None:
         status = (
             {"server": server.server, "sessions": 2, "accepted": 1234, "mirrors": [{"server": "x", "state": "InSync"}]}
             if role == "smtp"
-            else {"server": server.server, "lag_records": 3, "segments": {"own": 4, "mirrored": 5, "unsealed": 1}}
+            else {"server": server.server, "lag_bytes": 3, "segments": {"own": 4, "mirrored": 5, "unsealed": 1}}
         )
     Counter("mailarray_fake", "For tests.").inc(2)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    runner = await serve(
-        internal_app(Path(token_file).read_text(encoding="utf-8").strip(), lambda: {**status, "uid": os.getuid()}),
-        listen,
-    )
+    status |= {"uid": os.getuid(), "opens": opens(Path(path).parents[1])}
+    runner = await serve(internal_app(Path(token_file).read_text(encoding="utf-8").strip(), lambda: status), listen)
     await stop.wait()
     await runner.cleanup()
 
 
+def opens(data: Path) -> list[str]:
+    """Which folders of the array this process can look into."""
+    found = []
+    for path in (data / "catalog", data / "access" / "run", *sorted(data.glob("servers/*"))):
+        with suppress(PermissionError):
+            list((path / "volume" if path.parent.name == "servers" else path).iterdir())
+            found.append(path.name)
+    return found
+
+
 if __name__ == "__main__":
+    if "--user" in sys.argv:
+        become(int(sys.argv[sys.argv.index("--user") + 1]), int(sys.argv[sys.argv.index("--group") + 1]))
     asyncio.run(main(sys.argv[2], sys.argv[3]))

@@ -15,7 +15,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class StartTls:
-    """Send what is due, begin TLS on the connection, then call `tls_started` (RFC 2595 section 4)."""
+    """Send what is due, call `tls_begins`, do the handshake, call `tls_started` (RFC 2595 section 4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Pop3Machine:
         self._output: list[bytes] = []
         self._output_size = 0
         self._awaiting: type[Event] | None = None
+        self._deaf = False  # between STLS and the handshake
         self._user: str | None = None
         self._errors = 0
         self._items: Sequence[Listed] = ()
@@ -101,7 +102,7 @@ class Pop3Machine:
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self.state is not State.CLOSED:
+        if self.state is not State.CLOSED and not self._deaf:
             self._lines.feed(data)
 
     def take_output(self) -> bytes:
@@ -150,12 +151,14 @@ class Pop3Machine:
         if close:
             self.state = State.CLOSED
 
+    def tls_begins(self) -> None:
+        """From now on received bytes come out of TLS; the first may do so before the handshake is known to be done."""
+        self._deaf = False
+
     def tls_started(self) -> None:
         """The handshake is done: the session begins anew (RFC 2595 section 4)."""
         self._answered(StartTls)
         self.secure = True
-        self._user = None
-        self._lines.clear()
 
     def message_starts(self, index: int) -> None:
         """The text of the message follows."""
@@ -301,6 +304,8 @@ class Pop3Machine:
             self._misunderstood("TLS is active already" if self.secure else "no TLS here")
             return None
         self._lines.clear()
+        self._deaf = True
+        self._user = None
         self._ok("begin TLS")
         return StartTls()
 

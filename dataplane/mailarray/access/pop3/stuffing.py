@@ -46,7 +46,7 @@ class TopCutter:
 
     def feed(self, chunk: bytes) -> bytes:
         """The part of the chunk that is wanted."""
-        if self.done:
+        if self.done or not chunk:
             return b""
         start = 0
         if not self._in_body:

@@ -1,0 +1,34 @@
+"""The internal port."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from tests.support.access_fakes import MAILBOX, PASSWORD, TOKEN, FakeArray
+from tests.support.pop3_dialog import Client
+
+
+async def test_health_metrics_status_and_lookup(array: FakeArray) -> None:
+    placement = array.deliver(b"x\r\n")
+    await array.start()
+    async with Client(array.port) as client:
+        await client.log_in(MAILBOX, PASSWORD)
+        await client.retrieve(1)
+        assert array.access is not None
+        base = f"http://127.0.0.1:{array.access.internal.port}"
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        async with aiohttp.ClientSession(base) as http:
+            assert (await http.get("/healthz")).status == 200
+            assert (await http.get("/v1/status")).status == 401
+            assert (await http.get("/v1/status", headers={"Authorization": "Bearer x"})).status == 401
+            status = await (await http.get("/v1/status", headers=token)).json()
+            assert (status["name"], status["sessions"], status["catalog"]) == ("access-0", 1, "connected")
+            assert status["logins"]["ok"] >= 1
+            found = await (await http.get(f"/v1/mailboxes/{MAILBOX}", headers=token)).json()
+            assert found == {"mailbox": MAILBOX, "count": 1, "placements": [str(placement)]}
+            metrics = await (await http.get("/metrics")).text()
+            assert "mailarray_access_sessions 1.0" in metrics
+            array.catalog.away = True
+            assert (await http.get(f"/v1/mailboxes/{MAILBOX}", headers=token)).status == 503
+            status = await (await http.get("/v1/status", headers=token)).json()
+            assert status["catalog"] == "away"

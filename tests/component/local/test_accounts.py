@@ -1,0 +1,75 @@
+"""`mailarray account`, as a person uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mailarray.cli.account import account
+from mailarray.directory import passwords
+from mailarray.directory.accounts_file import AccountsError
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import argon2
+
+    monkeypatch.setattr(passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "accounts").write_text("# ours\nfirst@mail.example:::\n", encoding="utf-8")
+    return tmp_path
+
+
+def run(data: Path, *arguments: str, typed: str = "") -> Result:
+    return CliRunner().invoke(account, [*arguments, "--data", str(data)], input=typed)
+
+
+def test_a_life(data: Path) -> None:
+    typed = "correct horse\ncorrect horse\n"
+    added = run(data, "add", "ann@mail.example", "--alias", "info", "--quota", "1Gi", typed=typed)
+    assert added.exit_code == 0, added.output
+    assert "correct horse" not in added.output
+    listed = run(data, "list")
+    assert listed.output == "first@mail.example  no login\nann@mail.example  1Gi; aliases info@mail.example\n"
+    text = (data / "accounts").read_text(encoding="utf-8")
+    stored = text.splitlines()[2].split(":")[1]
+    assert passwords.matches(stored, "correct horse")
+    assert (data / "accounts").stat().st_mode & 0o777 == 0o644  # as it was
+
+    changed = run(data, "passwd", "ann@mail.example", "--password-stdin", typed="battery staple\n")
+    assert changed.exit_code == 0, changed.output
+    text = (data / "accounts").read_text(encoding="utf-8")
+    assert passwords.matches(text.splitlines()[2].split(":")[1], "battery staple")
+
+    assert run(data, "remove", "ann@mail.example").exit_code == 0
+    assert (data / "accounts").read_text(encoding="utf-8") == "# ours\nfirst@mail.example:::\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "typed", "words"),
+    [
+        (("add", "first@mail.example"), "", "first@mail.example is an account already"),
+        (("add", "ann"), "", "'ann' is not an address"),
+        (("add", "a@mail.example", "--quota", "much"), "", "'much' is not a quota"),
+        (("passwd", "nobody@mail.example"), "", "there is no account nobody@mail.example"),
+        (("remove", "nobody@mail.example"), "", "`mailarray account list` shows all"),
+        (("add", "a@mail.example", "--password-stdin"), "short\n", "the password has 5 characters; use at least 8"),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing(data: Path, arguments: tuple[str, ...], typed: str, words: str) -> None:
+    before = (data / "accounts").read_bytes()
+    result = run(data, *arguments, typed=typed)
+    assert result.exit_code == 1
+    said = str(result.exception) if isinstance(result.exception, AccountsError) else result.output
+    assert words in said
+    assert (data / "accounts").read_bytes() == before
+
+
+def test_the_data_folder_must_be_there(tmp_path: Path) -> None:
+    result = run(tmp_path / "nowhere", "add", "ann@mail.example")
+    assert result.exit_code == 1 and "start `mailarray up` once" in result.output

@@ -1,0 +1,88 @@
+"""Senders that never stop: each keeps a session with one server, writes down what it heard, comes back after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+
+from tests.faults.ledger import Entry, Ledger
+from tests.support.array import HOST
+
+ANSWER_SECONDS = 20.0  # longer than any pause that is allowed; then the session is given up, as a sender would
+COME_BACK = 0.1  # seconds until a lost session is opened again
+BURST = 12  # messages in a row, so that kills meet batches of several; then a pause
+
+
+@dataclass(slots=True)
+class Sender:
+    """One client of one server. `run` until cancelled."""
+
+    port: int
+    ledger: Ledger
+    mailboxes: tuple[str, ...]
+    random: random.Random
+    pause: float  # seconds between bursts
+    longest: float = 0.0  # seconds that an answer to a whole message took
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until told to stop; the message under way is finished."""
+        while not stop.is_set():
+            writer: asyncio.StreamWriter | None = None
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    reader, writer = await asyncio.open_connection(HOST, self.port)
+                    await self._expect(reader, 220)
+                    writer.write(b"EHLO sender.example\r\n")
+                    await self._expect(reader, 250)
+                await self._send_bursts(reader, writer, stop)
+            except (OSError, EOFError, TimeoutError, _Refused):
+                await asyncio.sleep(COME_BACK)
+            finally:
+                if writer is not None:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+
+    async def _send_bursts(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stop: asyncio.Event
+    ) -> None:
+        while not stop.is_set():
+            for _ in range(self.random.randint(1, BURST)):
+                count = 2 if len(self.mailboxes) > 1 and self.random.random() < 0.1 else 1
+                entry, text = self.ledger.new(tuple(self.random.sample(self.mailboxes, count)))
+                started = asyncio.get_running_loop().time()
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._send(reader, writer, entry, text)
+                self.longest = max(self.longest, asyncio.get_running_loop().time() - started)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self.pause * 2 * self.random.random())
+
+    async def _send(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Entry, text: bytes
+    ) -> None:
+        commands = ["MAIL FROM:<sender@elsewhere.example>", *(f"RCPT TO:<{m}>" for m in entry.mailboxes), "DATA"]
+        writer.write("".join(c + "\r\n" for c in commands).encode())
+        for _ in commands[:-1]:
+            await self._expect(reader, 250)
+        await self._expect(reader, 354)
+        stuffed = text.replace(b"\r\n.", b"\r\n..")
+        writer.write(stuffed + b".\r\n")
+        await self._expect(reader, 250)
+        self.ledger.acknowledge(entry)
+
+    async def _expect(self, reader: asyncio.StreamReader, code: int) -> None:
+        while True:
+            line = await reader.readline()
+            if not line.endswith(b"\n"):
+                raise EOFError
+            if line[3:4] != b"-":
+                break
+        if int(line[:3]) != code:
+            # A new session keeps the client simple: what was pipelined after a refusal is dropped with the old one.
+            raise _Refused(line.decode().strip())
+
+
+class _Refused(Exception):
+    """Another reply than was hoped for; the message counts as sent without an answer."""

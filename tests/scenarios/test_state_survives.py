@@ -1,0 +1,73 @@
+"""What was deleted stays deleted, and a message keeps its unique id: over restarts, and over a catalog made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.array import DOMAIN, Array, wait_for
+from tests.support.mail import mailbox, message, read, retrieve, send, uidls, wait_for_mail
+
+USER = f"user@{DOMAIN}"
+
+
+@pytest.fixture
+def array() -> Iterator[Array]:
+    with Array() as started:
+        yield started.start()
+
+
+def catalog_is_open(array: Array) -> bool:
+    """Readers may use it again."""
+    status = array.status()
+    return status is not None and all(s["sidecar"].get("catalog", {}).get("open") is True for s in status["servers"])
+
+
+def assert_all_sealed(array: Array) -> None:
+    """After a clean stop nothing is left open, but segments that nobody ever wrote to."""
+    for index in range(len(array.names)):
+        done = array.cli("journal", "verify", str(array.volume(index)))
+        assert done.returncode == 0, done.stdout + done.stderr
+        for line in done.stdout.splitlines()[:-1]:
+            assert "sealed at" in line, line
+
+
+def test_deletions_and_unique_ids_survive_restarts_and_rebuilds(array: Array) -> None:
+    for number in range(6):
+        send(array, number % 3, USER, message(f"number {number}"))
+    wait_for_mail(array, USER, 6)
+    with mailbox(array, USER) as client:
+        gone = [n for n in range(1, 7) if b"Subject: number 2" in retrieve(client, n) or n == 5]
+        for number in gone:
+            client.dele(number)
+    kept = uidls(array, USER)
+    texts = read(array, USER)
+    assert len(kept) == 6 - len(gone)
+
+    def assert_same() -> None:
+        assert uidls(array, USER) == kept
+        assert read(array, USER) == texts
+
+    array.stop()
+    assert_all_sealed(array)
+    array.start()
+    assert_same()
+
+    done = array.cli("catalog", "rebuild", "--data", str(array.data))  # while it runs
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same()  # closed to readers or not, the answer is the same
+    wait_for(lambda: catalog_is_open(array), 30, "the rebuilt catalog opens")
+    assert_same()
+    send(array, 1, USER, message("after the rebuild"))
+    wait_for_mail(array, USER, len(kept) + 1)
+    kept, texts = uidls(array, USER), read(array, USER)
+
+    array.stop()
+    assert_all_sealed(array)
+    for file in (array.data / "catalog").iterdir():  # gone, as if its disk had died
+        file.unlink()
+    array.start()
+    wait_for(lambda: catalog_is_open(array), 30, "the new catalog opens")
+    assert_same()
+    array.stop()
