@@ -7,7 +7,7 @@ Invariants:
 - Only past the mark is a torn tail cut, at the end of the last whole batch.
 - A reader never fails on bad bytes: it says what it skipped and goes on behind it.
 
-Memory is flat: bodies are checked in pieces. Nothing is written here; `replica.py` acts on what is found.
+Memory is flat: bodies are checked in pieces. Nothing is written here; `member.py` acts on what is found.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     volume.json        {"format": 1, "volume": "<32 hex digits>"}, written once, at the first use
     writer.lock        locked (flock) by the writer process while it runs (rule 9)
     segments/ID.segment    the bytes of one segment, as far as this member holds them
-    segments/ID.fence      JSON: what this member has promised about the segment (replica.py)
+    segments/ID.fence      JSON: what this member has promised about the segment (fence.py)
     memory.json        the sidecar's durable memory of the catalog (rule 19)
     index.sqlite       the sidecar's local index; may be deleted at any time
 

@@ -17,6 +17,7 @@ VolumeId = NewType("VolumeId", bytes)  # one directory, from its first use; a wi
 IncarnationId = NewType("IncarnationId", bytes)  # one run of a writer process
 
 ID_LENGTH = 16
+MAX_INDEX = 65_535  # the journal writes a placement's index in two bytes
 _RANDOM_BYTES = 10
 
 
@@ -62,7 +63,7 @@ class PlacementId:
         """Parse `str(placement)`. Raises ValueError."""
         record, _, index = text.partition(".")
         raw = bytes.fromhex(record)
-        if len(raw) != ID_LENGTH:
+        if len(raw) != ID_LENGTH or not 0 <= int(index) <= MAX_INDEX:
             raise ValueError(f"{text!r} is not a placement id")
         return cls(raw, int(index))
 

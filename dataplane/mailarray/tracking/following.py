@@ -42,7 +42,8 @@ class Follower:
         self._last_take_over: tuple[IncarnationId, SegmentId | None, int] | None = None
         self.last_word = 0.0  # monotonic
         self.current: Holding | None = None
-        self.cursor = 0  # of the current segment; meaningful while `current` is set
+        self.cursor = 0  # of the current segment; meaningful while `current` is set, in that epoch of the catalog
+        self._cursor_epoch = -1
 
     def listen(self, run_directory: Path) -> None:
         """Open the socket for announcements; uvloop has no UNIX datagrams, so it is only told when to look."""
@@ -80,7 +81,11 @@ class Follower:
     @property
     def lag_bytes(self) -> int:
         """Acknowledged, not registered."""
-        return 0 if self.current is None else max(0, self.current.acknowledged - self.cursor)
+        if self.current is None:
+            return 0
+        state = self._link.state
+        registered = self.cursor if state is None or state.epoch == self._cursor_epoch else 0
+        return max(0, self.current.acknowledged - registered)
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -126,8 +131,11 @@ class Follower:
     async def _register(self, holding: Holding) -> None:
         facts, header = holding.facts, holding.header
         assert facts is not None and header is not None
-        if not self._link.up:
+        state = self._link.state
+        if state is None:
             return  # the settler connects again; the next word finds it up
+        if state.epoch != self._cursor_epoch:  # a catalog that was restored or made anew wants it all again (rule 19)
+            self.cursor, self._cursor_epoch = 0, state.epoch
         fd = holding.fd(self._shelf.volume)
         while self.cursor < holding.acknowledged and holding.member is None:
             start = self.cursor

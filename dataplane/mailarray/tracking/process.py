@@ -72,7 +72,7 @@ class Agent:
             settings.storage.copies,
             wake,
         )
-        routes = Routes(volume.id, token, self.server, self.fencer, self.status)
+        routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def table(self) -> mirroring_table.MirroringTable:

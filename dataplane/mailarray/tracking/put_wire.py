@@ -1,7 +1,7 @@
 """The HTTP connection on which a writer's batches arrive: PUT only, one at a time, as lean as it can be.
 
 A PUT stands between every batch and its 250. aiohttp's server takes 185 microseconds of CPU for one, this 50. A
-connection whose first request is anything but PUT is handed to aiohttp as it is (routes.py). Requests are parsed by
+connection on which anything else arrives is handed to aiohttp for good (routes.py). Requests are parsed by
 httptools. A body up to the receiver's memory limit is handed over whole; a longer one streams, and the sender is slowed
 down to what the volume takes.
 """
@@ -48,7 +48,8 @@ class PutConnection(asyncio.Protocol):
         self._others = others
         self._register = register  # of the open connections
         self._transport: asyncio.Transport
-        self._parser: httptools.HttpRequestParser | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._between = True  # no request is coming in: the next bytes begin one
         self._first = b""
         self._task: asyncio.Task[None] | None = None
         self._begin()
@@ -75,24 +76,26 @@ class PutConnection(asyncio.Protocol):
             self._stream.set_exception(exc or ConnectionResetError("the writer went away"))
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None:
-            self._first += data
-            if len(self._first) < len(_START) and _START.startswith(self._first):
+        if self._between:
+            data, self._first = self._first + data, b""
+            if len(data) < len(_START) and _START.startswith(data):
+                self._first = data
                 return
-            data, self._first = self._first, b""
             if not data.startswith(_START):
-                self._register.discard(self)
-                other = self._others()
-                self._transport.set_protocol(other)
-                other.connection_made(self._transport)
-                other.data_received(data)
+                self._hand_over(data)
                 return
-            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             log.warning("request not understood", extra={"reason": str(error)})
             self._transport.close()
+
+    def _hand_over(self, data: bytes) -> None:
+        self._register.discard(self)
+        other = self._others()
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
+        other.data_received(data)
 
     # -- httptools callbacks ---------------------------------------------------------------------------
     def on_message_begin(self) -> None:
@@ -100,6 +103,7 @@ class PutConnection(asyncio.Protocol):
         if self._task is not None and not self._task.done():
             log.warning("pipelined request refused")
             self._transport.abort()
+        self._between = False
         self._begin()
 
     def on_url(self, url: bytes) -> None:
@@ -132,6 +136,7 @@ class PutConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._between = True
         if self._stream is not None:
             self._stream.feed_eof()
             return

@@ -13,12 +13,11 @@ checked from the file before they are made durable, so memory is flat.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mailarray.journal.format import (
     BATCH_HEADER_LENGTH,
@@ -53,6 +52,14 @@ def refuse(status: int, error: str, **fields: Any) -> Answer:
     return Answer(status, {"error": error, **fields})
 
 
+class Stream(Protocol):
+    """A long body, as asyncio's and aiohttp's stream readers give it."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """Up to n bytes; none at the end."""
+        ...
+
+
 class Receiver:
     """Handles PUT; see the module."""
 
@@ -61,7 +68,7 @@ class Receiver:
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
     async def put(
-        self, segment: SegmentId, offset: int, acknowledged: int, body: bytes | asyncio.StreamReader, length: int
+        self, segment: SegmentId, offset: int, acknowledged: int, body: bytes | Stream, length: int
     ) -> Answer:
         """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
         holding = self._shelf.mirrored(segment)
@@ -99,15 +106,13 @@ class Receiver:
         if holding.header is not None:
             self.last_words[holding.header.writer + holding.header.incarnation] = now
 
-    async def _compare(self, body: bytes | asyncio.StreamReader, member: Member, offset: int) -> None:
+    async def _compare(self, body: bytes | Stream, member: Member, offset: int) -> None:
         async for piece in _pieces(body):
             if offset + len(piece) > member.length or not member.same_bytes(offset, piece):
                 raise ConflictError
             offset += len(piece)
 
-    async def _append(
-        self, body: bytes | asyncio.StreamReader, holding: Holding, member: Member, offset: int, length: int
-    ) -> None:
+    async def _append(self, body: bytes | Stream, holding: Holding, member: Member, offset: int, length: int) -> None:
         if isinstance(body, bytes):
             header, mark = check_frames(body, offset, member.header)
             self._check_member(holding, header)
@@ -130,7 +135,7 @@ class Receiver:
             raise FormatError("this volume is not a mirror in the segment's replica set")
 
 
-async def _pieces(body: bytes | asyncio.StreamReader) -> AsyncIterator[bytes]:
+async def _pieces(body: bytes | Stream) -> AsyncIterator[bytes]:
     if isinstance(body, bytes):
         yield body
         return

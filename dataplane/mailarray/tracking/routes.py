@@ -1,6 +1,6 @@
 """The sidecar's internal port: from a request's path to the part that answers it.
 
-Everything but PUT (put_wire.py). Every path but /healthz wants the shared token.
+Writers have a leaner way for their batches (put_wire.py). Every path but /healthz wants the shared token.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.fencing import Fencer, WriterSilent
+from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
 from mailarray.tracking.serving import Server
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,14 @@ class Routes:
         self,
         volume: VolumeId,
         token: str,
+        receiver: Receiver,
         server: Server,
         fencer: Fencer,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
+        self._receiver = receiver
         self._server = server
         self._fencer = fencer
         self._status = status
@@ -74,6 +77,21 @@ class Routes:
                 return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
         return refuse(404, "no such path")
 
+    async def _put(self, request: web.BaseRequest, segment: SegmentId) -> web.Response:
+        """A batch on a connection that is shared with other requests; writers' own go through put_wire.py."""
+        try:
+            offset, acknowledged = int(request.query["offset"]), int(request.query.get("acknowledged", "0"))
+        except (KeyError, ValueError):
+            return refuse(400, "offset and acknowledged must be numbers")
+        length = request.content_length
+        if length is None:
+            return refuse(411, "Content-Length is needed")
+        if self._server.stopping:
+            return refuse(503, "stopping")
+        body = await request.content.readexactly(length) if length <= MEMORY_LIMIT else request.content
+        said = await self._receiver.put(segment, offset, acknowledged, body, length)
+        return web.Response(status=said.status, body=json.dumps(said.fields).encode(), content_type="application/json")
+
     async def _volume_request(self, request: web.BaseRequest, method: str, parts: list[str]) -> web.StreamResponse:
         if parts[0] != self._volume:
             return refuse(404, "not a member: another volume is here")  # never 0 (rule 9)
@@ -83,6 +101,8 @@ class Routes:
             segment = SegmentId(parse_id(parts[2]))
         except (ValueError, IndexError):
             return refuse(404, "no such segment")
+        if len(parts) == 3 and method == "PUT":
+            return await self._put(request, segment)
         if len(parts) == 3 and method in ("GET", "HEAD"):
             return await self._server.segment(request, segment)
         if parts[3:] == ["fence"] and method == "POST":

@@ -16,8 +16,9 @@ import pytest
 
 from mailarray.catalog.catalog import CatalogClosed, SealRefused, SegmentFacts
 from mailarray.contract import paths
+from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
-from mailarray.journal.fence import load_fence
+from mailarray.journal.fence import Fence, load_fence, save_fence
 from mailarray.journal.format import BatchHeader, crc32c, encode_message
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.model.ids import SegmentId, new_message_id, new_segment_id, new_volume_id
@@ -60,7 +61,7 @@ class Peer:
 @pytest.fixture
 async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
     fast_clocks(monkeypatch)
-    made_array = Array(tmp_path, [Disk(), Disk(), Disk()])
+    made_array = Array(tmp_path, [Disk(), Disk(), Disk()], StorageSettings(reserve=0, mirror_timeout=2.0))
     yield made_array
     await made_array.close()
 
@@ -331,10 +332,10 @@ async def test_a_damaged_batch_is_mended(array: Array) -> None:
     assert await bodies(array) == [3, 3, 5]
 
 
-async def deliver(array: Array, body: bytes) -> None:
-    """To mail-0, again and again, as a sender does."""
+async def deliver(array: Array, body: bytes, index: int = 0) -> None:
+    """To one server, again and again, as a sender does."""
     for _ in range(200):
-        if isinstance(await array.servers[0].deliver(body, ANNA), Committed):
+        if isinstance(await array.servers[index].deliver(body, ANNA), Committed):
             return
         await asyncio.sleep(0.02)
     raise AssertionError("never accepted")
@@ -364,15 +365,63 @@ async def test_an_acknowledged_length_is_never_sealed_below(array: Array) -> Non
 
 async def test_a_rebuilt_catalog_opens_while_mail_comes_in(array: Array) -> None:
     await array.start()
-    await deliver(array, b"one")
-    await readable(array, 1)
+    for index in range(3):
+        await deliver(array, b"one", index)
+    await readable(array, 3)
     await (await array.catalog()).reset()
     with pytest.raises(CatalogClosed):
         await bodies(array)
     await deliver(array, b"two")
-    await readable(array, 2)
-    writer = array.servers[0].writer
-    assert writer is not None and writer.segment is not None  # still the same, never sealed
+    await readable(array, 4)
+    for server in array.servers:  # still the same segments, never sealed
+        assert server.writer is not None and server.writer.segment is not None
+
+
+async def test_damaged_bytes_are_not_taken_from_another_member(array: Array) -> None:
+    segment = scene(array)
+    own, mirror, _ = volumes(array)
+    length = len(segment.data)
+    last = segment.batches[2]
+    put_file(own, segment.header.segment, segment.data[:-1] + b"!")
+    save_fence(own, segment.header.segment, Fence(True, length, 1, False, True))
+    put_file(mirror, segment.header.segment, segment.data[: last.start])
+    await (await array.catalog()).propose_seal(facts(segment), length)
+    await start(array, 0, 1, 2)
+    await asyncio.sleep(0.5)
+    assert files(array, segment)[1] == segment.data[: last.start]
+    states = await (await array.catalog()).segments([segment.header.segment])
+    assert states[segment.header.segment].sealed_length == length  # and nothing was given up
+
+
+async def test_a_sidecar_that_starts_during_a_first_batch_leaves_it_alone(array: Array) -> None:
+    await array.start()
+    await deliver(array, b"warm")
+    server, mirrors = array.servers[0], array.servers[1:]
+    await server.kill_writer()
+    await server.start_writer()
+    assert server.writer is not None and server.agent is not None
+    gate = asyncio.Event()
+    original = type(server.agent.receiver).put
+
+    async def slow(self: Any, request: Any, segment: SegmentId) -> Any:
+        await gate.wait()
+        return await original(self, request, segment)
+
+    for one in mirrors:
+        assert one.agent is not None
+        one.agent.receiver.put = slow.__get__(one.agent.receiver)  # type: ignore[method-assign]
+    before = set(server.agent.volume.list_segments())
+    waiting = asyncio.create_task(deliver(array, b"first"))
+    async with asyncio.timeout(5):
+        while not (new := set(server.agent.volume.list_segments()) - before):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await server.kill_sidecar()
+    await server.start_sidecar()
+    await asyncio.sleep(0.2)  # several words of the writer
+    (segment,) = new
+    assert server.agent.shelf.holdings[segment].member is None  # still the writer's
+    gate.set()
+    await waiting
 
 
 async def test_mail_survives_the_loss_of_its_writers_volume(array: Array) -> None:

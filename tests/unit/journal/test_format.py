@@ -234,3 +234,10 @@ def test_the_example_of_the_document_is_what_is_written() -> None:
     assert data == expected + second.encode() + metadata
     records, at = independent_reader.read_batch(data, header.length, segment)
     assert (at, records[0]["body"]) == (308, body)
+
+
+def test_a_placement_id_that_no_record_can_hold_is_refused_before_it_is_journalled() -> None:
+    assert PlacementId.parse("ab" * 16 + ".65535").index == 65535
+    for index in ("65536", "-1", "", "x"):
+        with pytest.raises(ValueError):
+            PlacementId.parse("ab" * 16 + "." + index)
