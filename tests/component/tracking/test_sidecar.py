@@ -35,7 +35,10 @@ class Peer:
     def __init__(self, address: str, volume: Volume) -> None:
         self.address = address
         self.volume = volume
-        self._session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
+        # A connection for each request: one that began with another method than PUT takes no PUT later.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True), headers={"Authorization": f"Bearer {TOKEN}"}
+        )
 
     async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         async with self._session.request(method, f"http://{self.address}{path}", **options) as response:
@@ -403,9 +406,9 @@ async def test_a_sidecar_that_starts_during_a_first_batch_leaves_it_alone(array:
     gate = asyncio.Event()
     original = type(server.agent.receiver).put
 
-    async def slow(self: Any, request: Any, segment: SegmentId) -> Any:
+    async def slow(*arguments: Any) -> Any:
         await gate.wait()
-        return await original(self, request, segment)
+        return await original(*arguments)
 
     for one in mirrors:
         assert one.agent is not None

@@ -87,8 +87,12 @@ class SilentAnnouncer(Announcer):
     def closed(self, segment: SegmentId, length: int) -> None:
         self.left[segment] = length
 
-    def announce(self, incarnation: object, worker: int, current: tuple[SegmentId, int] | None) -> None:
-        self.said.append(current)
+    def announce_soon(self) -> None:
+        self.announce()
+
+    def announce(self) -> None:
+        _incarnation, _worker, segment, acknowledged = self.state()
+        self.said.append(None if segment is None else (segment, acknowledged))
 
     def close(self) -> None:
         pass
