@@ -156,7 +156,6 @@ class PutConnection(asyncio.Protocol):
             f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        self._parser = None  # the next request on this connection may be another's: a GET after a PUT
         self._transport.write(head.encode() + body)
         if stream is not None and not stream.at_eof():
             self._transport.close()  # refused in the middle of a long body
