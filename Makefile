@@ -30,7 +30,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and layers
 bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-fuzz: $(VENV)/.dev ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
+fuzz: $(VENV)/.fuzz ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 packages: # Debian packages that tests and benchmarks talk to
@@ -53,4 +53,8 @@ $(VENV)/.runtime: requirements/dataplane.lock pyproject.toml | $(VENV)/.made
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: requirements/fuzz.lock $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.lock
 	@touch $@

@@ -45,7 +45,7 @@ class _Body:
 
     def __init__(self, pieces: list[bytes], length: int) -> None:
         self._pieces = pieces
-        self.length = length
+        self.length = self.in_memory = length
 
     def chunks(self) -> Iterator[bytes]:
         return iter(self._pieces)

@@ -20,6 +20,10 @@ from pathlib import Path
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 START_SECONDS = 30.0
 USER = "postgres"
+SETTINGS = [
+    f"--{setting}"
+    for setting in ("listen_addresses=127.0.0.1", "fsync=on", "max_connections=60", "shared_buffers=64MB")
+]
 
 
 def available() -> bool:
@@ -51,23 +55,7 @@ class PostgresServer:
         assert self._process is None
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    BINARIES / "postgres",
-                    "-D",
-                    self._data,
-                    "-p",
-                    str(self.port),
-                    "-k",
-                    self._home,
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                    "-c",
-                    "fsync=on",
-                    "-c",
-                    "max_connections=60",
-                    "-c",
-                    "shared_buffers=64MB",
-                ],  # fmt: skip
+                [BINARIES / "postgres", "-D", self._data, "-p", str(self.port), "-k", self._home, *SETTINGS],
                 stdout=log,
                 stderr=log,
                 cwd=self._home,

@@ -106,7 +106,8 @@ class PostgresEngine:
                 await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
                 await connection.run_sync(migrations.upgrade_if_needed)
 
-        await self._guarded(once, CALL_SECONDS)
+        if not await self.read(migrations.is_current):
+            await self._guarded(once, CALL_SECONDS)
 
     async def close(self) -> None:
         """See `Engine`."""

@@ -4,15 +4,21 @@ One thread owns the connection that writes, a few others those that read: write-
 while one process writes. A thread of one's own costs less than a driver that sends every statement to another
 thread. Writers of several processes take turns by BEGIN IMMEDIATE.
 
+Never open a file that exists other than through SQLite, not even to look at it: when any descriptor of a file is
+closed, POSIX drops all locks that the process has on it, SQLite's too; another process then takes itself for the
+last one, throws the log away, and transactions that were committed are gone.
+
 The file is group-writable as far as the umask allows; SQLite gives its -wal and -shm files the same mode.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +47,8 @@ CHECKPOINT_PAGES = 8192
 LOG_LIMIT = 128 * 1024 * 1024
 _COMMITS_PER_LOOK = 64
 _TURN_SECONDS = 0.002  # between two tries for a turn to write; SQLite's own back-off goes up to 0.1 s and starves
+
+_creating = threading.Lock()
 
 
 class _Worker:
@@ -113,7 +121,7 @@ class _Worker:
                 self._raw.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                if not _is_busy(error) or time.monotonic() > give_up:
                     raise
             time.sleep(_TURN_SECONDS * random.uniform(0.5, 1.5))
 
@@ -126,13 +134,20 @@ class _Worker:
     def _connect(self) -> Connection:
         raw = connect(self._path, writes=self._writes)
         engine = sqlalchemy.create_engine(
-            "sqlite://", creator=lambda: raw, poolclass=StaticPool, isolation_level="AUTOCOMMIT"
+            "sqlite://",
+            creator=lambda: raw,
+            poolclass=StaticPool,
+            isolation_level="AUTOCOMMIT",  # transactions are begun and ended here, not by SQLAlchemy
+            pool_reset_on_return=None,
         )
         self._raw, self._connection = raw, engine.connect()
         return self._connection
 
     def _disconnect(self) -> None:
-        raw, self._raw, self._connection = self._raw, None, None
+        raw, connection = self._raw, self._connection
+        self._raw = self._connection = None
+        if connection is not None:
+            connection.close()
         if raw is not None:
             raw.close()
 
@@ -191,7 +206,8 @@ class SqliteEngine:
 
     async def migrate(self) -> None:
         """See `Engine`; SQLite changes tables within transactions, so the turn to write is the lock."""
-        await self.write(migrations.upgrade_if_needed)
+        if not await self.read(migrations.is_current):
+            await self.write(migrations.upgrade_if_needed)
 
     async def close(self) -> None:
         """See `Engine`."""
@@ -200,8 +216,7 @@ class SqliteEngine:
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     """Open the file as every connection of this package must. Raises sqlite3.Error or OSError."""
-    # Made here, since SQLite would make it without the group's write permission.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    _create(path)
     raw = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _set_journal_mode(raw)
@@ -218,6 +233,13 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return raw
 
 
+def _create(path: Path) -> None:
+    """Make the file when it is not there, since SQLite would make it without the group's write permission."""
+    # The lock: no thread of this process connects while our descriptor is open, see the top of this file.
+    with _creating, contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+
+
 def _set_journal_mode(raw: sqlite3.Connection) -> None:
     """Write-ahead logging. The first change of it may answer "locked" at once while another process does the same."""
     give_up = time.monotonic() + BUSY_SECONDS
@@ -226,9 +248,14 @@ def _set_journal_mode(raw: sqlite3.Connection) -> None:
             raw.execute("PRAGMA journal_mode = WAL").fetchone()
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            if not _is_busy(error) or time.monotonic() > give_up:
                 raise
         time.sleep(_TURN_SECONDS)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process was in the way, also with recovering the log: the low byte says so."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:

@@ -5,73 +5,61 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import Location, MailboxEntry
-from mailarray.catalog.sealing import PIECE, members_of
-from mailarray.catalog.volumes import ensure_open
+from mailarray.catalog.catalog import CatalogClosed, Location, MailboxEntry
+from mailarray.catalog.sealing import PIECE
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 _p, _m, _l = schema.placements.c, schema.messages.c, schema.locations.c
+_s, _sm = schema.segments.c, schema.segment_members.c
 
 _ENTRIES = (
-    select(
-        _p.uid,
-        _p.record,
-        _p.position,
-        _p.message,
-        _m.size,
-        _m.checksum,
-        _m.received_at,
-        _l.segment,
-        _l.offset,
-        _l.length,
-    )
+    select(_p.uid, _p.record, _p.position, _p.message, _m.size, _m.checksum, _m.received_at, _m.segment, _m.offset)
     .join_from(schema.placements, schema.messages, _m.id == _p.message)
-    .join(schema.locations, _l.message == _p.message)
-    .order_by(_p.uid, _l.segment, _l.offset)
+    .order_by(_p.uid)
+)
+_FURTHER = select(_l.message, _l.segment, _l.offset).join_from(
+    schema.placements, schema.locations, _l.message == _p.message
+)
+_MEMBERS = (
+    select(_s.number, _s.id, _sm.volume)
+    .join_from(schema.segments, schema.segment_members, _sm.segment == _s.number)
+    .order_by(_s.number, _sm.position)
 )
 
 
 def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
     """See `Catalog.mailbox`."""
-    ensure_open(connection)
-    box = connection.scalar(select(schema.mailboxes.c.id).where(schema.mailboxes.c.address == address))
+    wanted = select(schema.mailboxes.c.id).where(schema.mailboxes.c.address == address).scalar_subquery()
+    is_open, box = connection.execute(select(schema.state.c.open, wanted)).one()
+    if not is_open:
+        raise CatalogClosed("the catalog has not heard from all volumes yet")
     if box is None:
         return []
     rows = connection.execute(_ENTRIES.where(_p.mailbox == box)).all()
-    segments = _segments(connection, {row[7] for row in rows})
-    entries: list[MailboxEntry] = []
-    last = None
-    for uid, record, position, message, size, checksum, received_at, segment, offset, length in rows:
-        segment_id, members = segments[segment]
-        location = Location(segment_id, offset, length, members)
-        if uid == last:  # another location of the same message (rule 16)
-            entries[-1] = entries[-1]._replace(locations=(*entries[-1].locations, location))
-            continue
-        last = uid
-        entries.append(
-            MailboxEntry(
-                uid,
-                PlacementId(record, position),
-                MessageId(message),
-                size,
-                checksum,
-                received_at,
-                (location,),
+    further: dict[bytes, set[tuple[int, int]]] = {}
+    for message, segment, offset in connection.execute(_FURTHER.where(_p.mailbox == box)):
+        further.setdefault(message, set()).add((segment, offset))
+    numbers = {row[7] for row in rows} | {segment for places in further.values() for segment, _ in places}
+    segments = _segments(connection, numbers)
+    entries = []
+    for uid, record, position, message, size, checksum, received_at, segment, offset in rows:
+        name, members = segments[segment]
+        places: tuple[Location, ...] = (Location(name, offset, size, members),)
+        if message in further:
+            places += tuple(
+                Location(segments[number][0], at, size, segments[number][1]) for number, at in sorted(further[message])
             )
-        )
+        placement = PlacementId(record, position)
+        entries.append(MailboxEntry(uid, placement, MessageId(message), size, checksum, received_at, places))
     return entries
 
 
 def _segments(connection: Connection, numbers: set[int]) -> dict[int, tuple[SegmentId, tuple[VolumeId, ...]]]:
-    members = members_of(connection, numbers)
+    """Their ids and members, by number."""
     every = list(numbers)
     found: dict[int, tuple[SegmentId, tuple[VolumeId, ...]]] = {}
     for start in range(0, len(every), PIECE):
-        rows = connection.execute(
-            select(schema.segments.c.number, schema.segments.c.id).where(
-                schema.segments.c.number.in_(every[start : start + PIECE])
-            )
-        )
-        for number, segment in rows:
-            found[number] = (SegmentId(bytes(segment)), members.get(number, ()))
+        for number, segment, volume in connection.execute(_MEMBERS.where(_s.number.in_(every[start : start + PIECE]))):
+            members = found[number][1] if number in found else ()
+            found[number] = (SegmentId(segment), (*members, VolumeId(volume)))
     return found

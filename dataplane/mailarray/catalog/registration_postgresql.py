@@ -8,7 +8,8 @@ the mailboxes locked: so of a tombstone and a placement that come at once, the l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -27,38 +28,54 @@ LEFT JOIN LATERAL (
 LEFT JOIN volumes ON volumes.id = $2
 """
 
+# Lists go as one parameter each, packed into text or bytes: the driver looks long at every element of an array.
 _INSERT_MESSAGES = """
-INSERT INTO messages (id, received_at, sender, size, checksum)
-SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
+INSERT INTO messages (id, received_at, sender, size, checksum, segment, "offset")
+SELECT substring($1::bytea FROM (n * 16 - 15)::int FOR 16), received_at, sender, size, checksum, $7::bigint, "offset"
+FROM ROWS FROM (
+    unnest($2::text::bigint[]), json_array_elements_text($3::text::json),
+    unnest($4::text::bigint[]), unnest($5::text::bigint[]), unnest($6::text::bigint[])
+) WITH ORDINALITY AS t (received_at, sender, size, checksum, "offset", n)
 ON CONFLICT DO NOTHING RETURNING id
+"""
+
+# Second sights (rule 16).
+_INSERT_LOCATIONS = """
+INSERT INTO locations (message, segment, "offset")
+SELECT t.message, $1::bigint, t."offset" FROM unnest($2::bytea[], $3::bigint[]) AS t (message, "offset")
+WHERE NOT EXISTS (
+    SELECT 1 FROM messages AS m WHERE m.id = t.message AND m.segment = $1::bigint AND m."offset" = t."offset"
+)
+ON CONFLICT DO NOTHING
 """
 
 # UIDs are set aside here: `uidnext` moves up by `count`, and the row stays locked.
 _LOCK_MAILBOXES = """
 INSERT INTO mailboxes AS m (address, uidnext, uidvalidity)
-SELECT address, 1 + count, $3::bigint FROM unnest($1::text[], $2::bigint[]) AS t (address, count)
+SELECT address, 1 + count, $3::bigint
+FROM ROWS FROM (json_array_elements_text($1::text::json), unnest($2::text::bigint[])) AS t (address, count)
 ON CONFLICT (address) DO UPDATE SET uidnext = m.uidnext + excluded.uidnext - 1
 RETURNING id, uidnext
 """
 
 _FINISH = """
-WITH located AS (
-    INSERT INTO locations (message, segment, "offset", length)
-    SELECT message, $1, "offset", length
-    FROM unnest($2::bytea[], $3::bigint[], $4::bigint[]) AS t (message, "offset", length)
-    ON CONFLICT DO NOTHING
-), placed AS (
+WITH placed AS (
     INSERT INTO placements (mailbox, uid, record, position, message, recipient)
     SELECT mailbox, uid, record, position, record, recipient
-    FROM unnest($5::bigint[], $6::bigint[], $7::bytea[], $8::int[], $9::text[])
-         AS t (mailbox, uid, record, position, recipient)
+    FROM (
+        SELECT mailbox, uid, substring($4::bytea FROM (n * 16 - 15)::int FOR 16) AS record, position, recipient
+        FROM ROWS FROM (
+            unnest($2::text::bigint[]), unnest($3::text::bigint[]),
+            unnest($5::text::int[]), json_array_elements_text($6::text::json)
+        ) WITH ORDINALITY AS u (mailbox, uid, position, recipient, n)
+    ) AS t
     WHERE NOT EXISTS (
         SELECT 1 FROM tombstones WHERE tombstones.record = t.record AND tombstones.position = t.position
     )
 ), moved AS (
-    UPDATE segments SET cursor = $10, acknowledged = greatest(acknowledged, $11) WHERE number = $1
+    UPDATE segments SET cursor = $7, acknowledged = greatest(acknowledged, $8) WHERE number = $1
 )
-UPDATE volumes SET counter = counter + 1 WHERE id = $12 RETURNING counter
+UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter
 """
 
 _INSERT_SEGMENT = """
@@ -97,10 +114,14 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
     if fresh:
         # Everyone inserts in the order of ids: two runs with the same messages wait, and do not deadlock.
         rows = sorted(fresh, key=itemgetter(0))
-        columns = ([m[column] for m in rows] for column in (0, 1, 2, 5, 6))
-        new = {row[0] for row in await db.fetch(_INSERT_MESSAGES, *columns)}
-        if len(new) != len(fresh):
-            fresh = [m for m in fresh if m[0] in new]
+        ids, received, senders, _, offsets, sizes, checksums = zip(*rows, strict=True)
+        packed = _numbers(received), json.dumps(senders), _numbers(sizes), _numbers(checksums), _numbers(offsets)
+        new = await db.fetch(_INSERT_MESSAGES, b"".join(ids), *packed, number)
+        if len(new) != len(registration.messages):
+            news = {row[0] for row in new}
+            fresh = [m for m in fresh if m[0] in news]
+            every = registration.messages
+            await db.execute(_INSERT_LOCATIONS, number, [m[0] for m in every], [m[4] for m in every])
     counts: dict[str, int] = {}
     for message in fresh:
         for delivery in message[3]:
@@ -123,14 +144,11 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
     counter = await db.fetchval(
         _FINISH,
         number,
-        [m[0] for m in registration.messages],
-        [m[4] for m in registration.messages],
-        [m[5] for m in registration.messages],
-        mailboxes,
-        uids,
-        records,
-        positions,
-        recipients,
+        _numbers(mailboxes),
+        _numbers(uids),
+        b"".join(records),
+        _numbers(positions),
+        json.dumps(recipients),
         registration.end,
         registration.end if registration.sealed_length is None else 0,
         volume,
@@ -161,7 +179,7 @@ async def _lock_mailboxes(db: Any, counts: dict[str, int], uidvalidity: int) -> 
         return {}
     addresses = sorted(counts)
     wanted = [counts[address] for address in addresses]
-    rows = await db.fetch(_LOCK_MAILBOXES, addresses, wanted, uidvalidity)
+    rows = await db.fetch(_LOCK_MAILBOXES, json.dumps(addresses), _numbers(wanted), uidvalidity)
     return {address: [row[0], row[1] - count] for address, count, row in zip(addresses, wanted, rows, strict=True)}
 
 
@@ -172,3 +190,8 @@ async def _bury(db: Any, tombstones: Sequence[TombstoneRow]) -> None:
     mailboxes = [t.mailbox for t in ordered]
     await db.execute(_INSERT_TOMBSTONES, records, positions, [t.message for t in ordered], mailboxes)
     await db.execute(_DELETE_PLACEMENTS, records, positions, mailboxes)
+
+
+def _numbers(values: Iterable[int]) -> str:
+    """An array of numbers as PostgreSQL writes it."""
+    return "{" + ",".join(map(str, values)) + "}"

@@ -23,13 +23,18 @@ FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.i
 """
 _KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
 _DEAD = f"SELECT record, position FROM tombstones WHERE record IN ({_MARKS})"
-_MAILBOXES = f"SELECT address, id, uidnext FROM mailboxes WHERE address IN ({_MARKS})"
-_INSERT_MESSAGE = "INSERT INTO messages (id, received_at, sender, size, checksum) VALUES (?, ?, ?, ?, ?)"
-_INSERT_LOCATION = 'INSERT OR IGNORE INTO locations (message, segment, "offset", length) VALUES (?, ?, ?, ?)'
+_TAKE_UIDS = f"UPDATE mailboxes SET uidnext = uidnext + ? WHERE address IN ({_MARKS}) RETURNING address, id, uidnext"
+_INSERT_MESSAGE = (
+    'INSERT INTO messages (id, received_at, sender, size, checksum, segment, "offset") VALUES (?, ?, ?, ?, ?, ?, ?)'
+)
+_INSERT_LOCATION = """
+INSERT OR IGNORE INTO locations (message, segment, "offset") SELECT ?1, ?2, ?3
+WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = ?1 AND segment = ?2 AND "offset" = ?3)
+"""
 _INSERT_PLACEMENT = (
     "INSERT INTO placements (mailbox, uid, record, position, message, recipient) VALUES (?, ?, ?, ?, ?, ?)"
 )
-_INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES (?, 1, ?)"
+_INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES (?, ?, ?)"
 _INSERT_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (record, position, message, mailbox) VALUES (?, ?, ?, ?)"
 _DELETE_PLACEMENTS = (
     "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
@@ -49,8 +54,9 @@ def register(db: sqlite3.Connection, volume: VolumeId, registration: Registratio
         expunge(db, registration.tombstones)  # before the placements: a run may hold both
     if messages:
         fresh = first_sights(messages, set(_known(db, messages)))
-        db.executemany(_INSERT_MESSAGE, [(m[0], m[1], m[2], m[5], m[6]) for m in fresh])
-        db.executemany(_INSERT_LOCATION, [(m[0], number, m[4], m[5]) for m in messages])
+        db.executemany(_INSERT_MESSAGE, [(m[0], m[1], m[2], m[5], m[6], number, m[4]) for m in fresh])
+        if len(fresh) < len(messages):
+            db.executemany(_INSERT_LOCATION, [(m[0], number, m[4]) for m in messages])
         _place(db, fresh, ground.uidvalidity)
     acknowledged = registration.end if registration.sealed_length is None else 0
     db.execute(
@@ -114,15 +120,12 @@ def _dead(db: sqlite3.Connection, messages: Sequence[MessageRow]) -> set[tuple[b
 def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: int) -> None:
     """Give out UIDs in the order of the records, and make the placements."""
     dead = _dead(db, messages)
-    boxes: dict[str, list[int]] = {}
-    wanted = {delivery[0] for message in messages for delivery in message[3]}
-    for piece in _pieces(wanted):
-        for address, box, uidnext in db.execute(_MAILBOXES, piece):
-            boxes[address] = [box, uidnext]
-    for address in wanted - boxes.keys():
-        number = db.execute(_INSERT_MAILBOX, (address, uidvalidity)).lastrowid
-        assert number is not None
-        boxes[address] = [number, 1]
+    counts: dict[str, int] = {}
+    for message in messages:
+        for position, delivery in enumerate(message[3]):
+            if not dead or (message[0], position) not in dead:
+                counts[delivery[0]] = counts.get(delivery[0], 0) + 1
+    boxes = _take_uids(db, counts, uidvalidity)
     rows = []
     for message in messages:
         record = message[0]
@@ -132,7 +135,23 @@ def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: 
                 rows.append((box[0], box[1], record, position, record, None if recipient == mailbox else recipient))
                 box[1] += 1
     db.executemany(_INSERT_PLACEMENT, rows)
-    db.executemany("UPDATE mailboxes SET uidnext = ?2 WHERE id = ?1", boxes.values())
+
+
+def _take_uids(db: sqlite3.Connection, counts: dict[str, int], uidvalidity: int) -> dict[str, list[int]]:
+    """Set that many UIDs aside in each mailbox, making those that are not there: address -> [id, first UID]."""
+    boxes: dict[str, list[int]] = {}
+    same: dict[int, list[str]] = {}  # those with the same count go in one statement
+    for address, count in counts.items():
+        same.setdefault(count, []).append(address)
+    for count, addresses in same.items():
+        for piece in _pieces(addresses):
+            for address, box, uidnext in db.execute(_TAKE_UIDS, (count, *piece)):
+                boxes[address] = [box, uidnext - count]
+    for address in counts.keys() - boxes.keys():
+        box = db.execute(_INSERT_MAILBOX, (address, 1 + counts[address], uidvalidity)).lastrowid
+        assert box is not None
+        boxes[address] = [box, 1]
+    return boxes
 
 
 def _pieces(values: Iterable[object]) -> Iterator[list[object]]:

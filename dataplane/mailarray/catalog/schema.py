@@ -1,7 +1,7 @@
 """The catalog's tables, once for SQLite and PostgreSQL. Statements elsewhere in this package are written against them.
 
 Invariants:
-- A message has at least one location, and no placement without its message (rule 16).
+- A message has one location in its own row and any more in `locations`; no placement without its message (rule 16).
 - A placement whose id stands in `tombstones` does not exist (rule 21).
 - `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
 - `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
@@ -105,15 +105,17 @@ messages = _table(
     Column("sender", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("checksum", BigInteger, nullable=False),
+    Column("segment", BigInteger, nullable=False),  # with `offset`: one location
+    Column("offset", BigInteger, nullable=False),
 )
 
+# Further locations. Nearly all messages have one only, and a row here for each would cost a seventh of registering.
 # No foreign keys among the big tables: they would be looked up once a row, and registration keeps them itself.
 locations = _table(
     "locations",
     Column("message", LargeBinary, primary_key=True),
     Column("segment", BigInteger, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    Column("length", BigInteger, nullable=False),
 )
 
 placements = _table(

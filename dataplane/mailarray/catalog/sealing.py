@@ -13,7 +13,8 @@ from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 
 PIECE = 500  # ids in one statement
-_segments, _members, _locations = schema.segments, schema.segment_members, schema.locations
+_segments, _members = schema.segments, schema.segment_members
+_messages, _locations = schema.messages, schema.locations
 
 
 def segments(connection: Connection, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
@@ -122,25 +123,37 @@ def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, l
     )
     if number is None:
         return False
-    past = or_(_locations.c.offset >= length, _locations.c.offset + _locations.c.length > length)
-    gone = set(
-        connection.scalars(
-            delete(_locations).where(_locations.c.segment == number, past).returning(_locations.c.message)
-        )
-    )
-    ids = sorted(gone)
-    for start in range(0, len(ids), PIECE):
-        _drop_unlocated(connection, ids[start : start + PIECE])
+    columns = _locations.c
+    sizes = select(_messages.c.size).where(_messages.c.id == columns.message).scalar_subquery()
+    connection.execute(delete(_locations).where(columns.segment == number, _past(columns.offset, sizes, length)))
+    gone = connection.scalars(
+        select(_messages.c.id).where(_messages.c.segment == number, _past(_messages.c.offset, _messages.c.size, length))
+    ).all()
+    for start in range(0, len(gone), PIECE):
+        _relocate(connection, gone[start : start + PIECE])
     return True
 
 
-def _drop_unlocated(connection: Connection, ids: Sequence[bytes]) -> None:
-    """Of those messages, drop the ones that have no location left, and their placements."""
-    located = set(connection.scalars(select(_locations.c.message).where(_locations.c.message.in_(ids))))
-    gone = [message for message in ids if message not in located]
-    if gone:
-        connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(gone)))
-        connection.execute(delete(schema.messages).where(schema.messages.c.id.in_(gone)))
+def _past(offset: ColumnElement[Any], size: Any, length: int) -> ColumnElement[bool]:
+    return or_(offset >= length, offset + size > length)
+
+
+def _relocate(connection: Connection, ids: Sequence[bytes]) -> None:
+    """Those messages lost the location in their own row: another one takes its place, or they go (rule 16)."""
+    others = {row.message: row for row in connection.execute(select(_locations).where(_locations.c.message.in_(ids)))}
+    for message, row in others.items():
+        place = {"segment": row.segment, "offset": row.offset}
+        connection.execute(update(_messages).where(_messages.c.id == message).values(place))
+        connection.execute(
+            delete(_locations).where(
+                _locations.c.message == message,
+                _locations.c.segment == row.segment,
+                _locations.c.offset == row.offset,
+            )
+        )
+    rest = [message for message in ids if message not in others]
+    connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
+    connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
 
 
 def _at_most(column: Column[Any], limit: int) -> ColumnElement[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CatalogClosed, CheckIn, VolumeRow
+from mailarray.catalog.catalog import CheckIn, VolumeRow
 from mailarray.catalog.sql import upsert
 from mailarray.model.ids import IncarnationId, VolumeId
 
@@ -141,12 +141,6 @@ def reset(connection: Connection) -> int:
     epoch = int(_read_state(connection).epoch) + 1
     raise_epoch(connection, epoch)
     return epoch
-
-
-def ensure_open(connection: Connection) -> None:
-    """For readers. Raises CatalogClosed."""
-    if not _read_state(connection).open:
-        raise CatalogClosed("the catalog has not heard from all volumes yet")
 
 
 def _read_state(connection: Connection) -> Row[tuple[int, int, bool, int]]:

@@ -59,7 +59,7 @@ class SmtpLimits:
     max_errors: int = 20  # 4xx/5xx replies in one session, then 421 4.7.0
     idle_timeout: float = 300.0  # seconds without a byte; RFC 5321 4.5.3.2.7 asks for 5 minutes
     max_received_headers: int = 100  # Received: lines, RFC 5321 6.3 loop detection; 554 5.4.6 beyond
-    soft_pending_bytes: int = 64 * MIB  # bytes waiting for commit in this server; 451 4.3.1 beyond
+    soft_pending_bytes: int = 64 * MIB  # bytes of memory of messages that wait for their commit; 451 4.3.1 beyond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,20 @@
 """What a member has promised about a segment, and keeps across a power cut.
 
-    segments/ID.fence: {"fenced": bool, "sealed_length": int | null, "epoch": int, "cut": bool}
+    segments/ID.fence: {"fenced": bool, "sealed_length": int | null, "epoch": int, "cut": bool, "whole": bool}
 
 Invariants (rules 9 to 12):
 
 - A fence is durable before it is answered; a fenced member never takes another byte of the segment.
 - A remembered L is durable before it is obeyed. It belongs to a catalog epoch: one that was proposed before the
   catalog was restored is void, and an L that the catalog holds overrides it.
+- `whole` follows L: until the bytes below L were synced here, what a crash leaves of them is not trusted.
 - `cut` says that a torn tail was cut here, once and for ever: this member may have held more.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mailarray.journal.disk import SyncPoint
@@ -29,6 +30,7 @@ class Fence:
     sealed_length: int | None = None  # L, as the catalog said it
     epoch: int = 0  # the catalog epoch in which L was heard
     cut: bool = False
+    whole: bool = False  # everything below L is durable here; else the file is looked through after a start
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
     path = volume.fence_path(segment)
     try:
         raw = json.loads(path.read_text(encoding="ascii"))
-        return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]))
+        whole = "whole" in raw and bool(raw["whole"])
+        return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]), whole)
     except FileNotFoundError:
         return Fence()
     except (ValueError, KeyError, TypeError) as error:
@@ -75,9 +78,7 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
 
 def save_fence(volume: Volume, segment: SegmentId, fence: Fence) -> None:
     """Make promises durable. Raises OSError; then nothing may be promised."""
-    text = json.dumps(
-        {"fenced": fence.fenced, "sealed_length": fence.sealed_length, "epoch": fence.epoch, "cut": fence.cut}
-    )
+    text = json.dumps(asdict(fence))
     volume.disk.replace_file(
         volume.fence_path(segment), text.encode("ascii") + b"\n", SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME
     )

@@ -279,10 +279,11 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
                     raise FormatError(f"a body of the batch at {header.offset} lies outside of it")
                 body_end = body_offset + body_length
                 yield _message(
-                    metadata, position + _ENTRY_FIXED, count, id, received_at, body_offset, body_length, body_crc
+                    metadata, position + _ENTRY_FIXED, end, count, id, received_at, body_offset, body_length, body_crc
                 )
             elif kind == KIND_TOMBSTONES:
-                yield TombstonesEntry(MessageId(id), received_at, _tombstones(metadata, position + _ENTRY_FIXED, count))
+                tombstones = _tombstones(metadata, position + _ENTRY_FIXED, end, count)
+                yield TombstonesEntry(MessageId(id), received_at, tombstones)
             else:
                 body_end = max(body_end, body_offset + body_length)
             position = end
@@ -318,6 +319,7 @@ def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: Batch
 def _message(
     metadata: bytes,
     position: int,
+    end: int,
     count: int,
     id: bytes,
     received_at: int,
@@ -331,15 +333,19 @@ def _message(
         mailbox, position = _text(metadata, position)
         recipient, position = _text(metadata, position)
         deliveries.append(Delivery(mailbox, recipient or mailbox))
+    if position > end:
+        raise FormatError("a text reaches past its entry")
     return MessageEntry(MessageId(id), received_at, sender, tuple(deliveries), body_offset, body_length, body_crc)
 
 
-def _tombstones(metadata: bytes, position: int, count: int) -> tuple[Tombstone, ...]:
+def _tombstones(metadata: bytes, position: int, end: int, count: int) -> tuple[Tombstone, ...]:
     found = []
     for _ in range(count):
         record, index, message = _TOMBSTONE.unpack_from(metadata, position)
         mailbox, position = _text(metadata, position + _TOMBSTONE.size)
         found.append(Tombstone(PlacementId(record, index), MessageId(message), mailbox))
+    if position > end:
+        raise FormatError("a text reaches past its entry")
     return tuple(found)
 
 

@@ -68,7 +68,7 @@ def verify(volume: Volume) -> Iterator[SegmentReport]:
             yield SegmentReport(segment, Survey(), None, str(error))
             continue
         try:
-            yield SegmentReport(segment, survey(fd, sealed_length=sealed), sealed)
+            yield SegmentReport(segment, survey(fd, segment, sealed_length=sealed), sealed)
         except OSError as error:
             yield SegmentReport(segment, Survey(), sealed, f"it cannot be read: {error.strerror}")
         finally:

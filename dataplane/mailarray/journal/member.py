@@ -69,24 +69,28 @@ class Member:
 
         `limit` is the durable length that the living writer announced for a segment it left: up to there nothing has
         to be proved again, and what lies beyond was never durable, whatever the page cache says (rule 5). A sealed
-        segment is not read through either; the scrubber does that. Raises VolumeError, OSError.
+        segment that was whole is not read through either. Raises VolumeError, OSError.
         """
         member = cls(volume, segment, own)
         member.fence_state = load_fence(volume, segment)
         path = volume.segment_path(segment)
         if not path.exists():
+            if member.fence_state.fenced:  # the name may be new since a crash: durable before it is answered (rule 9)
+                volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
             return member
         member._fd = fd = volume.disk.open(path)
         sealed = member.fence_state.sealed_length
-        known = sealed if sealed is not None else limit
+        known = limit if sealed is None else sealed if member.fence_state.whole else None
         if known is not None and os.fstat(fd).st_size >= known:
             try:
                 member.header = read_segment_header(fd)
                 member.length = member.acknowledged = known
+                if sealed is None:
+                    member._cut_tail()
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
-        found = survey(fd, sealed_length=sealed)
+        found = survey(fd, segment, sealed_length=sealed)
         volume.disk.sync(fd, SyncPoint.RECOVERED)
         volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
         member._adopt(found)
@@ -97,9 +101,16 @@ class Member:
         self.length = found.length
         self.acknowledged = min(found.acknowledged, self.length)
         self.damages = found.damages
-        if found.file_length > self.length and found.header is not None and self.fence_state.sealed_length is None:
-            if not self.fence_state.cut:
-                self._promise(replace(self.fence_state, cut=True))
+        if self.fence_state.sealed_length is None:
+            self._cut_tail()
+
+    def _cut_tail(self) -> None:
+        """What lies past the length goes, after it is durably noted that there was something (rule 11)."""
+        if os.fstat(self._fd).st_size <= self.length:
+            return
+        if not self.fence_state.cut:
+            self._promise(replace(self.fence_state, cut=True))
+        if self.header is not None:  # a header that cannot be read may be another version's: left as it is
             self.volume.disk.truncate(self._fd, self.length)
 
     # -- appending -----------------------------------------------------------------------------------
@@ -183,9 +194,19 @@ class Member:
         return FenceAnswer(self.volume.id, self.length, state.sealed_length, state.epoch, state.cut)
 
     def remember(self, sealed_length: int, epoch: int) -> None:
-        """Remember L as the catalog holds it; it overrides what was remembered before (rules 10, 12)."""
-        if (self.fence_state.sealed_length, self.fence_state.epoch) != (sealed_length, epoch):
-            self._promise(replace(self.fence_state, fenced=True, sealed_length=sealed_length, epoch=epoch))
+        """Remember L as the catalog holds it; it overrides what was remembered before (rules 10, 12).
+
+        Called again when the member was filled up to L, to note that it is whole.
+        """
+        wanted = replace(
+            self.fence_state,
+            fenced=True,
+            sealed_length=sealed_length,
+            epoch=epoch,
+            whole=self.length >= sealed_length and not self.damages,
+        )
+        if wanted != self.fence_state:
+            self._promise(wanted)
 
     def _promise(self, fence: Fence) -> None:
         save_fence(self.volume, self.segment, fence)

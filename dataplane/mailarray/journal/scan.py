@@ -136,15 +136,17 @@ def find_batch(fd: int, segment: SegmentId, start: int, limit: int) -> int | Non
     return None
 
 
-def survey(fd: int, acknowledged: int = 0, sealed_length: int | None = None) -> Survey:
+def survey(fd: int, segment: SegmentId, acknowledged: int = 0, sealed_length: int | None = None) -> Survey:
     """`walk` for callers that only want the report."""
     report = Survey()
-    for _ in walk(fd, report, acknowledged, sealed_length):
+    for _ in walk(fd, segment, report, acknowledged, sealed_length):
         pass
     return report
 
 
-def walk(fd: int, report: Survey, acknowledged: int = 0, sealed_length: int | None = None) -> Iterator[Batch]:
+def walk(
+    fd: int, segment: SegmentId, report: Survey, acknowledged: int = 0, sealed_length: int | None = None
+) -> Iterator[Batch]:
     """Read a whole segment, check every checksum, yield the good batches and fill in `report`.
 
     `acknowledged` is the highest mark known otherwise, `sealed_length` the L that the member remembers: below
@@ -154,11 +156,16 @@ def walk(fd: int, report: Survey, acknowledged: int = 0, sealed_length: int | No
     limit = report.file_length if sealed_length is None else min(sealed_length, report.file_length)
     try:
         report.header = read_segment_header(fd)
+        position = report.header.length
     except FormatError as error:
-        report.damages.append(Damage(0, report.file_length, str(error)))
-        return
-    segment = report.header.segment
-    report.length = position = report.header.length
+        if report.file_length == 0:
+            return
+        # The file's name says whose batches to look for: a bad header is no reason to answer for less than is here.
+        following = _next_valid(fd, segment, 0, limit)
+        report.damages.append(Damage(0, following or report.file_length, str(error)))
+        if following is None:
+            return
+        position = following
     report.acknowledged = acknowledged
     while position < limit:
         try:
@@ -167,7 +174,9 @@ def walk(fd: int, report: Survey, acknowledged: int = 0, sealed_length: int | No
         except FormatError as error:
             following = _next_valid(fd, segment, position, limit)
             if following is None:
-                floor = min(max(report.acknowledged, sealed_length or 0), report.file_length)
+                floor = min(report.acknowledged, report.file_length)
+                if sealed_length is not None and sealed_length <= report.file_length:
+                    floor = sealed_length  # else the rest of a sealed segment is missing here, and fetched (rule 12)
                 if position < floor:
                     report.damages.append(Damage(position, floor, str(error)))
                     report.length = floor

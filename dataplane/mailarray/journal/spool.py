@@ -30,6 +30,11 @@ class MemoryBody:
         self.length = length
         self.checksum = checksum
 
+    @property
+    def in_memory(self) -> int:
+        """All of it."""
+        return self.length
+
     def chunks(self) -> Iterator[bytes]:
         """The buffers as they arrived."""
         return iter(self.buffers)
@@ -48,6 +53,11 @@ class SpooledBody:
         self._fd = fd
         self.length = length
         self.checksum = checksum
+
+    @property
+    def in_memory(self) -> int:
+        """It is in a file."""
+        return 0
 
     def chunks(self) -> Iterator[bytes]:
         """Read back in pieces of CHUNK bytes."""

@@ -95,7 +95,10 @@ def open_volume(path: Path, disk: Disk) -> Volume:
     Raises VolumeError.
     """
     try:
+        new = [directory for directory in (path, *path.parents) if not directory.exists()]
         (path / "segments").mkdir(parents=True, exist_ok=True)
+        for directory in new:
+            disk.sync_directory(directory.parent, SyncPoint.VOLUME_DIRECTORY)
         with _creation_lock(path):
             identity = path / "volume.json"
             if not identity.exists():
@@ -106,6 +109,8 @@ def open_volume(path: Path, disk: Disk) -> Volume:
                     )
                 text = json.dumps({"format": FORMAT, "volume": new_volume_id().hex()}) + "\n"
                 disk.replace_file(identity, text.encode(), SyncPoint.VOLUME_FILE, SyncPoint.VOLUME_DIRECTORY)
+            else:  # a crash may have come between its rename and the sync of the name
+                disk.sync_directory(path, SyncPoint.VOLUME_DIRECTORY)
         return read_volume(path, disk)
     except OSError as error:
         raise VolumeError(

@@ -79,7 +79,6 @@ def _totals(servers: list[dict[str, Any]]) -> dict[str, Any]:
         "sessions": total(SMTP, "sessions"),
         "pending": total(SMTP, "pending"),
         "segments": sum(g.get("own", 0) for g in segments if isinstance(g, dict)),
-        "lag_records": total(SIDECAR, "lag_records"),
         "lag_bytes": total(SIDECAR, "lag_bytes"),
-        "under_replicated": max((u for u in under if isinstance(u, int)), default=0),
+        "under_replicated": sum(u for u in under if isinstance(u, int)),
     }

@@ -92,12 +92,23 @@ def check_paths(layout: Layout, array: RenderedArray) -> None:
 
 def check_reach(layout: Layout) -> None:
     """Users of their own get as far as the data folder. Raises StartError."""
-    for folder in layout.data.parents:
-        if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
-            raise StartError(
-                f"{folder} cannot be passed by other users, so isolated servers cannot reach their folders; "
-                f"choose another folder with --data, or chmod o+x {folder}"
-            )
+    python = closed_to_others(Path(os.__file__).resolve())
+    if python is not None:
+        raise StartError(
+            f"the Python that runs lies below {python}, which other users cannot pass, so isolated servers cannot run; "
+            "use another one, for example make PYTHON=/usr/bin/python3"
+        )
+    folder = closed_to_others(layout.data)
+    if folder is not None:
+        raise StartError(
+            f"{folder} cannot be passed by other users, so isolated servers cannot reach their folders; "
+            f"choose another folder with --data, or chmod o+x {folder}"
+        )
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """The first folder above a path that not every user may pass, or None."""
+    return next((f for f in path.parents if f.exists() and not f.stat().st_mode & stat.S_IXOTH), None)
 
 
 def check_volumes(array: RenderedArray) -> None:

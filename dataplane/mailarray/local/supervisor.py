@@ -13,24 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
+import subprocess
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from mailarray.local.lifeline import before_exec
+from mailarray.local.child import Child
 
 log = logging.getLogger(__name__)
 
 YOUNG_SECONDS = 10.0  # a process that dies younger than this counts as dying repeatedly
 FIRST_DELAY = 0.25  # seconds before the second restart of one that keeps dying; doubled each time
 MAX_DELAY = 10.0  # seconds; often enough for a person who just mended the cause
-LAST_WORDS = 500  # characters of a process' last line on standard error that are kept
-LINE_LIMIT = 65536  # bytes of one line on standard error
+CANNOT_START = 127  # as shells say it
 
 COMMAND = (sys.executable, "-m", "mailarray")
 
@@ -68,7 +66,7 @@ class ProcessState:
     restarts: int = 0
     young_deaths: int = 0  # in a row
     last_death: Death | None = None
-    process: Process | None = field(default=None, repr=False)
+    child: Child | None = field(default=None, repr=False)
 
 
 def restart_delay(young_deaths: int) -> float:
@@ -133,7 +131,7 @@ class Supervisor:
         keeper = self._keepers.pop(state.spec.name, None)
         if keeper is None:
             return
-        if state.process is None:
+        if state.child is None:
             keeper.cancel()  # it waits for its next start
         else:
             _signal(state, signal.SIGTERM)
@@ -156,33 +154,16 @@ class Supervisor:
     async def _run_once(self, state: ProcessState) -> tuple[int, str]:
         state.started = self._clock()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                *state.spec.arguments,
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=PIPE,
-                limit=LINE_LIMIT,
-                start_new_session=True,
-                preexec_fn=before_exec(os.getpid()),
-            )
-        except OSError as error:
-            return 127, f"cannot be started: {error}"
-        state.process, state.pid = process, process.pid
+            child = Child((*self._command, *state.spec.arguments))
+        except (OSError, subprocess.SubprocessError) as error:
+            return CANNOT_START, f"cannot be started: {error}"
+        state.child, state.pid = child, child.pid
         try:
-            if self._stopping:
-                _signal(state, signal.SIGTERM)
             self._on_start(state)
-            words = asyncio.create_task(_last_words(process))
-            code = await process.wait()
-            # A grandchild may hold the pipe open: its words are not waited for.
-            await asyncio.wait([words], timeout=1.0)
-            words.cancel()
-            text = words.result() if words.done() and not words.cancelled() else ""
+            return await child.wait(), child.last_words()
         finally:
-            _signal(state, signal.SIGKILL)  # whatever it left in its process group
-            state.process = state.pid = None
-        return code, text
+            child.close()
+            state.child = state.pid = None
 
     def _record_death(self, state: ProcessState, ended: tuple[int, str]) -> float:
         lived = self._clock() - state.started
@@ -204,22 +185,5 @@ class Supervisor:
 
 
 def _signal(state: ProcessState, number: signal.Signals) -> None:
-    """To the whole process group, so that a wrapper around the real process is no hiding place."""
-    if state.pid is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(state.pid, number)
-
-
-async def _last_words(process: Process) -> str:
-    """The last line that is not empty of a process' standard error; reads it all, so that the pipe never fills."""
-    assert process.stderr is not None
-    last = ""
-    while True:
-        try:
-            line = await process.stderr.readline()
-        except ValueError:
-            continue  # longer than the limit: dropped
-        if not line:
-            return last
-        text = line.decode("utf-8", "replace").strip()
-        last = text[:LAST_WORDS] or last
+    if state.child is not None:
+        state.child.signal(number)

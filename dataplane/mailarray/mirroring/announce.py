@@ -11,13 +11,14 @@ import contextlib
 import json
 import socket
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailarray.model.ids import IncarnationId, SegmentId, parse_id
 
 SOCKET_NAME = "sidecar.sock"
-MIN_INTERVAL = 0.005  # seconds between two words about batches: the sidecar gathers for longer than that
+MIN_INTERVAL = 0.008  # seconds between two words about batches: the sidecar gathers for longer than that
 REMEMBERED_CLOSED = 32  # segments; more are found by their files
 
 
@@ -30,19 +31,20 @@ class Announcement:
 
     incarnation: IncarnationId
     worker: int
-    segment: SegmentId | None  # the one being written, None when there is none or nothing is acknowledged in it
-    acknowledged: int
+    segment: SegmentId | None  # the one that the writer may append to; the sidecar leaves its file alone
+    acknowledged: int  # 0 while its first batch is under way
     closed: dict[SegmentId, int]  # segments left by this incarnation -> durable length on the own volume
 
 
 class Announcer:
-    """Sends announcements; see the module."""
+    """Sends announcements; see the module. The writer sets `state`."""
+
+    state: Callable[[], State]
 
     def __init__(self, run_directory: Path) -> None:
         self._path = str(run_directory / SOCKET_NAME)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._closed: OrderedDict[str, int] = OrderedDict()
-        self._state: State
         self._timer: asyncio.TimerHandle | None = None
 
     def closed(self, segment: SegmentId, length: int) -> None:
@@ -51,22 +53,17 @@ class Announcer:
         while len(self._closed) > REMEMBERED_CLOSED:
             self._closed.popitem(last=False)
 
-    def announce(self, state: State) -> None:
-        """Tell the whole state now."""
-        self._state = state
-        self._send()
-
-    def announce_soon(self, state: State) -> None:
+    def announce_soon(self) -> None:
         """Tell the state within MIN_INTERVAL, with whatever comes until then."""
-        self._state = state
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(MIN_INTERVAL, self._send)
+            self._timer = asyncio.get_running_loop().call_later(MIN_INTERVAL, self.announce)
 
-    def _send(self) -> None:
+    def announce(self) -> None:
+        """Tell the whole state as it is now: a stale word could make the sidecar take a segment that is in use."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        incarnation, worker, segment, acknowledged = self._state
+        incarnation, worker, segment, acknowledged = self.state()
         text = json.dumps(
             {
                 "incarnation": incarnation.hex(),

@@ -44,13 +44,14 @@ class PendingTombstones:
 class Gathered:
     """A batch and those who wait for it."""
 
-    __slots__ = ("_bodies", "_waiting", "batch", "messages")
+    __slots__ = ("_bodies", "_waiting", "batch", "in_memory", "messages")
 
     def __init__(
         self, batch: Batch, bodies: list[Body], waiting: list[tuple[MessageId, Callable[[Outcome], None]]]
     ) -> None:
         self.batch = batch
         self.messages = len(bodies)
+        self.in_memory = sum(body.in_memory for body in bodies)
         self._bodies = bodies
         self._waiting = waiting
 

@@ -48,7 +48,8 @@ class MirrorLink:
         self._timeout = timeout
         self._now = now
         self._retry_at = 0.0
-        self._connection = PeerConnection(server.sidecar, token)
+        self._connection = PeerConnection(server.sidecar, token)  # batches only: the sidecar has a lean way for PUT
+        self._questions = PeerConnection(server.sidecar, token)
 
     @property
     def ready(self) -> bool:
@@ -62,10 +63,10 @@ class MirrorLink:
 
     async def probe(self) -> bool:
         """Ask who it is; answers whether it is ready now."""
-        if self._connection.busy:
+        if self._questions.busy:
             return self.ready
         try:
-            response = await self._connection.request("GET", paths.VOLUME, self._timeout)
+            response = await self._questions.request("GET", paths.VOLUME, self._timeout)
             if response.status != 200:
                 raise PeerError(f"it answered {response.status}")
             raw = json.loads(response.body)
@@ -124,8 +125,9 @@ class MirrorLink:
         self._retry_at = self._now() + RETRY_AFTER
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connections."""
         self._connection.close()
+        self._questions.close()
 
 
 def _reason(body: bytes) -> str:

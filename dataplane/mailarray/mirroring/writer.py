@@ -70,6 +70,7 @@ class JournalWriter:
         self.accepted = 0
         self._settings = settings
         self._announcer = announcer
+        announcer.state = self._state
         self._soft_pending_bytes = soft_pending_bytes
         self._worker = worker
         self._now = now
@@ -81,6 +82,7 @@ class JournalWriter:
         self._turn = 0
         self._refusal: Refused | None = None
         self._stopping = False
+        self._ended = False  # nothing takes from the queue any more
         self._row_changed = False
 
     # -- MessageSink -----------------------------------------------------------------------------------
@@ -98,16 +100,18 @@ class JournalWriter:
 
     def submit(self, message: IncomingMessage, done: Callable[[Outcome], None]) -> None:
         """Queue a message for the next batch."""
-        if self._stopping:
+        if self._ended:
             message.body.release()
             asyncio.get_running_loop().call_soon(done, STOPPING)
             return
-        self.pending_bytes += message.body.length
+        self.pending_bytes += message.body.in_memory
         self._queue.append(PendingMessage(message, done))
         self._wake.set()
 
     async def expunge(self, tombstones: Sequence[Tombstone]) -> Outcome:
         """Journal tombstones as mail is journalled (rule 21)."""
+        if self._ended:
+            return STOPPING
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._queue.append(PendingTombstones(tuple(tombstones), outcome.set_result))
         self._wake.set()
@@ -144,6 +148,7 @@ class JournalWriter:
             if self.segment is not None:
                 self._leave(self.segment, "the writer stops")
             self._executor.shutdown()
+            self._ended = True
 
     def refuse_new_mail(self) -> None:
         """The server is about to stop: sessions that ask hear 421, what is coming in may finish."""
@@ -190,8 +195,8 @@ class JournalWriter:
             metrics.COMMIT_SECONDS.observe(self._now() - started)
             metrics.BATCH_RECORDS.observe(batch.entries)
             self.accepted += items.messages
-            self._announcer.announce_soon(self._state())
-        self.pending_bytes -= batch.bodies_length
+            self._announcer.announce_soon()
+        self.pending_bytes -= items.in_memory
         items.finish(outcome)
         self._rotate()
 
@@ -247,18 +252,18 @@ class JournalWriter:
         if segment.member.fd >= 0:
             self._announcer.closed(segment.header.segment, segment.member.length)
         segment.close()
-        self._announcer.announce(self._state())
+        self._announcer.announce()
 
     def _state(self) -> State:
         segment = self.segment
-        if segment is None or segment.acknowledged == 0:
+        if segment is None:
             return self.incarnation, self._worker, None, 0
         return self.incarnation, self._worker, segment.header.segment, segment.acknowledged
 
     # -- the slow clock ------------------------------------------------------------------------------------
     async def _beat(self) -> None:
         while True:
-            self._announcer.announce(self._state())
+            self._announcer.announce()
             try:
                 low = self._space_is_low()
                 if low and self._refusal is None:

@@ -36,6 +36,11 @@ class Body(Protocol):
         """CRC-32C over all bytes."""
         ...
 
+    @property
+    def in_memory(self) -> int:
+        """Bytes of memory that it holds."""
+        ...
+
     def chunks(self) -> Iterator[bytes]:
         """The bytes in order, in pieces of at most a few hundred KiB; may be called more than once."""
         ...

@@ -107,7 +107,6 @@ TOO_LARGE = Refusal(552, "5.3.4", "Message exceeds the size limit", "size")
 LOOP = Refusal(554, "5.4.6", "Too many hops: mail loop", "loop")
 SMUGGLING = Refusal(550, "5.5.2", "A line of one dot must begin and end with <CR><LF>", "smuggling")
 NO_SPACE = Refusal(452, "4.3.1", "Insufficient storage", "storage")
-PENDING = Refusal(451, "4.3.1", "Too much mail is waiting to be stored, try again", "pending")
 
 # The session; each of these closes it.
 BUSY = Refusal(421, "4.3.2", "Too many connections, try again later", "connections")

@@ -63,6 +63,4 @@ class Service:
 
     def refusal(self) -> replies.Refusal | Refused | None:
         """Why no message can be taken now, or None."""
-        if self.tally.pending > self.limits.soft_pending_bytes:
-            return replies.PENDING
         return self.sink.refusal()

@@ -33,6 +33,10 @@ class Fencer:
         """Fence, durably, and answer. Raises WriterSilent, OSError, VolumeError."""
         holding = self._shelf.holdings.get(segment)
         if holding is None:
+            # Perhaps the own writer's newest, of which this process has not heard yet.
+            answer = await self._ask_writer(segment)
+            if answer is not None:
+                return answer
             holding = self._shelf.mirrored(segment)
         if holding.own and holding.member is None:
             answer = await self._take_over(holding)
@@ -55,6 +59,16 @@ class Fencer:
         if answer is None:
             await self._recover(holding)
         return answer
+
+    async def _ask_writer(self, segment: SegmentId) -> FenceAnswer | None:
+        """Fence a segment of which there is no file here; None: the own writer does not hold it."""
+        try:
+            return await self._peers.ask_writer(self._writer, segment)
+        except PeerUnreachable as error:
+            with self._shelf.volume.writer_locked() as locked:
+                if not locked:
+                    raise WriterSilent(str(error)) from error
+            return None
 
     async def _recover(self, holding: Holding) -> Member:
         async with holding.turn:

@@ -45,6 +45,7 @@ class Mender:
             start = member.length
             await self._shelf.run(lambda: member.write([found], start))
             await self._shelf.run(lambda: member.commit(header, sealed_length, sealed_length))
+            await self._shelf.run(lambda: member.remember(sealed_length, member.fence_state.epoch))
         holding.header = header
         log.info("replica completed", extra={"segment": facts.id.hex(), "from": start, "to": sealed_length})
         return True

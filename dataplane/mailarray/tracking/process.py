@@ -11,15 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.database import open_catalog
 from mailarray.contract import mirroring_table
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
-from mailarray.observe.http import bind
 from mailarray.observe.limits import raise_file_limit
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.fencing import Fencer
@@ -28,6 +25,7 @@ from mailarray.tracking.local_index import LocalIndex
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
+from mailarray.tracking.port import Port
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.routes import Routes
@@ -74,7 +72,8 @@ class Agent:
             settings.storage.copies,
             wake,
         )
-        self.routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status)
+        routes = Routes(volume.id, token, self.server, self.fencer, self.status)
+        self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def table(self) -> mirroring_table.MirroringTable:
         """The mirroring table, as the file says now; the last good one while it cannot be read."""
@@ -170,8 +169,7 @@ async def run(settings: ServerSettings) -> None:
     await agent.index.open()
     Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
     agent.follower.listen(Path(settings.run_directory))
-    runner = web.ServerRunner(web.Server(agent.routes, access_log=None))
-    await bind(runner, settings.sidecar)
+    await agent.port.open(settings.sidecar)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -193,5 +191,5 @@ async def run(settings: ServerSettings) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
-        await runner.cleanup()
+        await agent.port.close()
         await agent.close()

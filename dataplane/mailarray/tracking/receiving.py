@@ -13,10 +13,12 @@ checked from the file before they are made durable, so memory is flat.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-
-from aiohttp import web
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 from mailarray.journal.format import (
     BATCH_HEADER_LENGTH,
@@ -30,13 +32,25 @@ from mailarray.journal.member import BrokenError, ConflictError, FencedError, Ga
 from mailarray.journal.scan import check_batch, read_batch, read_segment_header
 from mailarray.model.ids import SegmentId
 from mailarray.tracking import metrics
-from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.shelf import Holding, Shelf
 
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 4 * 1024 * 1024  # bytes of one PUT checked in memory
 STREAM_PIECE = 1024 * 1024  # bytes of a larger PUT written at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status code and JSON fields of an answer."""
+
+    status: int
+    fields: dict[str, Any]
+
+
+def refuse(status: int, error: str, **fields: Any) -> Answer:
+    """An error whose `error` is a sentence."""
+    return Answer(status, {"error": error, **fields})
 
 
 class Receiver:
@@ -46,14 +60,10 @@ class Receiver:
         self._shelf = shelf
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
-    async def put(self, request: web.BaseRequest, segment: SegmentId) -> web.Response:
-        """One PUT for a segment of this volume."""
-        try:
-            offset = int(request.query["offset"])
-            acknowledged = int(request.query.get("acknowledged", "0"))
-            length = request.content_length or 0
-        except (KeyError, ValueError):
-            return refuse(400, "offset and Content-Length must be numbers")
+    async def put(
+        self, segment: SegmentId, offset: int, acknowledged: int, body: bytes | asyncio.StreamReader, length: int
+    ) -> Answer:
+        """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
         holding = self._shelf.mirrored(segment)
         if holding.own or holding.member is None:
             return refuse(409, "this volume is the segment's writer")
@@ -64,10 +74,10 @@ class Receiver:
                     member.check_append(offset)
                     member.acknowledged = max(member.acknowledged, min(acknowledged, member.length))
                 elif offset < member.length:
-                    await self._compare(request, member, offset)
+                    await self._compare(body, member, offset)
                 else:
                     member.check_append(offset)
-                    await self._append(request, holding, member, offset, length)
+                    await self._append(body, holding, member, offset, length)
             except FencedError:
                 return refuse(423, "fenced", length=member.length)
             except GapError:
@@ -82,32 +92,33 @@ class Receiver:
                 log.error("mirror write failed", extra={"segment": segment.hex(), "reason": str(error)})
                 return refuse(507, f"the volume failed: {error}", length=member.length)
             self._heard(holding)
-            return answer(length=member.length)
+            return Answer(200, {"length": member.length})
 
     def _heard(self, holding: Holding) -> None:
         holding.last_word = now = time.monotonic()
         if holding.header is not None:
             self.last_words[holding.header.writer + holding.header.incarnation] = now
 
-    async def _compare(self, request: web.BaseRequest, member: Member, offset: int) -> None:
-        async for piece in request.content.iter_chunked(STREAM_PIECE):
+    async def _compare(self, body: bytes | asyncio.StreamReader, member: Member, offset: int) -> None:
+        async for piece in _pieces(body):
             if offset + len(piece) > member.length or not member.same_bytes(offset, piece):
                 raise ConflictError
             offset += len(piece)
 
     async def _append(
-        self, request: web.BaseRequest, holding: Holding, member: Member, offset: int, length: int
+        self, body: bytes | asyncio.StreamReader, holding: Holding, member: Member, offset: int, length: int
     ) -> None:
-        if length <= MEMORY_LIMIT:
-            data = await request.content.readexactly(length)
-            header, mark = check_frames(data, offset, member.header)
+        if isinstance(body, bytes):
+            header, mark = check_frames(body, offset, member.header)
             self._check_member(holding, header)
-            await self._shelf.run(lambda: _write_and_commit(member, header, data, offset, mark))
+            await self._shelf.run(lambda: _write_and_commit(member, header, body, offset, mark))
         else:
             position = offset
-            async for piece in request.content.iter_chunked(STREAM_PIECE):
+            async for piece in _pieces(body):
                 await self._shelf.run(lambda piece=piece, at=position: member.write([piece], at))  # type: ignore[misc]
                 position += len(piece)
+            if position != offset + length:
+                raise FormatError("the writer went away in the middle of a batch")
             header, mark = await self._shelf.run(lambda: _check_file(member, offset, position))
             self._check_member(holding, header)
             await self._shelf.run(lambda: member.commit(header, position, mark))
@@ -117,6 +128,14 @@ class Receiver:
     def _check_member(self, holding: Holding, header: SegmentHeader) -> None:
         if header.segment != holding.segment or self._shelf.volume.id not in header.members[1:]:
             raise FormatError("this volume is not a mirror in the segment's replica set")
+
+
+async def _pieces(body: bytes | asyncio.StreamReader) -> AsyncIterator[bytes]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    while piece := await body.read(STREAM_PIECE):
+        yield piece
 
 
 def _write_and_commit(member: Member, header: SegmentHeader, data: bytes, offset: int, mark: int) -> None:

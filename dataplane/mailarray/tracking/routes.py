@@ -1,7 +1,6 @@
 """The sidecar's internal port: from a request's path to the part that answers it.
 
-aiohttp's low-level server without its router and middlewares: a PUT stands between every batch and its 250, and those
-cost a third of it. Every path but /healthz wants the shared token.
+Everything but PUT (put_wire.py). Every path but /healthz wants the shared token.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.fencing import Fencer, WriterSilent
-from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.serving import Server
 
 log = logging.getLogger(__name__)
@@ -37,14 +35,12 @@ class Routes:
         self,
         volume: VolumeId,
         token: str,
-        receiver: Receiver,
         server: Server,
         fencer: Fencer,
         status: Callable[[], dict[str, Any]],
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
-        self._receiver = receiver
         self._server = server
         self._fencer = fencer
         self._status = status
@@ -87,10 +83,6 @@ class Routes:
             segment = SegmentId(parse_id(parts[2]))
         except (ValueError, IndexError):
             return refuse(404, "no such segment")
-        if len(parts) == 3 and method == "PUT":
-            if self._server.stopping:
-                return refuse(503, "stopping")
-            return await self._receiver.put(request, segment)
         if len(parts) == 3 and method in ("GET", "HEAD"):
             return await self._server.segment(request, segment)
         if parts[3:] == ["fence"] and method == "POST":

@@ -153,6 +153,8 @@ class Settler:
         sealed = None if row is None else row.sealed_length
         if sealed is None:
             if not self._may_seal(holding):
+                registered_to = 0 if row is None else row.cursor
+                holding.followed_epoch = epoch if registered_to >= member.acknowledged else -1
                 return False
             sealed = await self._sealer.seal(facts, self.lost)
             if sealed is None:
@@ -219,7 +221,8 @@ class Settler:
         return await self._link.catalog.lower_seal(facts.id, sealed, longest)
 
     async def _tell_caught_up(self, epoch: int) -> None:
-        if self.unsettled or self._follower.lag_bytes:
+        # A segment that is being written is never at rest; it counts as told when what was acknowledged of it is.
+        if any(holding.followed_epoch != epoch for holding in self.unsettled) or self._follower.lag_bytes:
             return
         volumes = await self._link.catalog.volumes()
         known = {row.server: row.id for row in volumes if not row.lost}

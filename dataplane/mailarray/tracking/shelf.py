@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from mailarray.catalog.catalog import SegmentFacts
+from mailarray.journal.disk import SyncPoint
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError, SegmentHeader
 from mailarray.journal.member import Member
@@ -39,6 +40,7 @@ class Holding:
         self.acknowledged = 0  # of an own segment that is being written: as announced
         self.last_word = 0.0  # monotonic time of the last PUT for it
         self.settled_epoch = -1  # catalog epoch in which it was seen sealed, whole here and registered
+        self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar was seen to register it
         self.indexed = 0  # local index covers the batches below
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1
@@ -93,7 +95,9 @@ class Shelf:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def open(self) -> None:
-        """Find what is on the volume after a start. Raises VolumeError."""
+        """Find what is on the volume after a start. Raises VolumeError, OSError."""
+        # Names that a crash left in the page cache only: fences count from here on (rule 9).
+        await self.run(lambda: self.volume.disk.sync_directory(self.volume.segments, SyncPoint.RECOVERED))
         for segment in self.volume.list_segments():
             holding = Holding(segment)
             self.holdings[segment] = holding

@@ -33,7 +33,7 @@ async def main(role: str, path: str) -> None:
         status = (
             {"server": server.server, "sessions": 2, "accepted": 1234, "mirrors": [{"server": "x", "state": "InSync"}]}
             if role == "smtp"
-            else {"server": server.server, "lag_records": 3, "segments": {"own": 4, "mirrored": 5, "unsealed": 1}}
+            else {"server": server.server, "lag_bytes": 3, "segments": {"own": 4, "mirrored": 5, "unsealed": 1}}
         )
     Counter("mailarray_fake", "For tests.").inc(2)
     stop = asyncio.Event()

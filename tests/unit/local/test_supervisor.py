@@ -186,12 +186,41 @@ async def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> Non
         await parent.wait()
 
 
+async def test_a_grandchild_that_holds_standard_error_hides_no_death(watch: Watch, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    outer = (
+        "import os,subprocess,sys,time\n"
+        "if os.path.exists(sys.argv[1]): sys.exit('second')\n"
+        f"subprocess.Popen([sys.executable,'-c',{TELLS_PID!r},sys.argv[1]], start_new_session=True)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
+        "sys.exit('last words')\n"
+    )
+    wait = asyncio.Event()
+    supervisor = Supervisor(
+        [ProcessSpec("a", "s", "smtp", (outer, str(mark)))],
+        command=PYTHON,
+        on_death=watch.on_death,
+        sleep=lambda _: _forever(wait),
+    )
+    supervisor.start()
+    try:
+        await watch.until(lambda: len(watch.deaths) == 2)
+    finally:
+        await supervisor.stop()
+        os.kill(int(mark.read_text(encoding="utf-8")), signal.SIGKILL)
+    assert watch.deaths[0].last_words == "last words"
+
+
 async def test_a_command_that_is_not_there_is_a_death_like_others(watch: Watch) -> None:
     supervisor = Supervisor([ProcessSpec("a", "s", "smtp", ())], command=("/nowhere/at/all",), on_death=watch.on_death)
     supervisor.start()
     await watch.until(lambda: len(watch.deaths) >= 1)
     await supervisor.stop()
     assert watch.deaths[0].last_words.startswith("cannot be started: ")
+
+
+async def _forever(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 @asynccontextmanager

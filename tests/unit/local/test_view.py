@@ -34,7 +34,7 @@ def whole() -> dict[str, Any]:
     for i in range(3):
         smtp = {"sessions": 2, "accepted": 1000, "mirrors": [{"server": "mail-x", "state": "InSync"}], "refusing": None}
         sidecar = {
-            "segments": {"own": 4, "mirrored": 5, "unsealed": 1}, "lag_records": 3, "lag_bytes": 99,
+            "segments": {"own": 4, "mirrored": 5, "unsealed": 1}, "lag_bytes": 99,
             "catalog": {"state": "up", "epoch": 1, "open": True}, "under_replicated": 1, "disk_free": 3 << 30,
         }  # fmt: skip
         for role, answer in (("smtp", smtp), ("sidecar", sidecar)):
@@ -53,12 +53,12 @@ def test_figures_are_added_up() -> None:
     status = whole()
     assert status["ready"] is True
     assert status["totals"] == {
-        "accepted": 3000, "accepted_per_second": 37.5, "sessions": 6, "pending": 0, "segments": 12, "lag_records": 9,
-        "lag_bytes": 297, "under_replicated": 1,
+        "accepted": 3000, "accepted_per_second": 37.5, "sessions": 6, "pending": 0, "segments": 12,
+        "lag_bytes": 297, "under_replicated": 3,
     }  # fmt: skip
     assert status["servers"][0]["smtp"]["uptime_seconds"] == 60.0
     assert plain_line(status) == (
-        "3/3 servers, pop3 serving, accepted 3000 (38/s), sessions 6, lag 9, under-replicated 1"
+        "3/3 servers, pop3 serving, accepted 3000 (38/s), sessions 6, lag 297 B, under-replicated 3"
     )
 
 

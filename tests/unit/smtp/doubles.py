@@ -39,6 +39,10 @@ class MemoryBody:
     def length(self) -> int:
         return sum(map(len, self._chunks))
 
+    @property
+    def in_memory(self) -> int:
+        return self.length
+
     def chunks(self) -> Iterator[bytes]:
         return iter(self._chunks)
 

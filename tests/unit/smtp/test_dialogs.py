@@ -193,14 +193,6 @@ def test_disk_full_while_text_comes_in() -> None:
     assert not peer.sink.messages and peer.sink.open_writers == 0
 
 
-def test_pending_bytes_are_bounded() -> None:
-    peer = Peer(limits=SmtpLimits(soft_pending_bytes=10))
-    peer.service.tally.pending = 11
-    peer.send(b"EHLO a\r\n")
-    peer.output = b""
-    run("C: MAIL FROM:<>\nS: 451 4.3.1 Too much mail is waiting to be stored, try again", peer)
-
-
 def test_size_limit_while_text_comes_in() -> None:
     peer = Peer(limits=SmtpLimits(max_message_size=20))
     peer.send(b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<anna@mail.example>\r\nDATA\r\n")

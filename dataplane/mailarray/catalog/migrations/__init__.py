@@ -27,9 +27,14 @@ def upgrade(connection: Connection) -> None:
 
 
 def upgrade_if_needed(connection: Connection) -> None:
-    """The same, when the database is older than HEAD; a newer one is left alone (expand first)."""
-    if (version(connection) or "") < HEAD:
+    """The same, when it is not current."""
+    if not is_current(connection):
         upgrade(connection)
+
+
+def is_current(connection: Connection) -> bool:
+    """Whether the database has this version's schema, or a newer one, which serves as well (expand first)."""
+    return (version(connection) or "") >= HEAD
 
 
 def version(connection: Connection) -> str | None:

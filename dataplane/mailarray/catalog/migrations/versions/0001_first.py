@@ -84,13 +84,14 @@ def upgrade() -> None:
         sa.Column("sender", sa.Text, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("checksum", sa.BigInteger, nullable=False),
+        sa.Column("segment", sa.BigInteger, nullable=False),
+        sa.Column("offset", sa.BigInteger, nullable=False),
     )
     _clustered(
         "locations",
         _key("message", sa.LargeBinary),
         _key("segment", sa.BigInteger),
         _key("offset", sa.BigInteger),
-        sa.Column("length", sa.BigInteger, nullable=False),
     )
     _clustered(
         "placements",

@@ -1,0 +1,122 @@
+"""Rules 15 and 19: who is there, epochs, and when the catalog opens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mailarray.catalog.catalog import Catalog, CatalogClosed, CheckIn, NotRegistered
+from mailarray.model.ids import new_incarnation_id, new_volume_id
+from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone
+
+
+async def test_opens_when_all_but_copies_minus_one_caught_up(catalog: Catalog) -> None:
+    sidecars = [Sidecar(catalog, f"mail-{i}") for i in range(3)]
+    expected = [s.volume for s in sidecars]
+    for sidecar in sidecars:
+        await sidecar.check_in()
+    assert not await catalog.caught_up(expected[0], 1, expected, 2)
+    assert not await catalog.caught_up(expected[0], 1, expected, 2)
+    assert not await catalog.caught_up(expected[1], 0, expected, 2)  # said of another epoch
+    assert await catalog.caught_up(expected[1], 1, expected, 2)
+    assert (await catalog.check_in(expected[2], "mail-2", 1, 0)) == CheckIn(1, 0, True)
+
+
+async def test_volumes_that_catch_up_at_the_same_moment_open_it(catalog: Catalog) -> None:
+    sidecars = [Sidecar(catalog, f"mail-{i}") for i in range(4)]
+    expected = [s.volume for s in sidecars]
+    await asyncio.gather(*(s.check_in() for s in sidecars))
+    assert any(await asyncio.gather(*(catalog.caught_up(v, 1, expected, 1) for v in expected)))
+
+
+async def test_a_lost_volume_counts_until_its_segments_are_repaired(catalog: Catalog) -> None:
+    one, two, gone = (Sidecar(catalog, f"mail-{i}") for i in range(3))
+    expected = [one.volume, two.volume]
+    for sidecar in (one, two, gone):
+        await sidecar.check_in()
+    await catalog.mark_lost(gone.volume)
+    # The lost one held nothing, as far as headers say: it is not waited for.
+    assert not await catalog.caught_up(one.volume, 1, expected, 1)
+    assert await catalog.caught_up(two.volume, 1, expected, 1)
+    one.mirror = gone.volume
+    one.next_segment()
+    await one.register(message("a@x"))
+    await catalog.reset()
+    for sidecar in (one, two):
+        await sidecar.check_in()
+    one.at = 0
+    await one.register(message("a@x"))
+    await catalog.caught_up(one.volume, one.epoch, expected, 1)
+    assert not await catalog.caught_up(two.volume, two.epoch, expected, 1)
+    assert await catalog.caught_up(two.volume, two.epoch, expected, 2)
+
+
+async def test_a_higher_counter_or_epoch_means_a_restored_catalog(catalog: Catalog) -> None:
+    sidecar = Sidecar(catalog)
+    await sidecar.join()
+    await sidecar.register(message("a@x"))
+    assert await catalog.check_in(sidecar.volume, "mail-0", 1, 1) == CheckIn(1, 1, True)
+    assert await catalog.check_in(sidecar.volume, "mail-0", 1, 5) == CheckIn(2, 5, False)
+    with pytest.raises(CatalogClosed):
+        await catalog.mailbox("a@x")
+    assert await sidecar.try_register(sidecar.run([message("a@x")])) == NotRegistered("epoch", BODY)
+    assert await catalog.check_in(sidecar.volume, "mail-0", 2, 5) == CheckIn(2, 5, False)
+    assert await catalog.check_in(sidecar.volume, "mail-0", 9, 5) == CheckIn(10, 5, False)
+    # The header of its segment names a mirror that was never heard of: it is waited for, too.
+    assert not await catalog.caught_up(sidecar.volume, 10, [sidecar.volume], 1)
+    assert await catalog.caught_up(sidecar.volume, 10, [sidecar.volume], 2)
+    assert len(await catalog.mailbox("a@x")) == 1
+
+
+async def test_another_volume_of_the_same_server_means_the_first_is_lost(catalog: Catalog) -> None:
+    old, new = new_volume_id(), new_volume_id()
+    await catalog.check_in(old, "mail-0", 0, 0)
+    await catalog.check_in(new, "mail-0", 1, 0)
+    await catalog.check_in(old, "mail-0", 1, 0)  # for ever: it does not drive out its successor
+    assert {row.id: row.lost for row in await catalog.volumes()} == {old: True, new: False}
+
+
+async def test_reset_keeps_volumes_and_forgets_the_rest(catalog: Catalog) -> None:
+    sidecar = Sidecar(catalog)
+    await sidecar.join()
+    lost = new_volume_id()
+    await catalog.mark_lost(lost)
+    row = message("a@x", "b@x")
+    await sidecar.register(row)
+    await catalog.expunge([tombstone(row)])
+    assert await catalog.acquire_lease("a@x", "me", 60)
+    assert await catalog.reset() == 2
+    counts = await catalog.counts()
+    assert (counts.messages, counts.placements, counts.segments, counts.tombstones) == (0, 0, 0, 0)
+    assert {v.id: v.lost for v in await catalog.volumes()} == {sidecar.volume: False, lost: True}
+    assert not await catalog.acquire_lease("a@x", "other", 60)
+    assert isinstance(await sidecar.try_register(sidecar.run([row])), NotRegistered)
+    await sidecar.join()
+    assert (sidecar.epoch, sidecar.counter) == (2, 1)
+    sidecar.at = 0
+    await sidecar.register(row)
+    assert [e.uid for e in await catalog.mailbox("b@x")] == [1]
+
+
+async def test_beats(catalog: Catalog) -> None:
+    volume, first, second = new_volume_id(), new_incarnation_id(), new_incarnation_id()
+    await catalog.beat(volume, first, 0, 1)
+    await catalog.beat(volume, first, 1, 1)
+    await catalog.beat(volume, first, 0, 2)
+    assert await catalog.beats() == {(volume, first, 0): 2, (volume, first, 1): 1}
+    await catalog.beat(volume, second, 0, 1)
+    assert await catalog.beats() == {(volume, second, 0): 1}
+
+
+async def test_leases(catalog: Catalog) -> None:
+    assert await catalog.acquire_lease("a@x", "one", 60)
+    assert await catalog.acquire_lease("a@x", "one", 60)
+    assert not await catalog.acquire_lease("a@x", "two", 60)
+    assert await catalog.acquire_lease("b@x", "two", 60)
+    await catalog.release_lease("a@x", "two")
+    assert not await catalog.acquire_lease("a@x", "two", 60)
+    await catalog.release_lease("a@x", "one")
+    assert await catalog.acquire_lease("a@x", "two", 0.05)
+    await asyncio.sleep(0.06)  # the database's clock is real
+    assert await catalog.acquire_lease("a@x", "one", 60)

@@ -1,0 +1,241 @@
+"""An array in one process: journal writers and sidecars with the production parts, over loopback HTTP.
+
+Each server has a disk of its own, whose power can be cut; the SQLite catalog lies outside. The slow clocks run faster
+than in production, in the same proportions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.database import open_catalog
+from mailarray.contract import mirroring_table
+from mailarray.contract.settings import (
+    CatalogSettings,
+    DirectorySettings,
+    Listen,
+    ServerSettings,
+    SmtpSettings,
+    StorageSettings,
+)
+from mailarray.journal.disk import Disk
+from mailarray.journal.format import Tombstone
+from mailarray.journal.volume import open_volume
+from mailarray.mirroring.announce import Announcer
+from mailarray.mirroring.mirrors import Mirrors
+from mailarray.mirroring.writer import JournalWriter
+from mailarray.model.message import Delivery, IncomingMessage, Outcome
+from mailarray.observe.http import internal_app
+from mailarray.smtp.writer_port import add_routes
+from mailarray.tracking.process import Agent
+
+TOKEN = "token-of-the-test"
+
+
+def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All waiting times a tenth of what they are."""
+    for name, seconds in {
+        "mirroring.writer.HEARTBEAT": 0.05,
+        "mirroring.link.RETRY_AFTER": 0.1,
+        "tracking.watching.SILENCE": 0.25,
+        "tracking.following.SILENCE": 0.25,
+        "tracking.settling.INTERVAL": 0.05,
+        "tracking.settling.MIRROR_GRACE": 0.1,
+    }.items():
+        monkeypatch.setattr(f"mailarray.{name}", seconds)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listened on a moment ago; a restarted server needs the one that it had."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class ArrayServer:
+    """One server: a writer and a sidecar, each of which can be started and killed."""
+
+    def __init__(self, settings: ServerSettings, disk: Disk) -> None:
+        self.settings = settings
+        self.disk = disk
+        self.writer: JournalWriter | None = None
+        self.agent: Agent | None = None
+        self._writing: list[Callable[[], Any]] = []
+        self._tracking: list[Callable[[], Any]] = []
+
+    async def start(self) -> None:
+        """The sidecar first, as a launcher does it."""
+        await self.start_sidecar()
+        await self.start_writer()
+
+    async def start_sidecar(self) -> None:
+        settings = self.settings
+        agent = self.agent = Agent(settings, open_volume(Path(settings.volume), self.disk), TOKEN)
+        await agent.shelf.open()
+        await agent.index.open()
+        Path(settings.run_directory).mkdir(parents=True, exist_ok=True)
+        agent.follower.listen(Path(settings.run_directory))
+        await agent.port.open(settings.sidecar)
+        tasks = [asyncio.create_task(loop) for loop in agent.loops()]
+
+        async def kill() -> None:
+            await _end(tasks)
+            await agent.port.close(0.01)
+            await agent.close()
+
+        self._tracking.append(kill)
+
+    async def start_writer(self) -> None:
+        settings = self.settings
+        volume = open_volume(Path(settings.volume), self.disk)
+        lock = volume.try_lock_writer()
+        assert lock is not None
+        table = mirroring_table.load(settings.mirroring_table_file)
+        announcer = Announcer(Path(settings.run_directory))
+        mirrors = Mirrors(settings.server, table, TOKEN, settings.storage.mirror_timeout)
+        writer = self.writer = JournalWriter(volume, mirrors, settings.storage, announcer, 64 << 20)
+        app = internal_app(TOKEN, dict)
+        add_routes(app, writer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, settings.writer.host, settings.writer.port).start()
+        task = asyncio.create_task(writer.run())
+
+        async def kill() -> None:
+            announcer.close()  # the dead announce nothing
+            mirrors.close()
+            await _end([task])
+            await runner.cleanup()
+            os.close(lock)
+
+        self._writing.append(kill)
+
+    async def kill_writer(self) -> None:
+        """As by SIGKILL: nothing is finished, nothing announced."""
+        while self._writing:
+            await self._writing.pop()()
+        self.writer = None
+
+    async def kill_sidecar(self) -> None:
+        while self._tracking:
+            await self._tracking.pop()()
+        self.agent = None
+
+    async def kill(self) -> None:
+        await self.kill_writer()
+        await self.kill_sidecar()
+
+    # -- work ------------------------------------------------------------------------------------------------------
+    async def deliver(self, body: bytes, *mailboxes: str) -> Outcome:
+        """One message; answers when a sender would hear of it."""
+        assert self.writer is not None
+        spool = self.writer.open_body()
+        spool.write(body)
+        heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        deliveries = tuple(Delivery(mailbox, mailbox) for mailbox in mailboxes)
+        message = IncomingMessage("s@out.example", deliveries, spool.finish())
+        self.writer.submit(message, lambda outcome: None if heard.done() else heard.set_result(outcome))
+        return await heard
+
+    async def expunge(self, *tombstones: Tombstone) -> Outcome:
+        assert self.writer is not None
+        return await self.writer.expunge(tombstones)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Array:
+    """Servers mail-0, mail-1, ..., and their catalog."""
+
+    def __init__(self, root: Path, disks: list[Disk], storage: StorageSettings | None = None) -> None:
+        self.catalog_url = f"sqlite:///{root / 'catalog.sqlite'}"
+        table_file = root / "table.json"
+        ports = free_ports(2 * len(disks))
+        addresses = [(Listen(host="127.0.0.1", port=a), Listen(host="127.0.0.1", port=b)) for a, b in _pairs(ports)]
+        self.table = mirroring_table.ring(
+            [mirroring_table.Server(f"mail-{i}", str(s), str(w)) for i, (s, w) in enumerate(addresses)], 1
+        )
+        table_file.write_text(mirroring_table.dump(self.table))
+        self.servers = [
+            ArrayServer(
+                ServerSettings(
+                    cluster="test",
+                    server=f"mail-{i}",
+                    volume=str(root / f"mail-{i}" / "volume"),
+                    run_directory=str(root / f"mail-{i}" / "run"),
+                    smtp=SmtpSettings(listen=Listen(host="127.0.0.1", port=0), hostname="mx"),
+                    writer=writer,
+                    sidecar=sidecar,
+                    token_file="",
+                    mirroring_table_file=str(table_file),
+                    storage=storage or StorageSettings(reserve=0, mirror_timeout=0.5),
+                    catalog=CatalogSettings(url=self.catalog_url),
+                    directory=DirectorySettings(domains=(), accounts_file=""),
+                ),
+                disks[i],
+            )
+            for i, (sidecar, writer) in enumerate(addresses)
+        ]
+        self._catalog: Catalog | None = None
+
+    async def catalog(self) -> Catalog:
+        if self._catalog is None:
+            self._catalog = await open_catalog(self.catalog_url)
+        return self._catalog
+
+    async def start(self) -> None:
+        for server in self.servers:
+            await server.start_sidecar()
+        for server in self.servers:
+            await server.start_writer()
+
+    async def settled(self, seconds: float = 15.0) -> None:
+        """Until every segment on every volume is sealed, whole and registered."""
+        try:
+            async with asyncio.timeout(seconds):
+                while rest := self.at_work():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
+
+    def at_work(self) -> list[str]:
+        """What is not at rest, in words."""
+        rest = []
+        for server in self.servers:
+            name, agent = server.settings.server, server.agent
+            if agent is None or not agent.link.up:
+                rest.append(f"{name} has no catalog")
+                continue
+            if agent.follower.lag_bytes:
+                rest.append(f"{name} lags by {agent.follower.lag_bytes}")
+            for holding in agent.settler.unsettled:
+                length = None if holding.member is None else holding.member.length
+                promised = None if holding.member is None else holding.member.fence_state
+                rest.append(f"{name} {holding.segment.hex()} own={holding.own} length={length} {promised}")
+        return rest
+
+    async def close(self) -> None:
+        for server in self.servers:
+            await server.kill()
+        if self._catalog is not None:
+            await self._catalog.close()
+
+
+def _pairs(ports: list[int]) -> Iterator[tuple[int, int]]:
+    return zip(ports[::2], ports[1::2], strict=True)
