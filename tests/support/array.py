@@ -36,6 +36,7 @@ PASSWORD = "correct horse"  # of every account
 HOST = "127.0.0.1"
 START_SECONDS = 60.0  # bounds, for a machine that does much else; a start takes two
 STOP_SECONDS = 45.0
+HEARTBEAT = 0.6  # seconds; a writer tells its sidecar everything every half second
 LOOK_SECONDS = 0.05  # between two looks at a condition that only another process can tell
 _BLOCK = 60  # ports of one array
 _STARTED = re.compile(r"^(?P<name>\S+) started, process (?P<pid>\d+)$")
@@ -287,10 +288,17 @@ class Array:
         sidecars: list[dict[str, Any] | None] = []
         writers: list[dict[str, Any] | None] = []
 
+        since = 0.0  # seen settled without a break; a sidecar may not have heard the writer's last word yet
+
         def settled() -> bool:
+            nonlocal since
             sidecars[:] = (self.ask(f"{name}/sidecar") for name in self.names)
             writers[:] = (self.ask(f"{name}/smtp") for name in self.names)
-            return _settled([s for s in sidecars if s], [w for w in writers if w], len(self.names))
+            if not _settled([s for s in sidecars if s], [w for w in writers if w], len(self.names)):
+                since = 0.0
+                return False
+            since = since or time.monotonic()
+            return time.monotonic() - since > HEARTBEAT
 
         try:
             wait_for(settled, seconds, "all is sealed and registered")
