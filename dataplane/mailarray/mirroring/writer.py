@@ -175,7 +175,8 @@ class JournalWriter:
         outcome: Outcome | None = None
         started = self._now()
         # The slow clock alone is too slow: a fast disk takes the whole reserve between two looks.
-        full = bool(batch.bodies_length) and self._space_is_low(batch.bodies_length)
+        left = self.volume.free_bytes() - batch.bodies_length
+        full = batch.bodies_length > 0 and left < self._settings.reserve
         for _ in range(MAX_ATTEMPTS):
             if full:
                 outcome = self._refusal = NO_SPACE
@@ -293,5 +294,5 @@ class JournalWriter:
         if self._idle.is_set():
             self._rotate()
 
-    def _space_is_low(self, wanted: int = 0) -> bool:
-        return self.volume.free_bytes() - wanted < self._settings.reserve
+    def _space_is_low(self) -> bool:
+        return self.volume.free_bytes() < self._settings.reserve
