@@ -155,7 +155,7 @@ async def test_no_promise_is_broken_by_power_cuts(seed: int, tmp_path: Path, mon
         await fleet.array.close()
 
 
-# -- each sync is needed ------------------------------------------------------------------------------------------------
+# -- each sync is needed -----------------------------------------------------------------------------------------------
 # A scenario raises Lost when a promise is broken. With every sync in place none does; with its own left out it does.
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,23 +205,25 @@ class Array:
         for server in self.servers:
             await server.start_writer()
 
-    async def settled(self, seconds: float = 15.0) -> None:
+    async def settled(self, seconds: float = 15.0, servers: Sequence[ArrayServer] | None = None) -> None:
         """Until every segment on every volume is sealed, whole and registered."""
         try:
             async with asyncio.timeout(seconds):
-                while rest := self.at_work():
+                while rest := self.at_work(self.servers if servers is None else servers):  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"not settled after {seconds:g} s: " + "; ".join(rest)) from None
 
-    def at_work(self) -> list[str]:
+    def at_work(self, servers: Sequence[ArrayServer]) -> list[str]:
         """What is not at rest, in words."""
         rest = []
-        for server in self.servers:
+        for server in servers:
             name, agent = server.settings.server, server.agent
             if agent is None or not agent.link.up:
                 rest.append(f"{name} has no catalog")
                 continue
+            if agent.link.state is None or not agent.link.state.open:
+                rest.append(f"{name} sees a closed catalog")
             if agent.follower.lag_bytes:
                 rest.append(f"{name} lags by {agent.follower.lag_bytes}")
             for holding in agent.settler.unsettled:

@@ -144,9 +144,10 @@ class _Worker:
         return self._connection
 
     def _disconnect(self) -> None:
-        raw, connection = self._raw, self._connection
-        self._raw = self._connection = None
+        raw, self._raw = self._raw, None
+        connection, self._connection = self._connection, None
         if connection is not None:
+            connection.invalidate()  # else SQLAlchemy finds it closed one day, and logs a traceback about that
             connection.close()
         if raw is not None:
             raw.close()

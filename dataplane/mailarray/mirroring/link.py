@@ -10,12 +10,12 @@ import asyncio
 import enum
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.mirroring import metrics
-from mailarray.mirroring.peer import PeerConnection, PeerError
+from mailarray.mirroring.peer import PeerConnection, PeerError, Response, explain
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class MirrorLink:
         self._timeout = timeout
         self._now = now
         self._retry_at = 0.0
+        self._seconds = metrics.MIRROR_SECONDS.labels(server.name)
         self._connection = PeerConnection(server.sidecar, token)  # batches only: the sidecar has a lean way for PUT
         self._questions = PeerConnection(server.sidecar, token)
 
@@ -86,25 +87,52 @@ class MirrorLink:
         self.state = LinkState.READY
         return True
 
-    async def put(
+    def put(
         self, segment: SegmentId, offset: int, acknowledged: int, buffers: Iterable[bytes], length: int
-    ) -> None:
-        """Hand bytes over; returns when the mirror has them durably. Raises MirrorFailed."""
+    ) -> Awaitable[None]:
+        """Hand bytes over; what is returned ends when the mirror has them durably, or raises MirrorFailed."""
         assert self.volume is not None
         target = f"{paths.segment_path(self.volume.hex(), segment.hex())}?offset={offset}&acknowledged={acknowledged}"
         patience = self._timeout + length / MIN_MIRROR_RATE
+        answer = self._connection.send_now("PUT", target, patience, buffers, length)
+        if answer is None:
+            return self._put_slowly(target, patience, buffers, length)
+        started = self._now()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: asyncio.Future[Response]) -> None:
+            if done.done():
+                return
+            try:
+                self._judge(answer.result(), length, started)
+                done.set_result(None)
+            except MirrorFailed as error:
+                done.set_exception(error)
+            except OSError as error:
+                done.set_exception(self._failed(explain(error, patience)))
+
+        answer.add_done_callback(answered)
+        return done
+
+    async def _put_slowly(self, target: str, patience: float, buffers: Iterable[bytes], length: int) -> None:
         started = self._now()
         try:
             response = await self._connection.request("PUT", target, self._timeout, buffers, length, patience)
         except PeerError as error:
-            self._fail(str(error))
-            raise MirrorFailed(f"{self.server.name}: {error}") from error
+            raise self._failed(error) from error
         except asyncio.CancelledError:
             self._connection.close()
             raise
+        self._judge(response, length, started)
+
+    def _failed(self, error: PeerError) -> MirrorFailed:
+        self._fail(str(error))
+        return MirrorFailed(f"{self.server.name}: {error}")
+
+    def _judge(self, response: Response, length: int, started: float) -> None:
         if response.status == 200:
             if length:
-                metrics.MIRROR_SECONDS.labels(self.server.name).observe(self._now() - started)
+                self._seconds.observe(self._now() - started)
             return
         reason = _reason(response.body) or f"it answered {response.status}"
         if response.status == 503:

@@ -97,7 +97,35 @@ class PeerConnection:
     @property
     def busy(self) -> bool:
         """A request is under way."""
-        return self._turn.locked()
+        return self._turn.locked() or (self._wire is not None and self._wire.answer is not None)
+
+    def send_now(
+        self, method: str, target: str, timeout: float, body: Iterable[bytes], length: int
+    ) -> asyncio.Future[Response] | None:
+        """The quick way, without a task: None when there is no idle connection, or the body is long.
+
+        The future raises OSError or TimeoutError; `explain` says it in a sentence.
+        """
+        wire = self._wire
+        if wire is None or wire.lost is not None or length > CHUNKED_WRITE or self.busy or wire.transport is None:
+            return None
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Response] = loop.create_future()
+        wire.answer = answer
+        wire.transport.writelines([self._request_head(method, target, length), *body])
+        timer = loop.call_later(timeout, _expire, answer)
+
+        def done(answer: asyncio.Future[Response]) -> None:
+            timer.cancel()
+            wire.answer = None
+            if answer.cancelled() or answer.exception() is not None:
+                self.close()
+
+        answer.add_done_callback(done)
+        return answer
+
+    def _request_head(self, method: str, target: str, length: int) -> bytes:
+        return f"{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n".encode() + self._head + b"\r\n"
 
     async def request(
         self,
@@ -113,14 +141,13 @@ class PeerConnection:
         `last_timeout` replaces it for the wait after the last byte, when the peer syncs a large batch.
         """
         async with self._turn:
+            while self._wire is not None and self._wire.answer is not None:
+                await asyncio.wait([self._wire.answer])
             try:
                 return await self._request(method, target, timeout, body, length, last_timeout or timeout)
-            except TimeoutError as error:
+            except OSError as error:  # TimeoutError is one
                 self.close()
-                raise PeerError(f"no progress within {timeout:g} s") from error
-            except OSError as error:
-                self.close()
-                raise PeerError(error.strerror or str(error) or type(error).__name__) from error
+                raise explain(error, timeout) from error
             except BaseException:
                 self.close()  # an answer to a cancelled request must not be taken for the next one's
                 raise
@@ -137,7 +164,7 @@ class PeerConnection:
         assert wire.transport is not None
         answer: asyncio.Future[Response] = loop.create_future()
         wire.answer = answer
-        head = f"{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n".encode() + self._head + b"\r\n"
+        head = self._request_head(method, target, length)
         if length <= CHUNKED_WRITE:
             wire.transport.writelines([head, *body])
         else:
@@ -162,6 +189,13 @@ class PeerConnection:
         wire, self._wire = self._wire, None
         if wire is not None and wire.transport is not None:
             wire.transport.abort()
+
+
+def explain(error: BaseException, timeout: float) -> PeerError:
+    """What became of a request, in a few words."""
+    if isinstance(error, TimeoutError):
+        return PeerError(f"no progress within {timeout:g} s")
+    return PeerError((error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__)
 
 
 def _expire(answer: asyncio.Future[Response]) -> None:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
+from mailarray.journal.commit_thread import CommitThread
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import BATCH_HEADER_LENGTH, BatchHeader, SegmentHeader, crc32c
 from mailarray.journal.member import BrokenError, FencedError, Member
@@ -57,7 +58,7 @@ class OpenSegment:
         member: Member,
         header: SegmentHeader,
         links: Sequence[MirrorLink],
-        executor: Executor,
+        thread: CommitThread,
         now: Callable[[], float],
     ) -> None:
         self.header = header
@@ -67,9 +68,8 @@ class OpenSegment:
         self.opened_at = now()
         self.last_append = now()
         self.failed: str | None = None
-        self._executor = executor
+        self._thread = thread
         self._now = now
-        self._local = asyncio.Lock()  # a fence is atomic with an append on the own volume (rule 9)
 
     @property
     def length(self) -> int:
@@ -94,54 +94,42 @@ class OpenSegment:
         head = prefix + frame.encode()
         length = len(prefix) + BATCH_HEADER_LENGTH + len(batch.metadata) + batch.bodies_length
         end = offset + length
-        results = await asyncio.gather(
-            self._append_local(head, batch, offset, end),
-            *(
-                link.put(self.header.segment, offset, self.acknowledged, _with_head(head, batch), length)
-                for link in self.links
-            ),
-            return_exceptions=True,
-        )
-        failures = [result for result in results if isinstance(result, BaseException)]
+        chunks = partial(_with_head, head, batch)
+        waiting: list[asyncio.Future[None]] = [
+            asyncio.ensure_future(link.put(self.header.segment, offset, self.acknowledged, chunks(), length))
+            for link in self.links
+        ]
+        waiting.append(self._thread.submit(partial(self._append_local, chunks, offset, end)))
+        failures: list[Exception] = []
+        for answer in waiting:
+            try:
+                await answer
+            except (MirrorFailed, SegmentFailed, OwnDiskFailed) as error:
+                failures.append(error)
         if not failures:
             self.acknowledged = end
             self.last_append = self._now()
             return
         self.failed = "; ".join(str(failure) for failure in failures)
-        for failure in failures:
-            if isinstance(failure, OwnDiskFailed):
-                raise failure
-            if not isinstance(failure, MirrorFailed | SegmentFailed):
-                raise failure
-        raise SegmentFailed(self.failed)
+        raise next((f for f in failures if isinstance(f, OwnDiskFailed)), SegmentFailed(self.failed))
 
-    async def _append_local(self, head: bytes, batch: Batch, offset: int, end: int) -> None:
-        async with self._local:
-            try:
-                self.member.check_append(offset)
-            except FencedError as error:
-                raise SegmentFailed("fenced on its own volume") from error
-            except BrokenError as error:
-                raise OwnDiskFailed(f"the own volume failed before: {error}") from error
-            try:
-                await asyncio.get_running_loop().run_in_executor(
-                    self._executor,
-                    self.member.append,
-                    self.header,
-                    _with_head(head, batch),
-                    offset,
-                    end,
-                    self.acknowledged,
-                )
-            except OSError as error:
-                raise OwnDiskFailed(f"the own volume failed: {error.strerror or error}") from error
+    def _append_local(self, chunks: Callable[[], Iterator[bytes]], offset: int, end: int) -> None:
+        """In the commit thread, which is also where fences happen: so they are atomic with appends (rule 9)."""
+        try:
+            self.member.check_append(offset)
+            self.member.append(self.header, chunks(), offset, end, self.acknowledged)
+        except FencedError as error:
+            raise SegmentFailed("fenced on its own volume") from error
+        except BrokenError as error:
+            raise OwnDiskFailed(f"the own volume failed before: {error}") from error
+        except OSError as error:
+            raise OwnDiskFailed(f"the own volume failed: {error.strerror or error}") from error
 
     async def fence(self) -> FenceAnswer:
         """Fence the own member, between two appends, and never append again."""
-        async with self._local:
-            answer = await asyncio.get_running_loop().run_in_executor(self._executor, self.member.fence)
-            self.failed = self.failed or "fenced on its own volume"
-            return answer
+        answer = await self._thread.submit(self.member.fence)
+        self.failed = self.failed or "fenced on its own volume"
+        return answer
 
     async def touch(self) -> None:
         """Tell the mirrors of an idle writer the mark, so that they know it lives (rule 15)."""
@@ -173,7 +161,7 @@ def new_segment(
     worker: int,
     links: Sequence[MirrorLink],
     copies: int,
-    executor: Executor,
+    thread: CommitThread,
     now: Callable[[], float],
 ) -> OpenSegment:
     """A new segment with a fixed replica set; nothing exists on any disk until its first batch."""
@@ -181,4 +169,4 @@ def new_segment(
     header = SegmentHeader(
         new_segment_id(), volume.id, incarnation, worker, time.time_ns() // 1000, copies, (volume.id, *mirrors)
     )
-    return OpenSegment(Member(volume, header.segment, own=True), header, links, executor, now)
+    return OpenSegment(Member(volume, header.segment, own=True), header, links, thread, now)

@@ -20,10 +20,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.settings import StorageSettings
+from mailarray.journal.commit_thread import CommitThread
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import Tombstone
 from mailarray.journal.spool import SpoolWriter
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 0.5  # seconds between words to the sidecar and to the mirrors of an idle writer (rule 15)
 MAX_ATTEMPTS = 5  # segments tried for one batch before its senders are asked to come back
-COMMIT_THREADS = 2  # one for the batch, one so that a fence never waits behind a probe of the disk
 
 NO_MIRROR = Refused(451, "4.3.0", "No mirror server can be reached, try again later")
 NO_SPACE = Refused(452, "4.3.1", "Insufficient system storage")
@@ -78,7 +77,7 @@ class JournalWriter:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._executor = ThreadPoolExecutor(COMMIT_THREADS, thread_name_prefix="commit")
+        self._thread = CommitThread("commit")
         self._turn = 0
         self._refusal: Refused | None = None
         self._stopping = False
@@ -147,7 +146,7 @@ class JournalWriter:
                 await heartbeat
             if self.segment is not None:
                 self._leave(self.segment, "the writer stops")
-            self._executor.shutdown()
+            self._thread.close()
             self._ended = True
 
     def refuse_new_mail(self) -> None:
@@ -217,7 +216,7 @@ class JournalWriter:
         self._turn += 1
         self._row_changed = False
         segment = new_segment(
-            self.volume, self.incarnation, self._worker, links, self._settings.copies, self._executor, self._now
+            self.volume, self.incarnation, self._worker, links, self._settings.copies, self._thread, self._now
         )
         log.info(
             "segment opened",

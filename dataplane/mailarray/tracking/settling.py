@@ -226,15 +226,16 @@ class Settler:
             return
         volumes = await self._link.catalog.volumes()
         known = {row.server: row.id for row in volumes if not row.lost}
+        lost = {row.server for row in volumes if row.lost}
         found = {name: volume for volume, name in (await self._peers.refresh()).items()}
         expected: set[VolumeId] = {self._shelf.volume.id}
         unknown = 0
         for server in self._table().servers:
             volume = found.get(server.name) or known.get(server.name)
-            if volume is None:
-                unknown += 1
-            else:
+            if volume is not None:
                 expected.add(volume)
+            elif server.name not in lost:  # a lost volume counts by itself; one made since is named by headers
+                unknown += 1
         for holding in self._shelf:
             if holding.header is not None:
                 expected.update(holding.header.members)

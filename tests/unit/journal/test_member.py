@@ -173,7 +173,7 @@ def test_a_damaged_fence_file_is_an_error_that_says_what_to_do(member: Member) -
     member.fence()
     for text in ("", "{", "[]", '{"fenced": true}'):
         member.volume.fence_path(member.segment).write_text(text)
-        with pytest.raises(VolumeError, match="is damaged: .*; move the file away and seal the segment again"):
+        with pytest.raises(VolumeError, match=r"is damaged: .*; move the file away and seal the segment again"):
             Member.recover(member.volume, member.segment, own=False)
 
 

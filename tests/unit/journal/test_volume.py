@@ -58,10 +58,10 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_volume(tmp_path: Path) -> None:
-    with pytest.raises(VolumeError, match="is not a volume: it has no volume.json"):
+    with pytest.raises(VolumeError, match=r"is not a volume: it has no volume.json"):
         read_volume(tmp_path, Disk())
     (tmp_path / "file").write_text("")
-    with pytest.raises(VolumeError, match="cannot be used: .*; check the owner, mode and mount"):
+    with pytest.raises(VolumeError, match=r"cannot be used: .*; check the owner, mode and mount"):
         open_volume(tmp_path / "file", Disk())
 
 
