@@ -1,7 +1,7 @@
 """Any process is killed at any moment, many times, with senders and readers at work: what got a 250 is there, once.
 
 From the environment: SEED (printed, so that a run can be had again, as far as processes allow), KILLS (200), INTERVAL
-between two kills (0.25 seconds in the mean), FAULTS (`kill`; also `kill,pair,stop`).
+between two kills (0.2 seconds in the mean), FAULTS (`kill`; also `kill,pair,stop`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.array import DOMAIN, Array
 
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 KILLS = int(os.environ.get("KILLS", "200"))
-INTERVAL = float(os.environ.get("INTERVAL", "0.25"))
+INTERVAL = float(os.environ.get("INTERVAL", "0.2"))
 FAULTS = tuple(os.environ.get("FAULTS", "kill").split(","))
 SENDERS_PER_SERVER = 3
 READERS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def test_postgresql_stops_and_returns(database: postgres.PostgresServer) -> None
         array.verify_journals()
 
 
+@pytest.mark.skipif(not os.environ.get("LONG"), reason="waits for time limits of the catalog; runs with LONG=1")
 def test_sqlite_is_locked_for_a_while() -> None:
     with Array() as array:
         array.start()

@@ -36,6 +36,7 @@ PASSWORD = "correct horse"  # of every account
 HOST = "127.0.0.1"
 START_SECONDS = 60.0  # bounds, for a machine that does much else; a start takes two
 STOP_SECONDS = 45.0
+HEARTBEAT = 0.6  # seconds; a writer tells its sidecar everything every half second
 LOOK_SECONDS = 0.05  # between two looks at a condition that only another process can tell
 _BLOCK = 60  # ports of one array
 _STARTED = re.compile(r"^(?P<name>\S+) started, process (?P<pid>\d+)$")
@@ -265,19 +266,44 @@ class Array:
         except (urllib.error.URLError, OSError, ValueError):
             return None
 
+    def ask(self, process: str) -> dict[str, Any] | None:
+        """/v1/status of one process, asked just now; None while it does not answer."""
+        server, _, role = process.partition("/")
+        if server == "access":
+            port = self.ports.internal + 30
+        else:
+            port = self.ports.internal + (10 if role == "smtp" else 20) + self.names.index(server)
+        request = urllib.request.Request(
+            f"http://{HOST}:{port}/v1/status", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
     def wait_settled(self, seconds: float = 30.0) -> None:
-        """Until every sidecar has the catalog, and nothing waits to be sealed, filled or registered."""
+        """Until all is registered, and nothing is unsettled but the mirrors' copies of segments that are written."""
+        sidecars: list[dict[str, Any] | None] = []
+        writers: list[dict[str, Any] | None] = []
+
+        since = 0.0  # seen settled without a break; a sidecar may not have heard the writer's last word yet
 
         def settled() -> bool:
-            status = self.status()
-            return status is not None and status["ready"] and _settled(status["servers"])
+            nonlocal since
+            sidecars[:] = (self.ask(f"{name}/sidecar") for name in self.names)
+            writers[:] = (self.ask(f"{name}/smtp") for name in self.names)
+            if not _settled([s for s in sidecars if s], [w for w in writers if w], len(self.names)):
+                since = 0.0
+                return False
+            since = since or time.monotonic()
+            return time.monotonic() - since > HEARTBEAT
 
         try:
             wait_for(settled, seconds, "all is sealed and registered")
         except AssertionError as error:
-            status = self.status() or {"servers": []}
-            seen = [f"{s['name']} {s['smtp'].get('copies')} {s['sidecar']}" for s in status["servers"]]
-            raise AssertionError("\n".join([str(error), *seen])) from error
+            raise AssertionError("\n".join([str(error), *map(str, sidecars), *map(str, writers)])) from error
 
     def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `mailarray ...` to its end."""
@@ -387,10 +413,10 @@ class Array:
     def __enter__(self) -> Array:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
         self.ports.release()
-        if kind is None or not os.environ.get("KEEP"):
+        if not os.environ.get("KEEP"):  # for a person who looks into a failure
             shutil.rmtree(self.home, ignore_errors=True)
         else:
             print(f"kept: {self.home}")
@@ -400,11 +426,10 @@ def _mirrors_ready(server: dict[str, Any]) -> bool:
     return all(mirror["state"] == "InSync" for mirror in server["smtp"].get("mirrors", ()))
 
 
-def _settled(servers: Sequence[dict[str, Any]]) -> bool:
-    """All is registered, and nothing is unsettled but the mirrors' copies of segments that are being written."""
-    sidecars = [server["sidecar"] for server in servers]
-    open_copies = sum((server["smtp"].get("copies", {}).get("now") or 1) - 1 for server in servers)
+def _settled(sidecars: Sequence[dict[str, Any]], writers: Sequence[dict[str, Any]], servers: int) -> bool:
+    open_copies = sum((writer["copies"]["now"] or 1) - 1 for writer in writers)
     return (
-        all(s.get("lag_bytes") == 0 and s.get("catalog", {}).get("open") is True for s in sidecars)
-        and sum(s.get("segments", {}).get("unsettled", 1 << 30) for s in sidecars) <= open_copies
+        len(sidecars) == len(writers) == servers
+        and all(s["lag_bytes"] == 0 and s["catalog"]["open"] is True for s in sidecars)
+        and sum(s["segments"]["unsettled"] for s in sidecars) <= open_copies
     )

@@ -17,7 +17,7 @@ from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
 from mailarray.contract import paths
 from mailarray.contract.settings import AccessSettings
 
-_OPEN = frozenset({paths.HEALTH, paths.METRICS})  # without the token: probes and scrapers have none
+_OPEN = frozenset({paths.HEALTH})  # without the token: probes have none
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -173,7 +173,13 @@ class JournalWriter:
         batch = items.batch
         outcome: Outcome | None = None
         started = self._now()
+        # The slow clock alone is too slow: a fast disk takes the whole reserve between two looks.
+        left = self.volume.free_bytes() - batch.bodies_length
+        full = batch.bodies_length > 0 and left < self._settings.reserve
         for _ in range(MAX_ATTEMPTS):
+            if full:
+                outcome = self._refusal = NO_SPACE
+                break
             segment = self.segment or await self._open()
             if segment is None:
                 outcome = NO_MIRROR

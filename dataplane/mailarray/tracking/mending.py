@@ -23,8 +23,9 @@ MAX_STRETCH = 256 * 1024 * 1024  # bytes fetched for one step; a batch is at mos
 class Mender:
     """See the module."""
 
-    def __init__(self, own: VolumeId, shelf: Shelf, peers: Peers) -> None:
+    def __init__(self, own: VolumeId, shelf: Shelf, peers: Peers, reserve: int = 0) -> None:
         self._own = own
+        self._kept_free = reserve // 4  # bytes: for fences and the index, which must go on when nothing else does
         self._shelf = shelf
         self._peers = peers
 
@@ -34,6 +35,9 @@ class Mender:
         assert member is not None
         if member.length >= sealed_length:
             return True
+        if self._shelf.volume.free_bytes() - (sealed_length - member.length) < self._kept_free:
+            log.warning("no room to complete a replica", extra={"segment": facts.id.hex(), "to": sealed_length})
+            return False
         found = await self._fetch(facts, member.length, sealed_length)
         if found is None:
             return False

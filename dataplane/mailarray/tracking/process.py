@@ -53,7 +53,7 @@ class Agent:
         self.shelf = Shelf(volume, self.executor)
         self.index = LocalIndex(self.shelf)
         self.peers = Peers(settings.server, token, self.table)
-        self.receiver = Receiver(self.shelf)
+        self.receiver = Receiver(self.shelf, settings.storage.reserve)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
         self.server = Server(self.shelf, self.index, settings.server, settings.storage.reserve)
         registrar = Registrar(self.link, volume.id, self.memory)
@@ -66,7 +66,7 @@ class Agent:
             self.receiver,
             registrar,
             Sealer(volume.id, self.link, self.fencer, self.peers),
-            Mender(volume.id, self.shelf, self.peers),
+            Mender(volume.id, self.shelf, self.peers, settings.storage.reserve),
             self.peers,
             self.table,
             settings.storage.copies,
@@ -121,7 +121,10 @@ class Agent:
         while True:
             await asyncio.sleep(1.0)
             if self.memory.due():
-                await self.shelf.run(self.memory.save)
+                try:
+                    await self.shelf.run(self.memory.save)
+                except OSError as error:  # what is remembered may lag behind; the rest goes on
+                    log.error("memory not saved", extra={"reason": str(error)})
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """What runs beside the HTTP port."""

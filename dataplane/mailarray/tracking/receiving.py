@@ -63,8 +63,9 @@ class Stream(Protocol):
 class Receiver:
     """Handles PUT; see the module."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, reserve: int = 0) -> None:
         self._shelf = shelf
+        self._kept_free = reserve // 2  # bytes: writers stop at the reserve; the rest is for fences and the index
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
     async def put(
@@ -84,6 +85,8 @@ class Receiver:
                     await self._compare(body, member, offset)
                 else:
                     member.check_append(offset)
+                    if self._shelf.volume.free_bytes() - length < self._kept_free:
+                        return refuse(507, "the volume is nearly full", length=member.length)
                     await self._append(body, holding, member, offset, length)
             except FencedError:
                 return refuse(423, "fenced", length=member.length)

@@ -21,12 +21,13 @@ async def test_health_metrics_status_and_lookup(array: FakeArray) -> None:
             assert (await http.get("/healthz")).status == 200
             assert (await http.get("/v1/status")).status == 401
             assert (await http.get("/v1/status", headers={"Authorization": "Bearer x"})).status == 401
+            assert (await http.get("/metrics")).status == 401
             status = await (await http.get("/v1/status", headers=token)).json()
             assert (status["name"], status["sessions"], status["catalog"]) == ("access-0", 1, "connected")
             assert status["logins"]["ok"] >= 1
             found = await (await http.get(f"/v1/mailboxes/{MAILBOX}", headers=token)).json()
             assert found == {"mailbox": MAILBOX, "count": 1, "placements": [str(placement)]}
-            metrics = await (await http.get("/metrics")).text()
+            metrics = await (await http.get("/metrics", headers=token)).text()
             assert "mailarray_access_sessions 1.0" in metrics
             array.catalog.away = True
             assert (await http.get(f"/v1/mailboxes/{MAILBOX}", headers=token)).status == 503
