@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +65,8 @@ class Volume:
 
     def free_bytes(self) -> int:
         """Bytes that can still be written."""
-        return shutil.disk_usage(self.path).free
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
 
     def try_lock_writer(self) -> int | None:
         """Become the volume's writer, or None when another process is. Close the descriptor to let go."""
