@@ -12,6 +12,8 @@ import logging
 import logging.handlers
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +28,7 @@ MAX_FIELD = 1000  # characters of one field; enough for any address or error, to
 SECRET_FIELDS = frozenset({"password", "token", "authorization", "secret", "body", "credentials"})
 LEFT_OUT = "[left out]"
 
+_quick: Callable[[str, str, dict[str, Any]], None] | None = None  # set while logs go to a file
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 # Nobody reads these fields, and looking them up for every line costs more than formatting it (Python's logging
@@ -78,6 +81,14 @@ class BatchingFileHandler(logging.handlers.RotatingFileHandler):
         if record.levelno >= logging.WARNING or len(self._lines) >= FLUSH_LINES:
             self.flush()
 
+    def quick(self, logger: str, message: str, values: dict[str, Any]) -> None:
+        """A line without a record; see `traffic`."""
+        formatter = self.formatter
+        assert isinstance(formatter, JsonFormatter)
+        self._lines.append(formatter.line(time.time(), "info", logger, message, values))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+
     def flush(self) -> None:
         """Write what was kept."""
         with self.lock or contextlib.nullcontext():
@@ -117,20 +128,26 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record."""
-        second = int(record.created)
+        values = fields(record)
+        if record.exc_info:
+            values["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK:]
+        message = _printable("message", record.getMessage())
+        return self.line(record.created, record.levelname.lower(), record.name, message, values)
+
+    def line(self, created: float, level: str, logger: str, message: str, values: dict[str, Any]) -> str:
+        """One line; `created` is seconds since 1970, `values` are printable."""
+        second = int(created)
         if second != self._second:
             self._second, self._stamp = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         line: dict[str, Any] = {
-            "time": f"{self._stamp}.{int((record.created - second) * 1000):03}Z",
-            "level": record.levelname.lower(),
+            "time": f"{self._stamp}.{int((created - second) * 1000):03}Z",
+            "level": level,
             "process": self._process,
-            "logger": record.name,
-            "message": _printable("message", record.getMessage()),
+            "logger": logger,
+            "message": message,
         }
-        for name, value in fields(record).items():
+        for name, value in values.items():
             line.setdefault(name, value)
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK:]
         return _encode(line).decode("utf-8", "replace")
 
 
@@ -143,6 +160,17 @@ class PlainFormatter(logging.Formatter):
         rest = " ".join(f"{name}={value}" for name, value in fields(record).items())
         error = f" ({record.exc_info[1]})" if record.exc_info and record.exc_info[1] else ""
         return f"{time} {record.levelname.lower()} {record.getMessage()}{' ' if rest else ''}{rest}{error}"
+
+
+def traffic(logger: logging.Logger, message: str, values: dict[str, Any]) -> None:
+    """A line for each message that passes, at INFO: as `logger.info(message, extra=values)`, for a tenth of the CPU.
+
+    The caller asks `logger.isEnabledFor(INFO)` once, and gives only short printable values, never bodies or secrets.
+    """
+    if _quick is None:
+        logger.info(message, extra=values)
+    else:
+        _quick(logger.name, message, values)
 
 
 def configure(
@@ -158,10 +186,13 @@ def configure(
 
     Replaces what was configured before. Raises OSError when the file cannot be opened.
     """
+    global _quick
     handler: logging.Handler
+    _quick = None
     if file is not None:
         handler = BatchingFileHandler(file, max_bytes, files_kept)
         handler.setFormatter(JsonFormatter(process))
+        _quick = handler.quick
     else:
         out = stream or sys.stderr
         handler = logging.StreamHandler(out)

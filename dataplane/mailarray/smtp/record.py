@@ -7,6 +7,7 @@ was made, since building a line costs about as much as receiving a short message
 from __future__ import annotations
 
 from mailarray.model.message import IncomingMessage, Refused
+from mailarray.observe.logs import traffic
 from mailarray.smtp import replies
 from mailarray.smtp.client import ClientAddress
 from mailarray.smtp.replies import Refusal
@@ -35,9 +36,10 @@ class SessionRecord:
         tally.accepted += 1
         tally.bytes += length
         if self._log_info:
-            log.info(
+            traffic(
+                log,
                 "accepted",
-                extra={
+                {
                     "connection": self._id,
                     "client": self._client,
                     "sender": message.sender,
