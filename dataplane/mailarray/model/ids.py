@@ -19,10 +19,33 @@ IncarnationId = NewType("IncarnationId", bytes)  # one run of a writer process
 ID_LENGTH = 16
 MAX_INDEX = 65_535  # the journal writes a placement's index in two bytes
 _RANDOM_BYTES = 10
+_POOL_BYTES = 4000
+
+
+class _Pool:
+    """Random bytes of the kernel, fetched by the page: a system call for each message would be a tenth of its journal.
+
+    Not for use across a fork: no process of the array forks after it began to make ids.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._position = 0
+
+    def take(self) -> bytes:
+        """_RANDOM_BYTES that nobody else gets."""
+        start = self._position
+        if start + _RANDOM_BYTES > len(self._bytes):
+            self._bytes, start = os.urandom(_POOL_BYTES), 0
+        self._position = start + _RANDOM_BYTES
+        return self._bytes[start : self._position]
+
+
+_pool = _Pool()
 
 
 def _timed() -> bytes:
-    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(_RANDOM_BYTES)
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + _pool.take()
 
 
 def new_message_id() -> MessageId:

@@ -18,7 +18,7 @@ from mailarray.mirroring.announce import Announcer
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.writer import JournalWriter
 from mailarray.observe.http import internal_app, serve
-from mailarray.observe.limits import raise_file_limit
+from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.writer_port import add_routes
 
@@ -57,6 +57,7 @@ def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListen
 async def run(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
     raise_file_limit()
+    switch_threads_quickly()
     volume = open_volume(Path(settings.volume), Disk())
     check_directory(volume.path)
     lock = volume.try_lock_writer()

@@ -25,7 +25,7 @@ from mailarray.tracking.watching import SILENCE
 log = logging.getLogger(__name__)
 
 MAX_DATAGRAM = 65536  # bytes; an announcement has at most 32 closed segments
-GATHER = 0.008  # seconds that registration waits for more: rows are several times cheaper by the hundred
+GATHER = 0.012  # seconds that registration waits for more: rows are several times cheaper by the hundred
 
 
 class Follower:

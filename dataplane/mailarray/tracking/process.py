@@ -17,7 +17,7 @@ from mailarray.contract import mirroring_table
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
-from mailarray.observe.limits import raise_file_limit
+from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
@@ -165,6 +165,7 @@ class Agent:
 async def run(settings: ServerSettings) -> None:
     """Run one sidecar until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
     raise_file_limit()
+    switch_threads_quickly()
     volume = open_volume(Path(settings.volume), Disk())
     token = Path(settings.token_file).read_text(encoding="ascii").strip()
     agent = Agent(settings, volume, token)
