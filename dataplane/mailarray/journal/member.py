@@ -109,7 +109,14 @@ class Member:
         if os.fstat(self._fd).st_size <= self.length:
             return
         if not self.fence_state.cut:
-            self._promise(replace(self.fence_state, cut=True))
+            try:
+                self._promise(replace(self.fence_state, cut=True))
+            except OSError as error:
+                # A full disk: what is here is served all the same. Nothing is cut, nothing more is taken, and no fence
+                # is answered before the note is on the disk, since every promise carries it.
+                self.fence_state = replace(self.fence_state, cut=True)
+                self.broken = f"a torn tail could not be noted: {error.strerror}"
+                return
         if self.header is not None:  # a header that cannot be read may be another version's: left as it is
             self.volume.disk.truncate(self._fd, self.length)
 

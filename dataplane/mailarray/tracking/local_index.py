@@ -14,7 +14,7 @@ import logging
 import sqlite3
 import struct
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,17 +62,24 @@ class LocalIndex:
             self._database = self._connect()
         except sqlite3.DatabaseError as error:
             log.warning("local index begun anew", extra={"reason": str(error)})
-            for suffix in ("", "-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            self._database = self._connect()
+            self._database = self._connect_anew()
         for number, id, indexed in self._database.execute("SELECT number, id, indexed FROM segments"):
             self._numbers[SegmentId(id)] = number
             holding = self._shelf.holdings.get(SegmentId(id))
             if holding is not None and indexed <= holding.readable:
                 holding.indexed = indexed
 
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+    def _connect_anew(self) -> sqlite3.Connection:
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            return self._connect()
+        except (sqlite3.DatabaseError, OSError) as error:  # a full disk: reads go on, from an index in memory
+            log.error("local index kept in memory", extra={"reason": str(error)})
+            return self._connect(":memory:")
+
+    def _connect(self, path: str = "") -> sqlite3.Connection:
+        database = sqlite3.connect(path or self._path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")
         if database.execute("PRAGMA user_version").fetchone()[0] not in (0, _SCHEMA_VERSION):
@@ -84,13 +91,19 @@ class LocalIndex:
     async def run(self) -> None:
         """Index what is quiet or long, until cancelled."""
         while True:
-            for holding in self._shelf:
-                readable = holding.readable
-                quiet = self._seen.get(holding.segment) == readable
-                if holding.indexed < readable and (quiet or readable - holding.indexed >= LONG_STRETCH):
-                    await self._feed(holding)
-                self._seen[holding.segment] = readable
+            try:
+                await self._feed_quiet()
+            except (sqlite3.Error, OSError) as error:  # a full disk; what is missing is indexed when it has room
+                log.error("local index not fed", extra={"reason": str(error)})
             await asyncio.sleep(FEED_INTERVAL)
+
+    async def _feed_quiet(self) -> None:
+        for holding in self._shelf:
+            readable = holding.readable
+            quiet = self._seen.get(holding.segment) == readable
+            if holding.indexed < readable and (quiet or readable - holding.indexed >= LONG_STRETCH):
+                await self._feed(holding)
+            self._seen[holding.segment] = readable
 
     async def _feed(self, holding: Holding) -> None:
         limit = holding.readable
@@ -98,11 +111,19 @@ class LocalIndex:
             await self._run(lambda: self._index_stretch(holding, limit))
 
     async def mailbox(self, mailbox: str) -> dict[str, Any]:
-        """Messages and tombstones of a mailbox, as contract.paths.MAILBOX says."""
-        for holding in self._shelf:
-            await self._feed(holding)
+        """Messages and tombstones of a mailbox, as contract.paths.MAILBOX says. Raises OSError."""
+        try:
+            await self._feed_all()
+        except sqlite3.Error as error:  # a full disk must not keep anybody from reading
+            log.error("local index moved to memory", extra={"reason": str(error)})
+            await self._run(self._move_to_memory)
+            await self._feed_all()
         found: dict[str, Any] = await self._run(lambda: self._select(mailbox))
         return found
+
+    async def _feed_all(self) -> None:
+        for holding in self._shelf:
+            await self._feed(holding)
 
     async def close(self) -> None:
         """Close the database."""
@@ -139,16 +160,21 @@ class LocalIndex:
             records += len(batch.entries)
             position = batch.header.end
         number = self._number(database, holding.segment)
-        with contextlib.closing(database.cursor()) as cursor:
-            cursor.execute("BEGIN")
+        with contextlib.closing(database.cursor()) as cursor, _transaction(cursor):
             cursor.executemany(
                 "INSERT OR REPLACE INTO stretches VALUES (?,?,?,?)",
                 ((mailbox, number, start, b"".join(packed)) for mailbox, packed in mailboxes.items()),
             )
             cursor.executemany("INSERT OR IGNORE INTO tombstones VALUES (?,?,?)", tombstones)
             cursor.execute("UPDATE segments SET indexed = ? WHERE number = ?", (position, number))
-            cursor.execute("COMMIT")
         holding.indexed = position
+
+    def _move_to_memory(self) -> None:
+        self._close()
+        self._numbers.clear()
+        self._database = self._connect(":memory:")
+        for holding in self._shelf:
+            holding.indexed = 0
 
     def _number(self, database: sqlite3.Connection, segment: SegmentId) -> int:
         number = self._numbers.get(segment)
@@ -184,6 +210,18 @@ class LocalIndex:
                 )
         rows = self._database.execute("SELECT record, position FROM tombstones WHERE mailbox = ?", (mailbox,))
         return {"messages": found, "tombstones": [f"{record.hex()}.{position}" for record, position in rows]}
+
+
+@contextlib.contextmanager
+def _transaction(cursor: sqlite3.Cursor) -> Iterator[None]:
+    cursor.execute("BEGIN")
+    try:
+        yield
+        cursor.execute("COMMIT")
+    except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):
+            cursor.execute("ROLLBACK")
+        raise
 
 
 def _gather(batch: Batch, mailboxes: dict[str, list[bytes]], tombstones: list[tuple[str, bytes, int]]) -> None:
