@@ -5,6 +5,8 @@ Invariant: every item that is taken out of the queue hears exactly one outcome, 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,7 +16,10 @@ from mailarray.mirroring.segment import Batch
 from mailarray.model.ids import MessageId, new_message_id
 from mailarray.model.message import Body, Committed, IncomingMessage, Outcome
 
+log = logging.getLogger(__name__)
+
 MAX_BATCH_BYTES = 8 * 1024 * 1024  # of bodies; one larger message is a batch of its own
+MAX_BATCH_METADATA = 8 * 1024 * 1024  # of envelopes and tombstones; far below what the format takes
 MAX_BATCH_RECORDS = 1000  # so that one batch's metadata stays small
 MAX_TOMBSTONES = 10_000  # in one record; more are split by the caller
 
@@ -58,9 +63,13 @@ class Gathered:
     def finish(self, refused: Outcome | None) -> None:
         """Tell everybody: Committed with the own id, or the refusal."""
         for body in self._bodies:
-            body.release()
+            with contextlib.suppress(OSError):
+                body.release()
         for id, done in self._waiting:
-            done(Committed(id) if refused is None else refused)
+            try:
+                done(Committed(id) if refused is None else refused)
+            except Exception:  # one session's failure must not keep the others' 250 from them
+                log.exception("outcome not told")
 
 
 def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> Gathered:
@@ -70,7 +79,12 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> 
     bodies: list[Body] = []
     waiting: list[tuple[MessageId, Callable[[Outcome], None]]] = []
     length = 0
-    while queue and len(waiting) < MAX_BATCH_RECORDS and (not waiting or length + queue[0].size <= max_bytes):
+    described = 0  # bytes of metadata
+    while (
+        queue
+        and len(waiting) < MAX_BATCH_RECORDS
+        and (not waiting or (length + queue[0].size <= max_bytes and described < MAX_BATCH_METADATA))
+    ):
         item = queue.popleft()
         id = new_message_id()
         if isinstance(item, PendingMessage):
@@ -84,5 +98,6 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> 
             length += size
         else:
             metadata.append(encode_tombstones(id, received_at, item.tombstones))
+        described += len(metadata[-1])
         waiting.append((id, item.done))
     return Gathered(Batch(len(metadata), b"".join(metadata), bodies, length), bodies, waiting)

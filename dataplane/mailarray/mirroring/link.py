@@ -48,6 +48,7 @@ class MirrorLink:
         self._timeout = timeout
         self._now = now
         self._retry_at = 0.0
+        self._probing: asyncio.Future[bool] | None = None
         self._seconds = metrics.MIRROR_SECONDS.labels(server.name)
         self._connection = PeerConnection(server.sidecar, token)  # batches only: the sidecar has a lean way for PUT
         self._questions = PeerConnection(server.sidecar, token)
@@ -63,22 +64,30 @@ class MirrorLink:
         return self.state is not LinkState.READY and self._now() >= self._retry_at
 
     async def probe(self) -> bool:
-        """Ask who it is; answers whether it is ready now."""
-        if self._questions.busy:
-            return self.ready
+        """Ask who it is; answers whether it is ready now. Who asks while somebody else does hears the same answer."""
+        if self._probing is None:
+            self._probing = asyncio.ensure_future(self._probe())
+            self._probing.add_done_callback(self._probed)
+        return await asyncio.shield(self._probing)
+
+    def _probed(self, _: asyncio.Future[bool]) -> None:
+        self._probing = None
+
+    async def _probe(self) -> bool:
         try:
             response = await self._questions.request("GET", paths.VOLUME, self._timeout)
             if response.status != 200:
                 raise PeerError(f"it answered {response.status}")
             raw = json.loads(response.body)
             volume = VolumeId(parse_id(raw["volume"]))
-        except (PeerError, ValueError, KeyError) as error:
+            stopping, full = raw.get("stopping"), raw.get("full")
+        except (PeerError, ValueError, KeyError, TypeError, AttributeError) as error:
             self._fail(str(error))
             return False
-        if raw.get("stopping"):
+        if stopping:
             self._leave(LinkState.STOPPING, "it is stopping")
             return False
-        if raw.get("full"):
+        if full:
             self._fail("its volume is nearly full")
             return False
         if self.state is not LinkState.READY:

@@ -109,10 +109,11 @@ class PeerConnection:
         wire = self._wire
         if wire is None or wire.lost is not None or length > CHUNKED_WRITE or self.busy or wire.transport is None:
             return None
+        buffers = [self._request_head(method, target, length), *body]  # a spooled body is read here, and may fail
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Response] = loop.create_future()
         wire.answer = answer
-        wire.transport.writelines([self._request_head(method, target, length), *body])
+        wire.transport.writelines(buffers)
         timer = loop.call_later(timeout, _expire, answer)
 
         def done(answer: asyncio.Future[Response]) -> None:
@@ -171,8 +172,12 @@ class PeerConnection:
             wire.transport.write(head)
             for part in _parts(body):
                 wire.transport.writelines(part)
-                async with asyncio.timeout(timeout):
-                    await wire.drain()
+                try:
+                    async with asyncio.timeout(timeout):
+                        await wire.drain()
+                except OSError:
+                    if not answer.done() or answer.exception() is not None:
+                        raise
                 if answer.done():  # refused before all was sent: the connection is of no more use
                     self._wire = None
                     wire.transport.close()

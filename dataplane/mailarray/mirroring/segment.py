@@ -95,12 +95,15 @@ class OpenSegment:
         length = len(prefix) + BATCH_HEADER_LENGTH + len(batch.metadata) + batch.bodies_length
         end = offset + length
         chunks = partial(_with_head, head, batch)
-        waiting: list[asyncio.Future[None]] = [
-            asyncio.ensure_future(link.put(self.header.segment, offset, self.acknowledged, chunks(), length))
-            for link in self.links
-        ]
-        waiting.append(self._thread.submit(partial(self._append_local, chunks, offset, end)))
         failures: list[Exception] = []
+        waiting: list[asyncio.Future[None]] = []
+        for link in self.links:
+            try:
+                put = link.put(self.header.segment, offset, self.acknowledged, chunks(), length)
+                waiting.append(asyncio.ensure_future(put))
+            except OSError as error:
+                failures.append(OwnDiskFailed(f"a spooled body cannot be read: {error.strerror or error}"))
+        waiting.append(self._thread.submit(partial(self._append_local, chunks, offset, end)))
         for answer in waiting:
             try:
                 await answer

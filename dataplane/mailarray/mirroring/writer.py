@@ -15,7 +15,6 @@ writer's internal port (tombstones, fence, mirroring table).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -32,7 +31,7 @@ from mailarray.mirroring import metrics
 from mailarray.mirroring.announce import Announcer, State
 from mailarray.mirroring.gather import MAX_BATCH_BYTES, PendingMessage, PendingTombstones, gather
 from mailarray.mirroring.mirrors import Mirrors
-from mailarray.mirroring.segment import OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
+from mailarray.mirroring.segment import Batch, OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
 from mailarray.model.ids import IncarnationId, SegmentId, new_incarnation_id
 from mailarray.model.message import BodyWriter, IncomingMessage, Outcome, Refused
 
@@ -148,14 +147,15 @@ class JournalWriter:
                 await self._wait_for_company()
                 await self._commit_next()
         finally:
+            self._ended = True
             self._idle.set()
             heartbeat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await heartbeat
+            await asyncio.gather(heartbeat, return_exceptions=True)
+            self._thread.close()  # before the file that it may be writing to
             if self.segment is not None:
                 self._leave(self.segment, "the writer stops")
-            self._thread.close()
-            self._ended = True
+            while self._queue:
+                gather(self._queue, MAX_BATCH_BYTES).finish(STOPPING)
 
     def refuse_new_mail(self) -> None:
         """The server is about to stop: sessions that ask hear 421, what is coming in may finish."""
@@ -179,31 +179,14 @@ class JournalWriter:
     async def _commit_next(self) -> None:
         items = gather(self._queue, MAX_BATCH_BYTES)
         batch = items.batch
-        outcome: Outcome | None = None
         started = self._now()
-        # The slow clock alone is too slow: a fast disk takes the whole reserve between two looks.
-        left = self.volume.free_bytes() - batch.bodies_length
-        full = batch.bodies_length > 0 and left < self._settings.reserve
-        for _ in range(MAX_ATTEMPTS):
-            if full:
-                outcome = self._refusal = NO_SPACE
-                break
-            segment = self.segment or await self._open()
-            if segment is None:
-                outcome = NO_MIRROR
-                break
-            try:
-                await segment.append(batch)
-                break
-            except SegmentFailed as error:
-                self._leave(segment, str(error))
-            except OwnDiskFailed as error:
-                self._leave(segment, str(error))
-                log.error("own volume failed", extra={"reason": str(error)})
-                outcome = NO_SPACE if self._space_is_low() else DISK_FAILED
-                break
-        else:
-            outcome = NO_MIRROR
+        try:
+            outcome = await self._commit(batch)
+        except Exception as error:  # what nobody thought of must not leave the senders of a batch without a word
+            log.exception("commit failed")
+            if self.segment is not None:
+                self._leave(self.segment, str(error))
+            outcome = DISK_FAILED
         if outcome is None:
             metrics.COMMIT_SECONDS.observe(self._now() - started)
             metrics.BATCH_RECORDS.observe(batch.entries)
@@ -214,6 +197,29 @@ class JournalWriter:
         # Told in the loop's next turn, so that the next batch is on its way while the replies to this one are written.
         asyncio.get_running_loop().call_soon(items.finish, outcome)
         self._rotate()
+
+    async def _commit(self, batch: Batch) -> Outcome | None:
+        """Make a batch durable in one segment or another; None when it is, else what its senders hear."""
+        # The slow clock alone is too slow: a fast disk takes the whole reserve between two looks.
+        left = self.volume.free_bytes() - batch.bodies_length
+        full = batch.bodies_length > 0 and left < self._settings.reserve
+        if full:
+            self._refusal = NO_SPACE
+            return NO_SPACE
+        for _ in range(MAX_ATTEMPTS):
+            segment = self.segment or await self._open()
+            if segment is None:
+                return NO_MIRROR
+            try:
+                await segment.append(batch)
+                return None
+            except SegmentFailed as error:
+                self._leave(segment, str(error))
+            except OwnDiskFailed as error:
+                self._leave(segment, str(error))
+                log.error("own volume failed", extra={"reason": str(error)})
+                return NO_SPACE if self._space_is_low() else DISK_FAILED
+        return NO_MIRROR
 
     async def _wait_for_company(self) -> None:
         """A moment for those who are about to submit, judged by the last batch: a small batch costs as much as a large
@@ -301,8 +307,8 @@ class JournalWriter:
                 if self._refusal is NO_MIRROR and self.mirrors.ready_count():
                     self._refusal = None
                 await self._touch()
-            except OSError as error:
-                log.error("heartbeat failed", extra={"reason": str(error)})
+            except Exception:  # without a heartbeat nobody would hear of this writer again
+                log.exception("heartbeat failed")
             await asyncio.sleep(HEARTBEAT)
 
     async def _touch(self) -> None:

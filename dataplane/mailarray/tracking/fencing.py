@@ -37,7 +37,7 @@ class Fencer:
             answer = await self._ask_writer(segment)
             if answer is not None:
                 return answer
-            holding = self._shelf.mirrored(segment)
+            holding = self._shelf.adopt_left(segment) or self._shelf.mirrored(segment)
         if holding.own and holding.member is None:
             answer = await self._take_over(holding)
             if answer is not None:

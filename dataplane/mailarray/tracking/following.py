@@ -115,6 +115,9 @@ class Follower:
 
     async def _take_over(self, announcement: Announcement) -> None:
         """Own segments that the writer has left are ours to promise for."""
+        for left in announcement.closed:
+            if left != announcement.segment:
+                self._shelf.adopt_left(left)
         word = (announcement.incarnation, announcement.segment, len(self._shelf.holdings))
         if word == self._last_take_over:
             return  # the same as at the last look: it is looked at after every batch

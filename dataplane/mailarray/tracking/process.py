@@ -158,8 +158,8 @@ class Agent:
         await self.index.close()
         await self.peers.close()
         await self.link.close()
+        await asyncio.to_thread(self.executor.shutdown)  # before the files that its threads may be writing to
         self.shelf.close()
-        self.executor.shutdown()
 
 
 async def run(settings: ServerSettings) -> None:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _START = b"PUT "
 _VOLUMES = b"/v1/volumes/"
+_LENGTH_REQUIRED = b"HTTP/1.1 411 Length Required\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class PutConnection(asyncio.Protocol):
@@ -49,6 +50,7 @@ class PutConnection(asyncio.Protocol):
         self._register = register  # of the open connections
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
+        self._refused = False  # the connection is at its end; what still comes is not looked at
         self._between = True  # no request is coming in: the next bytes begin one
         self._first = b""
         self._task: asyncio.Task[None] | None = None
@@ -102,7 +104,9 @@ class PutConnection(asyncio.Protocol):
         """A request begins; the one before must have been answered."""
         if self._task is not None and not self._task.done():
             log.warning("pipelined request refused")
+            self._refused = True
             self._transport.abort()
+            return
         self._between = False
         self._begin()
 
@@ -122,6 +126,12 @@ class PutConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """A long body is streamed, so its handling begins now."""
+        if self._length < 0 and not self._refused:
+            self._refused = True
+            self._transport.write(_LENGTH_REQUIRED)
+            self._transport.close()
+        if self._refused:
+            return
         if self._length > MEMORY_LIMIT:
             self._stream = asyncio.StreamReader(limit=STREAM_PIECE)
             self._stream.set_transport(self._transport)
@@ -129,6 +139,8 @@ class PutConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
+        if self._refused:
+            return
         if self._stream is not None:
             self._stream.feed_data(body)
         else:
@@ -136,6 +148,8 @@ class PutConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        if self._refused:
+            return
         self._between = True
         if self._stream is not None:
             self._stream.feed_eof()
@@ -151,6 +165,8 @@ class PutConnection(asyncio.Protocol):
         except Exception:
             log.exception("batch failed")
             answer = Answer(500, {"error": "the batch could not be taken; the log says why"})
+        if self._transport.is_closing():
+            return  # the writer has given up meanwhile
         body = json.dumps(answer.fields).encode()
         head = (
             f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
@@ -175,8 +191,6 @@ class PutConnection(asyncio.Protocol):
             return Answer(404, {"error": "not a member: another volume is here"})  # never a length (rule 9)
         if self._stopping():
             return Answer(503, {"error": "stopping"})
-        if length < 0:
-            return Answer(411, {"error": "Content-Length is needed"})
         try:
             fields = parse_qs(query.decode("ascii"))
             offset = int(fields["offset"][0])

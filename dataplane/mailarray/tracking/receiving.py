@@ -98,6 +98,9 @@ class Receiver:
             except FormatError as error:
                 log.error("bad batch refused", extra={"segment": segment.hex(), "reason": str(error)})
                 return refuse(400, str(error), length=member.length)
+            except ConnectionError as error:
+                log.info("writer went away in a batch", extra={"segment": segment.hex()})
+                return refuse(400, f"the body ended early: {error}", length=member.length)
             except (BrokenError, OSError) as error:
                 log.error("mirror write failed", extra={"segment": segment.hex(), "reason": str(error)})
                 return refuse(507, f"the volume failed: {error}", length=member.length)
@@ -130,6 +133,8 @@ class Receiver:
             header, mark = await self._shelf.run(lambda: _check_file(member, offset, position))
             self._check_member(holding, header)
             await self._shelf.run(lambda: member.commit(header, position, mark))
+        if holding.header is None:
+            holding.settled_epoch = -1  # a pass may have taken it for an empty fenced segment
         holding.header = header
         metrics.MIRRORED_BYTES.inc(length)
 

@@ -148,6 +148,16 @@ class Shelf:
         holding.acknowledged = max(holding.acknowledged, acknowledged)
         return holding
 
+    def adopt_left(self, segment: SegmentId) -> Holding | None:
+        """An own segment that nobody announced while it was written: it lived between two words of the writer.
+
+        Only asked for segments of this volume's writer; a mirror copy always has a holding already.
+        """
+        if segment not in self.holdings and self.volume.segment_path(segment).exists():
+            holding = self.holdings[segment] = Holding(segment)
+            holding.own = True
+        return self.holdings.get(segment)
+
     def mirrored(self, segment: SegmentId) -> Holding:
         """The holding for a mirror copy, made when it is new."""
         holding = self.holdings.get(segment)

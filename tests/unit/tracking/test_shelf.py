@@ -1,0 +1,26 @@
+"""Which segments a sidecar knows."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mailarray.journal.disk import Disk
+from mailarray.journal.volume import open_volume
+from mailarray.model.ids import new_segment_id
+from mailarray.tracking.shelf import Shelf
+from tests.support.segments import made, mail, put_file
+
+
+async def test_an_own_segment_that_lived_between_two_words_is_found(tmp_path: Path) -> None:
+    volume = open_volume(tmp_path / "volume", Disk())
+    shelf = Shelf(volume, ThreadPoolExecutor(1))
+    await shelf.open()
+    segment = made(volume.id)
+    segment.add([mail()])
+    put_file(volume, segment.header.segment, segment.data)
+    holding = shelf.adopt_left(segment.header.segment)
+    assert holding is not None and holding.own and holding.member is None
+    member = await shelf.recover(holding)
+    assert member.length == len(segment.data) and holding.facts is not None
+    assert shelf.adopt_left(new_segment_id()) is None
