@@ -2,7 +2,7 @@
 
 Layers, top to bottom (checked by import-linter, see pyproject.toml): cli, local, then the three
 processes smtp / access / tracking side by side, then mirroring / catalog / directory, journal,
-observe, model, contract.
+observe and tls, model, contract.
 """
 
 __version__ = "0.1.0"

@@ -14,9 +14,9 @@ from mailarray.access.maildrop import MaildropOpener
 from mailarray.access.prefetch import Budget
 from mailarray.access.replicas import ReplicaReader
 from mailarray.access.session import LoginDelay, Services
-from mailarray.access.tls import ReloadingCertificate
 from mailarray.contract.settings import AccessSettings
 from mailarray.directory.directory import Directory
+from mailarray.tls import TlsContext
 
 CATALOG_START_SECONDS = 2.0  # how long the port waits for the catalog at start; it opens without it then
 
@@ -32,7 +32,7 @@ class AccessServer:
         delay: LoginDelay | None = None,
     ) -> None:
         """Raises OSError or ssl.SSLError when the certificate or the token cannot be used."""
-        certificate = ReloadingCertificate(settings.tls) if settings.tls is not None else None
+        certificate = TlsContext(settings.tls) if settings.tls is not None else None
         self.catalog = LateCatalog(connect)
         self.array = ServerArray(settings.mirroring_table_file, settings.token_file)
         services = Services(

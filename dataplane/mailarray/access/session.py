@@ -25,8 +25,8 @@ from mailarray.access.pop3 import Close, Flush, Login, Offer, Pop3Machine, Retri
 from mailarray.access.pop3.machine import OUTPUT_HIGH
 from mailarray.access.prefetch import Budget, ReadAhead
 from mailarray.access.replicas import VERIFIED_BYTES, BodyDamaged, NoReplica, ReplicaReader
-from mailarray.access.tls import ReloadingCertificate
 from mailarray.directory.directory import Account, Directory
+from mailarray.tls import TlsContext
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Services:
     reader: ReplicaReader
     expunger: Expunger
     budget: Budget
-    certificate: ReloadingCertificate | None
+    certificate: TlsContext | None
     delay: LoginDelay
 
 
@@ -235,7 +235,7 @@ class Pop3Connection(asyncio.Protocol):
             transport = await asyncio.get_running_loop().start_tls(
                 self._transport,
                 self,
-                certificate.context(),
+                certificate.current(),
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )

@@ -21,7 +21,7 @@ from mailarray.smtp.connection import Connection
 from mailarray.smtp.metrics import SESSIONS
 from mailarray.smtp.replies import Refusal
 from mailarray.smtp.service import Service, log
-from mailarray.smtp.tls import TlsContext
+from mailarray.tls import TlsContext
 
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
 SWEEP_SECONDS = 1.0  # also how late a metric may be; shorter when the idle timeout is short

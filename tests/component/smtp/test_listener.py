@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from mailarray.contract.settings import SmtpLimits, TlsSettings
-from mailarray.smtp.tls import TlsError
+from mailarray.tls import TlsError
 from tests.component.smtp.wire import (
     TIMEOUT,
     Client,
@@ -337,7 +337,7 @@ async def test_stop_while_tls_session_is_idle(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_told_at_start(tmp_path: Path) -> None:
-    from mailarray.smtp.tls import TlsContext
+    from mailarray.tls import TlsContext
 
     with pytest.raises(TlsError, match="cannot read"):
         TlsContext(TlsSettings(certificate=str(tmp_path / "none"), key=str(tmp_path / "none")))

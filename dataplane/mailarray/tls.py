@@ -1,8 +1,8 @@
-"""The TLS context of STARTTLS, read anew when its PEM files change.
+"""The TLS context of STARTTLS and STLS, read anew when its PEM files change.
 
-Asked by the listener for each handshake. Sessions that have begun keep the context they began with. New files that
-do not fit (a certificate without its key, half-written) leave the old context in place, with one line in the log
-for each state of the files.
+Asked by the SMTP and POP3 listeners for each handshake. Sessions that have begun keep the context they began with. New
+files that do not fit (a certificate without its key, half-written) leave the old context in place, with one line in the
+log for each state of the files.
 """
 
 from __future__ import annotations
