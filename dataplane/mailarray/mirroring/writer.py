@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 0.5  # seconds between words to the sidecar and to the mirrors of an idle writer (rule 15)
 WORTHWHILE_BATCH = 24  # records; a batch costs 600 microseconds of CPU on its own, and 30 for each record
-COMPANY_WAIT = 0.002  # seconds that a smaller batch waits at most for more; a disk's sync takes as long
+COMPANY_PAUSE = 0.001  # seconds without a newcomer, after which a smaller batch goes
+COMPANY_WAIT = 0.005  # seconds that it waits at most
 MAX_ATTEMPTS = 5  # segments tried for one batch before its senders are asked to come back
 
 NO_MIRROR = Refused(451, "4.3.0", "No mirror server can be reached, try again later")
@@ -225,12 +226,14 @@ class JournalWriter:
         """A moment for those who are about to submit, judged by the last batch: a small batch costs as much as a large
         one, and those who came with the last one come again. One lone sender never waits."""
         self._wanted = min(self._expected, WORTHWHILE_BATCH)
-        if len(self._queue) >= self._wanted:
-            return
-        self._enough.clear()
-        timer = asyncio.get_running_loop().call_later(COMPANY_WAIT, self._enough.set)
-        await self._enough.wait()
-        timer.cancel()
+        began = self._now()
+        while (seen := len(self._queue)) < self._wanted and self._now() - began < COMPANY_WAIT:
+            self._enough.clear()
+            timer = asyncio.get_running_loop().call_later(COMPANY_PAUSE, self._enough.set)
+            await self._enough.wait()
+            timer.cancel()
+            if len(self._queue) == seen:
+                return  # nobody came for a while
 
     async def _open(self) -> OpenSegment | None:
         wanted = self._settings.copies - 1
