@@ -165,11 +165,6 @@ def _segments(sidecar: dict[str, Any]) -> str:
     return f"{segments.get('own', DASH)} + {segments.get('mirrored', DASH)}"
 
 
-def _lag(sidecar: dict[str, Any]) -> str:
-    """Records where they are counted, else bytes."""
-    return _figure(sidecar, "lag_records") if "lag_records" in sidecar else human_size(sidecar.get("lag_bytes"))
-
-
 def _warn_if_any(process: dict[str, Any], key: str) -> Text:
     value = process.get(key)
     return Text(_figure(process, key), style="bold red" if isinstance(value, int) and value > 0 else "")
@@ -205,7 +200,7 @@ _COLUMNS = (
     _Column("/s", lambda server, smtp, sidecar: _figure(smtp, "accepted_per_second"), right=True),
     _Column("mirrors", lambda server, smtp, sidecar: _mirrors(smtp), folds=True),
     _Column("segments", lambda server, smtp, sidecar: _segments(sidecar), right=True),
-    _Column("lag", lambda server, smtp, sidecar: _lag(sidecar), right=True),
+    _Column("lag", lambda server, smtp, sidecar: human_size(sidecar.get("lag_bytes")), right=True),
     _Column("under", lambda server, smtp, sidecar: _warn_if_any(sidecar, "under_replicated"), right=True),
     _Column("free", lambda server, smtp, sidecar: human_size(sidecar.get("disk_free")), right=True, wide_only=True),
 )

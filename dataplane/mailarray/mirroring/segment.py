@@ -64,17 +64,12 @@ class OpenSegment:
         self.header = header
         self.member = member
         self.links = tuple(links)
-        self.acknowledged = 0
+        self.acknowledged = 0  # bytes; the next batch goes there
         self.opened_at = now()
         self.last_append = now()
         self.failed: str | None = None
         self._thread = thread
         self._now = now
-
-    @property
-    def length(self) -> int:
-        """Bytes acknowledged; the next batch goes there."""
-        return self.acknowledged
 
     async def append(self, batch: Batch) -> None:
         """Make a batch durable on all members. Raises SegmentFailed or OwnDiskFailed."""
