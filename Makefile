@@ -24,7 +24,7 @@ test: packages $(VENV)/.dev ## Run all tests (installs the Debian packages they 
 lint: $(VENV)/.dev ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict dataplane
+	$(BIN)/mypy --strict dataplane operator
 	$(BIN)/lint-imports
 
 bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine
