@@ -1,9 +1,9 @@
 """Control groups: which processes belong to a box and to each of its nodes.
 
 Everything that a box starts runs below one group of its own, `mailarray-box-<id>/<part>`, at the top of each hierarchy;
-`<part>` is a node or `switch`. Containers follow, since containerd puts them below the group that it runs in itself.
-So all processes of a node are found by where they are, never by name, and a power cut misses none. No other group of
-the machine is touched.
+`<part>` is a node or `switch`. A node sees its own group as the top of all (a cgroup namespace), so what containerd
+makes for containers lies below it. So all processes of a node are found by where they are, never by name, and a power
+cut misses none. No other group of the machine is touched.
 """
 
 from __future__ import annotations
@@ -19,39 +19,56 @@ from tests.e2e.box.machine import BoxError
 
 MOUNT = Path("/sys/fs/cgroup")
 KILL_SECONDS = 20
+_MOUNT_OPTIONS = {"rw", "ro", "relatime", "nosuid", "nodev", "noexec"}
 
 
-def hierarchies() -> list[Path]:
-    """Where groups are made: one place with cgroup v2, one for each controller with v1."""
-    places = []
+def hierarchies() -> dict[Path, str]:
+    """Where groups are made, and how that is mounted: one place with cgroup v2, one for each controller with v1."""
+    places = {}
     for line in Path("/proc/mounts").read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup" or (kind == "cgroup2" and where == str(MOUNT)):
-            places.append(Path(where))
-    return sorted(places)
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup":
+            own = [word for word in options.split(",") if word not in _MOUNT_OPTIONS]
+            places[Path(where)] = f"-t cgroup -o {','.join(own)} cgroup"
+        elif kind == "cgroup2" and where == str(MOUNT):
+            places[Path(where)] = "-t cgroup2 cgroup2"
+    return places
 
 
 class Group:
-    """The group `mailarray-box-<id>/<part>` in every hierarchy."""
+    """The group `mailarray-box-<id>/<part>` in every hierarchy; processes are in its leaf `system`."""
 
     def __init__(self, box: str, part: str) -> None:
-        self._below = Path(f"mailarray-box-{box}") / part
-        self._trees = [place / self._below for place in hierarchies()]
-        self.joins = [tree / "system" for tree in self._trees]  # v2 wants processes in leaves only
+        below = Path(f"mailarray-box-{box}") / part
+        self._trees = [place / below for place in hierarchies()]
 
     def make(self) -> None:
         """Make the groups; those of cpuset need processors and memory before anything may join."""
-        for leaf in self.joins:
+        for tree in self._trees:
+            leaf = tree / "system"
             leaf.mkdir(parents=True, exist_ok=True)
-            for folder in (leaf.parent.parent, leaf.parent, leaf):
+            for folder in (tree.parent, tree, leaf):
                 for name in ("cpuset.cpus", "cpuset.mems"):
                     file = folder / name
-                    if file.exists() and not file.read_text().strip():
+                    if file.exists() and not file.read_text().strip() and not (folder / "cgroup.controllers").exists():
                         file.write_text((folder.parent / name).read_text())
+            if (controllers := tree.parent / "cgroup.controllers").exists():
+                offered = " ".join(f"+{word}" for word in controllers.read_text().split())
+                (tree.parent / "cgroup.subtree_control").write_text(offered)
 
-    def joining(self) -> str:
-        """Shell words that put the running shell into the group."""
-        return "; ".join(f"echo $$ > {leaf}/cgroup.procs" for leaf in self.joins)
+    def joining(self, *, top: bool = False) -> str:
+        """Shell words that put the running shell into the group; at its top, only to see it as the top of all."""
+        return "; ".join(f"echo $$ > {tree if top else tree / 'system'}/cgroup.procs" for tree in self._trees)
+
+    @staticmethod
+    def remounting() -> list[str]:
+        """Shell words that show a new cgroup namespace nothing but itself."""
+        words = []
+        if (unified := MOUNT / "unified").is_mount():
+            words.append(f"umount {unified}")
+        for place, mounting in hierarchies().items():
+            words.append(f"umount {place}; mount {mounting} {place}; echo $$ > {place}/system/cgroup.procs")
+        return words
 
     def processes(self) -> set[int]:
         """All processes of the group and of the groups below it."""

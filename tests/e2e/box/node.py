@@ -65,7 +65,8 @@ class Node:
         self._holder_file = folder / "holder.pid"
 
     def start(self) -> None:
-        """Boot: everything up to the moment in which kubelet answers."""
+        """Boot; kubelet reports the node as Ready some seconds later."""
+        self.group.remove()
         self.group.make()
         self._write_settings()
         self._hold()
@@ -99,7 +100,7 @@ class Node:
     def enter(self) -> list[str]:
         """Words before a command that runs it on the node."""
         holder = self._holder_file.read_text().strip()
-        return ["nsenter", f"--target={holder}", "--net", "--mount", "--"]
+        return ["nsenter", f"--target={holder}", "--net", "--mount", "--cgroup", "--"]
 
     def ctr(self, *arguments: str | Path) -> str:
         """Run containerd's command line on the node."""
@@ -125,15 +126,18 @@ class Node:
             "mount -t overlay -o lowerdir=/var,upperdir=/run/var/upper,workdir=/run/var/work overlay /var",
             "mkdir -p /var/lib /var/log",
             *kernel,
+            *Group.remounting(),
             "echo $$ >&3; exec 3>&-; cd /",
             "exec sleep infinity",
         ]
-        enter = [*self._network.enter(self._network.node(self.index)), "unshare", "--mount", "--propagation", "slave"]
+        enter = [*self._network.enter(self._network.node(self.index)), "unshare", "--mount", "--cgroup"]
+        enter += ["--propagation", "slave"]
         holder = processes.start(
             f"{self.name}'s holder",
             ["sh", "-c", "\n".join(script)],
             log=self._logs / self.name / "holder.log",
             group=self.group,
+            joining=self.group.joining(top=True),
             enter=enter,
         )
         holder.wait_for(lambda: self._holder_file.exists() and bool(self._holder_file.read_text()), "up", 10)

@@ -52,16 +52,17 @@ def start(
     *,
     log: Path,
     group: Group | None = None,
+    joining: str = "",
     enter: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Process:
     """Start a process; `enter` are the words (nsenter …) that bring it into its namespaces.
 
-    Without a group it is a child that dies with the process that called.
+    `joining` is said for a process that joins its group in a way of its own. Without a group it is a child that dies with the process that called.
     """
     words = [*enter, *(str(word) for word in command)]
     if group:
-        words = ["sh", "-c", f"{group.joining()}; exec {shlex.join(words)}"]
+        words = ["sh", "-c", f"{joining or group.joining()}; exec {shlex.join(words)}"]
     else:
         words = ["setpriv", "--pdeathsig", "KILL", "--", *words]
     log.parent.mkdir(parents=True, exist_ok=True)
