@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.box up|down|shell|status|images|build`: the box for people."""
+"""`python -m tests.e2e.box up|down|shell|status|prepare|images|build`: the box for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from tests.e2e.box import binaries, cache, images, network, volumes
+from tests.e2e.box import binaries, cache, images, machine, network, volumes
 from tests.e2e.box.box import Box, status
 from tests.e2e.box.machine import BoxError
 
@@ -16,6 +16,7 @@ USAGE = """usage: python -m tests.e2e.box COMMAND
   shell [COMMAND]  a shell, or a command, on its switch: KUBECONFIG is set, kubectl and helm are at hand, and names of
                    Services and pods resolve
   status           what runs
+  prepare          make what is kept in the cache, and start nothing
   images [ROLE…]   build images and put them onto the nodes; all of them when none is named
   build TOOL…      build a tool that is not built by itself (externaldns)"""
 
@@ -30,6 +31,13 @@ def main(arguments: list[str]) -> int:
             Box().down()
         case ["shell", *command]:
             _shell(_running(), command)
+        case ["prepare"]:
+            try:
+                Box().prepare()
+            except BoxError as error:
+                if str(error) != machine.why_not():
+                    raise
+                print(f"box: {error}", file=sys.stderr)  # no reason to fail: the tests skip, and say so
         case ["status"]:
             print("\n".join(status(Box())))
         case ["images", *roles]:

@@ -86,9 +86,7 @@ class Box:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
         """Run kubectl and return what it prints."""
-        return run(
-            self._tools["kubectl"], "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, seconds=seconds
-        )
+        return run(self._tools["kubectl"], "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, seconds=seconds)
 
     def apply(self, *manifests: addons.Manifest) -> None:
         """Apply manifests."""
@@ -128,10 +126,7 @@ class Box:
             if self.running():
                 return
             self._down()
-            machine.install_packages()
-            self._tools = binaries.build()
-            self._assemble()
-            pause = images.build_pause()
+            pause = self._prepare()
             started = time.monotonic()
             try:
                 self._up(pause)
@@ -140,10 +135,24 @@ class Box:
                 raise
             cache.say(f"{NODES} nodes Ready in {time.monotonic() - started:.0f} s")
 
+    def prepare(self) -> None:
+        """Make all that is slow and kept: packages, binaries, base image."""
+        if reason := machine.why_not():
+            raise BoxError(reason)
+        with cache.locked():
+            self._prepare()
+
     def down(self) -> None:
         """Remove everything but the cache."""
         with cache.locked():
             self._down()
+
+    def _prepare(self) -> str:
+        machine.install_packages()
+        self._tools = binaries.build()
+        self._assemble()
+        images.base()
+        return images.build_pause()
 
     def _up(self, pause: str) -> None:
         shutil.rmtree(self.logs, ignore_errors=True)

@@ -102,7 +102,7 @@ class Group:
 
 def parts(box: str) -> set[str]:
     """The parts that a box, perhaps a half-made one, has groups for."""
-    found = set()
+    found: set[str] = set()
     for place in hierarchies():
         tree = place / f"mailarray-box-{box}"
         if tree.is_dir():

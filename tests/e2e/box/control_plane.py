@@ -76,7 +76,7 @@ class ControlPlane:
 
     def _start(self, name: str, *arguments: str) -> Process:
         log = self._folder / "logs" / f"{name}.log"
-        command = [self._tools[name], *arguments]
+        command: list[str | Path] = [self._tools[name], *arguments]
         process = processes.start(name, command, log=log, group=self._group, enter=self._enter)
         self._started.append(process)
         return process

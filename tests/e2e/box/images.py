@@ -60,9 +60,28 @@ def build(role: str) -> str:
     own = TESTS / role
     dockerfile = (own if own.exists() else PROJECT / role) / "Dockerfile"
     if not dockerfile.exists():
-        raise BoxError(f"there is no image {role!r}: it would be built from {dockerfile}; there are {', '.join(roles())}")
-    _make(name(role), dockerfile, own if own.exists() else REPOSITORY, arguments={"BASE": _base()})
+        raise BoxError(
+            f"there is no image {role!r}: it would be built from {dockerfile}; there are {', '.join(roles())}"
+        )
+    _make(name(role), dockerfile, own if own.exists() else REPOSITORY, arguments={"BASE": base()})
     return name(role)
+
+
+def base() -> str:
+    """Debian's base system in buildah's storage: its name; the caller holds the cache's lock."""
+    tar = base_image.tarball()
+    tagged = f"{BASE}:{tar.stem}"
+    try:
+        _buildah("inspect", "--type", "image", tagged)
+    except BoxError:
+        folder = cache.folder("build") / "base"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(tar, folder / "base.tar")
+        (folder / "Dockerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["/bin/bash"]\n')
+        cache.say("taking the base image into buildah's storage (once)")
+        _make(tagged, folder / "Dockerfile", folder, arguments={})
+        shutil.rmtree(folder)
+    return tagged
 
 
 def build_pause() -> str:
@@ -95,22 +114,6 @@ def load(image: str, nodes: Iterable[Node]) -> None:
         mark.parent.mkdir(exist_ok=True)
         mark.write_text(identity)
     archive.unlink(missing_ok=True)
-
-
-def _base() -> str:
-    tar = base_image.tarball()
-    tagged = f"{BASE}:{tar.stem}"
-    try:
-        _buildah("inspect", "--type", "image", tagged)
-    except BoxError:
-        folder = cache.folder("build") / "base"
-        folder.mkdir(exist_ok=True)
-        shutil.copy(tar, folder / "base.tar")
-        (folder / "Dockerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["/bin/bash"]\n')
-        cache.say("taking the base image into buildah's storage (once)")
-        _make(tagged, folder / "Dockerfile", folder, arguments={})
-        shutil.rmtree(folder)
-    return tagged
 
 
 def _make(image: str, dockerfile: Path, context: Path, *, arguments: dict[str, str]) -> None:

@@ -85,7 +85,9 @@ class Keys:
     def _certificate(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(one)) for one in self._addresses]
-        names += [x509.DNSName(f"kubernetes{end}") for end in ("", ".default", ".default.svc", ".default.svc.cluster.local")]
+        names += [
+            x509.DNSName(f"kubernetes{end}") for end in ("", ".default", ".default.svc", ".default.svc.cluster.local")
+        ]
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -1,6 +1,6 @@
 """One node: containerd, kubelet and kube-proxy in a network and a mount namespace of their own.
 
-    /run                  tmpfs of the node: sockets, states of containers, addresses given to pods; gone after a power cut
+    /run                  tmpfs of the node: sockets, states of containers, addresses of pods; a power cut empties it
     /run/node             the node's folder in the cache: images and containers, kubelet's pods, volumes
     /var                  an overlay, whatever is written to it goes with the node
     /proc/sys/...         what kubelet wants to set for the whole machine is shown to it as set, and stays as it is
@@ -144,8 +144,11 @@ class Node:
 
     def _run(self, binary: str, *arguments: str) -> Process:
         log = self._logs / self.name / f"{binary}.log"
-        env = {"PATH": f"{self._tools.path()}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-        command = [self._tools[binary], *arguments]
+        env = {
+            "PATH": f"{self._tools.path()}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+        }
+        command: list[str | Path] = [self._tools[binary], *arguments]
         return processes.start(
             f"{self.name}'s {binary}", command, log=log, group=self.group, enter=self.enter(), env=env
         )

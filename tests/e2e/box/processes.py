@@ -35,7 +35,9 @@ class Process:
         deadline = time.monotonic() + seconds
         while not ready():
             if (status := self._popen.poll()) is not None:
-                raise BoxError(f"{self.name} ended with status {status} before {what}; {self.log} ends with\n{tail(self.log)}")
+                raise BoxError(
+                    f"{self.name} ended with status {status} before {what}; {self.log} ends with\n{tail(self.log)}"
+                )
             if time.monotonic() > deadline:
                 raise BoxError(f"{self.name}: not {what} in {seconds:.0f} s; {self.log} ends with\n{tail(self.log)}")
             time.sleep(POLL)
@@ -58,7 +60,7 @@ def start(
 ) -> Process:
     """Start a process; `enter` are the words (nsenter …) that bring it into its namespaces.
 
-    `joining` is said for a process that joins its group in a way of its own. Without a group it is a child that dies with the process that called.
+    `joining` replaces the group's own words. Without a group it is a child that dies with the process that called.
     """
     words = [*enter, *(str(word) for word in command)]
     if group:
