@@ -12,7 +12,6 @@ from typing import Any
 
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
-
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan.decisions import GroupDecision
 from mailarray_operator.plan.observation import Group, Observation

@@ -18,9 +18,7 @@ def policies(context: Context) -> list[Manifest]:
     """One for each component. Those of servers and database belong to nobody: servers serve on without a cluster."""
     servers, readers = _pods(context, names.SERVER), _pods(context, names.ACCESS)
     operator = {
-        "namespaceSelector": {
-            "matchLabels": {"kubernetes.io/metadata.name": context.configuration.operator_namespace}
-        },
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.configuration.operator_namespace}},
         "podSelector": {"matchLabels": dict(OPERATOR_LABELS)},
     }
     rendered = [

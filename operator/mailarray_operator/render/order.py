@@ -6,7 +6,6 @@ A group's manifests depend on its own ServerGroup and on the Context, and on no 
 from __future__ import annotations
 
 from mailarray.contract.mirroring_table import MirroringTable
-
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan.decisions import Decisions
 from mailarray_operator.plan.observation import Observation

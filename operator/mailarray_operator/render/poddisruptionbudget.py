@@ -30,9 +30,7 @@ def access(context: Context) -> Manifest:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(
-            context, names.access(context.name), names.ACCESS, owner=owned_by_cluster(context)
-        ),
+        "metadata": metadata(context, names.access(context.name), names.ACCESS, owner=owned_by_cluster(context)),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector(context, names.ACCESS)},

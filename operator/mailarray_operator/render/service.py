@@ -7,7 +7,6 @@ keeps the sender's address, which goes into Received: and into limits by address
 from __future__ import annotations
 
 from mailarray.contract.resources.common import Expose
-
 from mailarray_operator.api import names
 from mailarray_operator.render.context import Context, Manifest, ServerGroup
 from mailarray_operator.render.metadata import metadata, owned_by_cluster, owned_by_group, selector
