@@ -2,7 +2,8 @@
 
 Both hold exactly what manifests depend on, and leave out what changes every second (status, pods, reports). So a
 caller may keep the manifests of a group for as long as both objects are equal to the ones they were made of: with 500
-groups, a change of one renders one.
+groups, a change of one renders one. Manifests may share parts with the specs: callers may add to `metadata`, and
+change nothing else.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _pod(context: Context) -> Manifest:
     settings = configmap.access_settings(context)["metadata"]["name"]
     secret_volumes, secret_mounts = pod.secrets(context, optional=False)
     volumes = [pod.scratch("tmp", "64Mi"), *pod.config(context, settings), *secret_volumes]
-    mounts = [pod.mount("tmp", "/tmp"), *pod.CONFIG_MOUNTS, *secret_mounts]
+    mounts = [pod.mount("tmp", "/tmp"), *pod.config_mounts(), *secret_mounts]
     if context.spec.accounts.secret_ref is None:
         volumes.append(pod.scratch("snapshot", "4Gi"))  # several million accounts
         mounts.append(pod.mount("snapshot", names.PATH_SNAPSHOT))

@@ -124,12 +124,14 @@ def config(context: Context, settings_name: str) -> list[Manifest]:
     ]
 
 
-CONFIG_MOUNTS = [
-    mount("settings", names.PATH_SETTINGS, read_only=True),
-    mount("table", names.PATH_TABLE, read_only=True),
-    mount("internal", names.PATH_INTERNAL, read_only=True),
-    mount("catalog", names.PATH_CATALOG, read_only=True),
-]
+def config_mounts() -> list[Manifest]:
+    """Where a container finds what `config` gives."""
+    return [
+        mount("settings", names.PATH_SETTINGS, read_only=True),
+        mount("table", names.PATH_TABLE, read_only=True),
+        mount("internal", names.PATH_INTERNAL, read_only=True),
+        mount("catalog", names.PATH_CATALOG, read_only=True),
+    ]
 
 
 def secrets(context: Context, *, optional: bool) -> tuple[list[Manifest], list[Manifest]]:

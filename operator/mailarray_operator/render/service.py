@@ -97,14 +97,13 @@ def access(context: Context) -> Manifest:
 
 
 def database(context: Context) -> Manifest:
-    """The catalog's database. Headless: there is one, and connections follow it to another node without conntrack."""
+    """The catalog's database. An address that stays: names of pods are kept by resolvers after the pod has moved."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(context, names.database(context.name), names.DATABASE),
         "spec": {
             "type": "ClusterIP",
-            "clusterIP": "None",
             "selector": selector(context, names.DATABASE),
             "ports": [_port("postgresql", names.PORT_POSTGRESQL, names.PORT_POSTGRESQL)],
         },

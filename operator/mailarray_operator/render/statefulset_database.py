@@ -104,6 +104,6 @@ def _claim(context: Context) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": CLAIM, "labels": labels(context, names.DATABASE)},
+        "metadata": {"name": CLAIM, "labels": selector(context, names.DATABASE)},
         "spec": spec,
     }

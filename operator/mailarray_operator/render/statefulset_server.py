@@ -12,7 +12,7 @@ from typing import Any
 from mailarray_operator.api import names
 from mailarray_operator.render import configmap, pod
 from mailarray_operator.render.context import Context, Manifest, ServerGroup
-from mailarray_operator.render.metadata import labels, metadata, owned_by_group
+from mailarray_operator.render.metadata import labels, metadata, owned_by_group, selector
 from mailarray_operator.render.quantity import quantity
 
 # SIGTERM: sessions have 5 s to hear their last reply, the last batch reaches disks and mirrors, segments are sealed,
@@ -55,7 +55,7 @@ def _template(context: Context, group: ServerGroup) -> Manifest:
         pod.mount(names.VOLUME_CLAIM, names.PATH_VOLUME),
         pod.mount("run", names.PATH_RUN),
         pod.mount("tmp", "/tmp"),
-        *pod.CONFIG_MOUNTS,
+        *pod.config_mounts(),
         *secret_mounts,
     ]
     spread = pod.spread(context, names.SERVER)
@@ -128,7 +128,11 @@ def _claim(context: Context, group: ServerGroup) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": names.VOLUME_CLAIM, "labels": labels(context, names.SERVER, group)},
+        # Labels of its own, which no later version may add to: the API server would refuse the whole StatefulSet.
+        "metadata": {
+            "name": names.VOLUME_CLAIM,
+            "labels": {**selector(context, names.SERVER), names.LABEL_GROUP: group.name},
+        },
         "spec": spec,
     }
 
