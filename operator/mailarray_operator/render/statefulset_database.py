@@ -2,7 +2,7 @@
 
 The image's contract: it makes the database of `POSTGRES_DB` for `POSTGRES_USER` in an empty `PGDATA`, with the
 password in `POSTGRES_PASSWORD_FILE`; runs as any user, with a read-only root; writes to `/tmp` and
-`/var/run/postgresql`; has `pg_isready`; ends quickly by its stop signal while clients are connected.
+`/run/postgresql`; has `pg_isready`; ends quickly by its stop signal while clients are connected.
 Mail is taken and read while it is away, and what it holds can be made again from the journals (accounts apart).
 """
 
@@ -15,7 +15,7 @@ from mailarray_operator.render.metadata import labels, metadata, selector
 from mailarray_operator.render.quantity import quantity
 
 USER = DATABASE = "mailarray"
-DATA, PASSWORD, SOCKETS = "/var/lib/postgresql/data", "/etc/postgresql-password", "/var/run/postgresql"
+DATA, PASSWORD, SOCKETS = "/var/lib/postgresql/data", "/etc/postgresql-password", "/run/postgresql"
 CLAIM = "data"
 GRACE_SECONDS = 60  # for the last checkpoint; a kill costs only a recovery
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mailarray.contract.mirroring_table import Server, ring
+from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.reading import Document, Reader
@@ -25,7 +25,7 @@ CONFIGURATION = Configuration(
 
 
 def case(name: str) -> tuple[Observation, Decisions]:
-    """What is observed and decided: every group as its spec has it, a table of all servers, nothing there yet."""
+    """What is observed and decided: every group as its spec has it, an empty table, nothing there yet."""
     text = (HERE / "resources" / f"{name}.yaml").read_text(encoding="utf-8")
     return of_documents(list(yaml.safe_load_all(text)))
 
@@ -40,12 +40,10 @@ def of_documents(contents: list[dict[str, Any]]) -> tuple[Observation, Decisions
         for name, group in groups.items()
         if group.spec is not None
     }
-    servers = [f"{name}-{ordinal}" for name, decision in decisions.items() for ordinal in range(decision.replicas)]
-    table = ring([Server(s, f"{s}.example-servers:2520", f"{s}.example-servers:2510") for s in servers], 1)
     observation = Observation(
         namespace=head["metadata"]["namespace"], name=head["metadata"]["name"], cluster=cluster, groups=groups
     )
-    return observation, Decisions(table=table, groups=decisions, cluster_status={})
+    return observation, Decisions(table=MirroringTable(1, (), {}), groups=decisions, cluster_status={})
 
 
 def _resource(content: dict[str, Any]) -> Resource:

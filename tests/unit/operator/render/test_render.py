@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mailarray.contract import mirroring_table, settings
+from mailarray.contract.mirroring_table import Server, ring
 from mailarray.contract.settings import AccessSettings, ServerSettings
 from mailarray_operator import render
 from mailarray_operator.api import names
@@ -198,6 +199,8 @@ def mounts(workload: render.Manifest) -> list[str]:
 
 def test_the_table_is_the_one_decided() -> None:
     observation, decisions = case("everything")
+    servers = [Server(f"example-a-{n}", f"example-a-{n}:2520", f"example-a-{n}:2510", "zone") for n in range(3)]
+    decisions = dataclasses.replace(decisions, table=ring(servers, 12))
     manifests = render.manifests(observation, decisions, CONFIGURATION)
     text = one(manifests, "ConfigMap", names.mirroring_table("example"))["data"][names.FILE_TABLE]
     assert mirroring_table.parse(text) == decisions.table
