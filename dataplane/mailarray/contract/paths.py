@@ -19,6 +19,12 @@ FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, 
 #    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...],
 #    "gone": [hex, ...]}: volumes that nobody has to wait for: all that they held is on `copies` others
 MAILBOX = "/v1/mailboxes/{mailbox}"
+# GET ?revision=: this server's snapshot of the accounts, as JSON lines: {"position": [revision, stamp]}, then any
+# number of {"accounts": [[address, hash, quota, enabled, created, false], ...]} and
+# {"aliases": [[address, account, false], ...]}, then {"end": true}; 204 when the asker's revision is as new, 503 when
+# there is no snapshot
+ACCOUNTS = "/v1/accounts"
+ACCOUNTS_SECONDS = 30.0  # without a byte, before an answer is given up
 
 # Writer (smtp process) ----------------------------------------------------------------------------
 # POST: [{"placement": "hex.0", "message": hex, "mailbox": address}, ...]; 200 when acknowledged as mail is, 503 else
@@ -50,6 +56,11 @@ def fence_path(volume_hex: str, segment_hex: str) -> str:
 def writer_fence_path(segment_hex: str) -> str:
     """Path on the writer process that fences one of its own segments."""
     return f"/v1/writer/segments/{segment_hex}/fence"
+
+
+def accounts_path(revision: int) -> str:
+    """Path of a server's accounts, for who knows a revision already (-1: none)."""
+    return f"{ACCOUNTS}?revision={revision}"
 
 
 def mailbox_path(mailbox: str) -> str:

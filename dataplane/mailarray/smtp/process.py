@@ -10,7 +10,7 @@ from typing import Any
 
 from mailarray.contract import mirroring_table
 from mailarray.contract.settings import ServerSettings
-from mailarray.directory.flatfile import FlatFileDirectory
+from mailarray.directory.opening import open_directory
 from mailarray.journal.disk import Disk
 from mailarray.journal.spool import check_directory
 from mailarray.journal.volume import Volume, VolumeError, open_volume
@@ -65,7 +65,7 @@ async def run(settings: ServerSettings) -> None:
         raise VolumeError(f"another writer uses the volume {volume.path}; stop it, or give this server another volume")
     token = Path(settings.token_file).read_text(encoding="ascii").strip()
     table = mirroring_table.load(settings.mirroring_table_file)
-    directory = FlatFileDirectory(settings.directory)
+    directory = open_directory(settings.directory)
     await directory.start()
     writer = _writer(settings, volume, table, token)
     listener = SmtpListener(settings.smtp, directory, writer)

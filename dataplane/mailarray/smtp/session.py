@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailarray.directory.directory import NotFound
+from mailarray.directory.directory import DirectoryUnavailable, NotFound
 from mailarray.model.message import Committed, IncomingMessage, Outcome, Refused
 from mailarray.smtp import commands, replies
 from mailarray.smtp.client import ClientAddress
@@ -313,7 +313,10 @@ class Session:
             return self._refuse(replies.WANTS_SMTPUTF8)
         if envelope.recipients >= self._service.limits.max_recipients:
             return self._refuse(replies.TOO_MANY_RECIPIENTS)
-        account = self._service.directory.resolve(commands.mailbox_name(recipient))
+        try:
+            account = self._service.directory.resolve(commands.mailbox_name(recipient))
+        except DirectoryUnavailable:
+            return self._refuse(replies.DIRECTORY_AWAY)
         if isinstance(account, NotFound):
             unknown_domain = account is NotFound.DOMAIN
             return self._refuse(replies.UNKNOWN_DOMAIN if unknown_domain else replies.UNKNOWN_RECIPIENT)

@@ -18,6 +18,7 @@ from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
+from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
@@ -74,7 +75,8 @@ class Agent:
             settings.storage.copies,
             wake,
         )
-        routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status)
+        self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
+        routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status, self.accounts)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def table(self) -> mirroring_table.MirroringTable:
@@ -136,6 +138,7 @@ class Agent:
             self.settler.beat(),
             self.index.run(),
             self.remember(),
+            *([] if self.accounts is None else [self.accounts.run()]),
         ]
 
     async def settle_for_stop(self) -> None:

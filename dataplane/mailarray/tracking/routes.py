@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from mailarray.contract import paths
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
+from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.fencing import Fencer, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
@@ -40,6 +41,7 @@ class Routes:
         server: Server,
         fencer: Fencer,
         status: Callable[[], dict[str, Any]],
+        accounts: ServerAccounts | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -47,6 +49,7 @@ class Routes:
         self._server = server
         self._fencer = fencer
         self._status = status
+        self._accounts = accounts
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -71,6 +74,8 @@ class Routes:
                 return self._server.volume()
             if path.startswith(_MAILBOXES):
                 return await self._server.mailbox(unquote(path[len(_MAILBOXES) :]))
+            if path == paths.ACCOUNTS and self._accounts is not None:
+                return await self._accounts.answer(request)
             if path == paths.STATUS:
                 return web.Response(body=json.dumps(self._status()).encode(), content_type="application/json")
             if path == paths.METRICS:
