@@ -21,7 +21,7 @@ from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.fencing import Fencer, WriterSilent
+from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.peers import Peers, PeerUnreachable
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,6 @@ class Sealer:
             if volume == self._own:
                 return await self._fencer.fence(facts.id)
             return await self._peers.fence(volume, facts.id)
-        except (PeerUnreachable, WriterSilent, OSError, VolumeError) as error:
+        except (PeerUnreachable, NotMember, WriterSilent, OSError, VolumeError) as error:
             log.info("member not reached", extra={"segment": facts.id.hex(), "reason": str(error)})
             return None
