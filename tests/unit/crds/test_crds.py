@@ -1,4 +1,4 @@
-"""The CRDs against what the data plane says: every field described, every default the same on both sides, examples valid.
+"""The CRDs against what the data plane says: every field described, equal defaults on both sides, examples valid.
 
 CEL rules run in the API server alone; `tests/e2e/test_bad_resources.py` shows each of them a resource to refuse.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
 from mailarray.local.documents import Document, Duration, Ignored, Reader, Size
 from mailarray.local.resources import MailClusterSpec, MailServerSpec
 
