@@ -1,6 +1,6 @@
-"""The POP3 port: takes connections within the limits, and ends those that are idle.
+"""The POP3 ports, plain (with STLS) and with TLS from the first byte.
 
-Knows no command. The process starts and stops it.
+Takes connections within the limits, and ends those that are idle. Knows no command. The process starts and stops it.
 """
 
 from __future__ import annotations
@@ -26,27 +26,32 @@ BACKLOG = 1024  # connections that the kernel holds for us
 class _Refusal(asyncio.Protocol):
     """A connection beyond a limit: one line, and the end."""
 
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent  # TLS is spoken here, and a handshake is not worth it
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-        transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
+        if not self._silent:
+            transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
         transport.close()
 
 
 class _Arrival(asyncio.Protocol):
     """A connection whose peer is not known yet; becomes a session or a refusal."""
 
-    def __init__(self, listener: Pop3Listener) -> None:
+    def __init__(self, listener: Pop3Listener, *, implicit_tls: bool = False) -> None:
         self._listener = listener
+        self._implicit_tls = implicit_tls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        protocol = self._listener.arrive(str(peer[0]) if peer else "")
+        protocol = self._listener.arrive(str(peer[0]) if peer else "", implicit_tls=self._implicit_tls)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
 
 class Pop3Listener:
-    """Listens on `settings.pop3`; `port` says where, once started."""
+    """Listens on `settings.pop3`, and on `settings.pop3s` if given; `port` and `tls_port` say where, once started."""
 
     def __init__(self, settings: AccessSettings, services: Services) -> None:
         self._settings = settings
@@ -54,6 +59,7 @@ class Pop3Listener:
         self._sessions: set[Pop3Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._tls_server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -65,22 +71,29 @@ class Pop3Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
+    def tls_port(self) -> int | None:
+        """The port with TLS from the first byte; None without one."""
+        return None if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
+
+    @property
     def sessions(self) -> int:
         """Sessions that are open."""
         return len(self._sessions)
 
     async def start(self) -> None:
         """Raises OSError when the port cannot be had."""
-        where = self._settings.pop3
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Arrival(self), where.host, where.port, backlog=BACKLOG
-        )
+        loop, where, secure = asyncio.get_running_loop(), self._settings.pop3, self._settings.pop3s
+        self._server = await loop.create_server(lambda: _Arrival(self), where.host, where.port, backlog=BACKLOG)
+        if secure is not None:
+            self._tls_server = await loop.create_server(
+                lambda: _Arrival(self, implicit_tls=True), secure.host, secure.port, backlog=BACKLOG
+            )
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         """Take no more, end idle sessions at once and busy ones within STOP_SECONDS; mailboxes are given back."""
-        if self._server is not None:
-            self._server.close()
+        for server in filter(None, (self._server, self._tls_server)):
+            server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for session in list(self._sessions):
@@ -94,7 +107,7 @@ class Pop3Listener:
                 session.abort()
             await asyncio.wait({asyncio.create_task(self._empty.wait())}, timeout=STOP_SECONDS)
 
-    def arrive(self, address: str) -> asyncio.Protocol:
+    def arrive(self, address: str, *, implicit_tls: bool = False) -> asyncio.Protocol:
         """The protocol for a new connection from `address`."""
         limit = None
         if len(self._sessions) >= self._settings.max_connections:
@@ -104,13 +117,13 @@ class Pop3Listener:
         if limit is not None:
             REFUSED.labels(limit).inc()
             log.warning("connection refused", extra={"client": address, "limit": limit})
-            return _Refusal()
+            return _Refusal(silent=implicit_tls)
         offer = Offer(
             self._settings.hostname,
             starttls=self._services.certificate is not None,
             plaintext_login=self._settings.allow_plaintext_login or is_loopback(address),
         )
-        session = Pop3Connection(self._services, offer, address, self._ended)
+        session = Pop3Connection(self._services, offer, address, self._ended, implicit_tls=implicit_tls)
         self._sessions.add(session)
         self._by_address[address] += 1
         self._empty.clear()
