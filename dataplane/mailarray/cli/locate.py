@@ -30,7 +30,8 @@ WHICH_ID = (
     "--settings", "settings_file", required=True, type=click.Path(path_type=Path), help="Settings of a server."
 )
 @click.option("--name", default=None, help="Name of this server; the host's name when left out.")
-def locate(message_id: str, settings_file: Path, name: str | None) -> int:
+@click.option("--missing-ok", is_flag=True, help="Exit code 0 also when the message is not known.")
+def locate(message_id: str, settings_file: Path, name: str | None, missing_ok: bool) -> int:
     """Show where a message lies: mailboxes, segments, and the servers that hold them.
 
     MESSAGE_ID is what the sender heard after `queued as`, or the UIDL of POP3. Exit code 1 when it is not known.
@@ -57,7 +58,7 @@ def locate(message_id: str, settings_file: Path, name: str | None) -> int:
             f"the catalog does not answer ({error}); look on each server's volume with `mailarray journal`"
         ) from None
     click.echo(json.dumps(render(answer), indent=2))
-    return 0 if answer.message else 1
+    return 0 if answer.message or missing_ok else 1
 
 
 def parse_message_id(text: str) -> bytes:
