@@ -118,9 +118,9 @@ def _run(
     secret = secret_name(cluster)
     if secret is not None:
         raise click.ClickException(
-            f"the accounts of {cluster.name} are the file `{names.KEY_ACCOUNTS}` in the Secret {secret}: change the file, "
-            f"then `kubectl create secret generic {secret} --from-file={names.KEY_ACCOUNTS} --dry-run=client -o yaml | "
-            "kubectl apply -f -`"
+            f"the accounts of {cluster.name} are the file `{names.KEY_ACCOUNTS}` in the Secret {secret}: change the "
+            f"file, then `kubectl create secret generic {secret} --from-file={names.KEY_ACCOUNTS} --dry-run=client "
+            "-o yaml | kubectl apply -f -`"
         )
     pod = array.one_to_ask(client, cluster.name)
     if question is not None:

@@ -85,7 +85,8 @@ def _catalog(answer: Answer | None) -> Iterable[str]:
     catalog = answer.sidecar.get("catalog") or {}
     if catalog.get("state") == "away":
         yield (
-            "the catalog's database does not answer; mail is accepted and read without it, and caught up when it is back"
+            "the catalog's database does not answer; mail is accepted and read without it, and caught up when it is "
+            "back; look at its pod or at whoever runs it"
         )
     elif catalog.get("open") is False:
         yield (

@@ -183,8 +183,8 @@ def mirroring_table(kubectl: Kubectl, cluster: str) -> Mapping[str, Any] | None:
         table = json.loads((found.get("data") or {}).get(names.FILE_TABLE, ""))
     except ValueError:
         raise click.ClickException(
-            f"the ConfigMap {names.mirroring_table(cluster)} holds no mirroring table; look at the operator's log, which "
-            "says why it does not write it anew"
+            f"the ConfigMap {names.mirroring_table(cluster)} holds no mirroring table; look at the operator's "
+            "log, which says why it does not write it anew"
         ) from None
     return table if isinstance(table, dict) else None
 

@@ -141,7 +141,7 @@ _EXPLANATIONS: tuple[tuple[str, type[click.ClickException], str], ...] = (
         "or choose another --context",
     ),
     (
-        r"\(Forbidden\): (?P<what>.+)|(?P<also>.*) is forbidden",
+        r"\(Forbidden\): (?P<what>.+)",
         Forbidden,
         "no permission: {what}; ask whoever runs the Kubernetes cluster, or choose another --context",
     ),
@@ -151,7 +151,11 @@ _EXPLANATIONS: tuple[tuple[str, type[click.ClickException], str], ...] = (
         "the Kubernetes API does not know you; log in again, or choose another --context",
     ),
     (r"\(NotFound\): (?P<what>.+)", NotFound, "{what}; check the name, and the namespace with -n"),
-    (r"(?P<what>context .+ does not exist)", click.ClickException, "{what}; `kubectl config get-contexts` lists them"),
+    (
+        r"(?P<what>context .+ does not exist|context was not found for specified context: .+)",
+        click.ClickException,
+        "{what}; `kubectl config get-contexts` lists them",
+    ),
     (
         r"Expected replicas to be \d+, was (?P<what>\d+)",
         click.ClickException,

@@ -87,7 +87,7 @@ def _notes(row: Mapping[str, Any], generation: object) -> list[str]:
         for m in row["mirrors"] or []
         if m.get("error")
     ]
-    if not row["classes"]:
+    if not row["classes"] and row["state"] != "Draining":
         lines.append(
             "has no candidates: its mail has one copy, or is deferred; add servers, or a MirrorPair that names some"
         )

@@ -67,7 +67,7 @@ def notes(rows: list[ServerRow], pods: Mapping[str, Pod], answers: Mapping[str, 
         if row.message:
             lines.append(drawing.note(row.name, row.message))
         if pod is not None and not pod.ready and pod.problem:
-            lines.append(drawing.note(row.name, f"its pod {pod.problem}"))
+            lines.append(drawing.note(row.name, f"its pod: {pod.problem}"))
         elif answer is not None and answer.error:
             lines.append(drawing.note(row.name, f"could not be asked: {answer.error}"))
         if answer is not None and answer.writer is not None and answer.writer.get("refusing"):

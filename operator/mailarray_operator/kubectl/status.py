@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
@@ -37,20 +37,21 @@ def status(all_namespaces: bool, no_ask: bool, output: str) -> int:
     reports = [_report(client, cluster, no_ask) for cluster in clusters]
     orphans = [
         f"MailServer {o.name} refers to the MailCluster {(o.spec.get('clusterRef') or {}).get('name')}, which is not "
-        "here; its servers go on as they were; make the MailCluster again, or delete the MailServer"
+        "there; its servers go on as they were; make the MailCluster again, or delete the MailServer"
         for o in everything.orphans
         if wanted is None
     ]
     if output == "json":
-        click.echo(json.dumps({"clusters": [_as_json(*report) for report in reports], "orphans": orphans}, indent=2))
+        click.echo(json.dumps({"clusters": [_as_json(report) for report in reports], "orphans": orphans}, indent=2))
     else:
         console = drawing.console()
         for i, report in enumerate(reports):
             if i:
                 console.print()
-            _draw(console, *report)
+            _draw(console, report)
         for orphan in orphans:
-            console.print(drawing.note("not served", orphan), soft_wrap=True)
+            console.print()
+            console.print(drawing.note("left alone", orphan), soft_wrap=True)
     return 0 if all(ready(cluster) for cluster in clusters) else 1
 
 
@@ -60,7 +61,17 @@ def ready(cluster: Cluster) -> bool:
     return condition is not None and condition.status == "True"
 
 
-def _report(client: Kubectl, cluster: Cluster, no_ask: bool) -> tuple[Cluster, list[str], Answer | None]:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is shown of one MailCluster."""
+
+    cluster: Cluster
+    first: list[str]  # what to do, most urgent first
+    answer: Answer | None = None  # of one server
+    unasked: str = ""  # why pods were not looked at
+
+
+def _report(client: Kubectl, cluster: Cluster, no_ask: bool) -> Report:
     pods: Mapping[str, Pod] = {}
     answer = None
     try:
@@ -70,13 +81,13 @@ def _report(client: Kubectl, cluster: Cluster, no_ask: bool) -> tuple[Cluster, l
             first = min(askable, key=lambda pod: not pod.ready)
             answer = asking.ask(client, [first])[first.name]
     except Forbidden as error:  # the resources alone tell enough for a look
-        return cluster, [*advice(cluster, pods, None), error.message], None
-    return cluster, advice(cluster, pods, answer), answer
+        return Report(cluster, advice(cluster, pods, None), unasked=error.message)
+    return Report(cluster, advice(cluster, pods, answer), answer)
 
 
 def _overview(clusters: tuple[Cluster, ...], output: str) -> int:
     if output == "json":
-        click.echo(json.dumps({"clusters": [_as_json(c, advice(c, {}, None), None) for c in clusters]}, indent=2))
+        click.echo(json.dumps({"clusters": [_as_json(Report(c, advice(c, {}, None))) for c in clusters]}, indent=2))
     elif not clusters:
         raise click.ClickException("no MailCluster in any namespace; make one as docs/kubernetes.md shows")
     else:
@@ -93,13 +104,14 @@ def _overview(clusters: tuple[Cluster, ...], output: str) -> int:
     return 0 if all(ready(cluster) for cluster in clusters) else 1
 
 
-def _draw(console: Console, cluster: Cluster, said: list[str], answer: Answer | None) -> None:
+def _draw(console: Console, report: Report) -> None:
+    cluster = report.cluster
     condition = cluster.condition("Ready")
     state = Text("Ready", "bold green") if ready(cluster) else Text("Not ready", "bold red")
     reason = f"  {condition.reason}" if condition and not ready(cluster) else ""
     console.print(Text.assemble((cluster.name, "bold"), f"  in {cluster.namespace}  ", state, reason))
     console.print()
-    for name, text in _facts(cluster, answer):
+    for name, text in _facts(cluster, report.answer):
         console.print(Text.assemble((f"  {name:<12}", "dim"), text), soft_wrap=True)
     if cluster.conditions:
         console.print()
@@ -109,12 +121,11 @@ def _draw(console: Console, cluster: Cluster, said: list[str], answer: Answer | 
             table.add_row(f"  {c.type}", Text(c.status, style), c.reason or drawing.DASH, c.message or drawing.DASH)
         console.print(table)
     console.print()
-    if not said:
-        console.print(Text("Nothing to do.", "green"))
-        return
-    console.print(Text("What to do first:", "bold"))
-    for number, sentence in enumerate(said, 1):
+    console.print(Text("What to do first:", "bold") if report.first else Text("Nothing to do.", "green"))
+    for number, sentence in enumerate(report.first, 1):
         console.print(Text(f"  {number}. {sentence}"), soft_wrap=True)
+    if report.unasked:
+        console.print(drawing.note("pods were not looked at", report.unasked), soft_wrap=True)
 
 
 def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
@@ -123,7 +134,9 @@ def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
     mirroring = status.get("mirroring") or {}
     storage = spec.get("storage") or {}
     table = f"table {mirroring['generation']}" if "generation" in mirroring else "no table yet"
-    spread = f", copies on another {str(mirroring['spread']).lower()}" if mirroring.get("spread") else ""
+    spread = {"Zone": ", copies in another zone", "Node": ", copies on another node"}.get(
+        mirroring.get("spread", ""), ""
+    )
     under = mirroring.get("underReplicatedSegments")
     short = "" if under is None else f", {under} segments under-replicated"
     facts = [
@@ -170,7 +183,8 @@ def secret_name(cluster: Cluster) -> str | None:
     return str(reference.get("name", "")) if reference else None
 
 
-def _as_json(cluster: Cluster, said: list[str], answer: Answer | None) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
+    cluster, answer = report.cluster, report.answer
     catalog = None if answer is None or answer.sidecar is None else answer.sidecar.get("catalog")
     return {
         "namespace": cluster.namespace,
@@ -181,5 +195,6 @@ def _as_json(cluster: Cluster, said: list[str], answer: Answer | None) -> dict[s
         "catalog": catalog,
         "accounts": {"secret": secret_name(cluster)} if secret_name(cluster) else {"database": True},
         "conditions": [asdict(c) for c in cluster.conditions],
-        "first": said,
+        "first": report.first,
+        "unasked": report.unasked,
     }
