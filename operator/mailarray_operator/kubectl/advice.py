@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from mailarray_operator.kubectl.array import Cluster, Condition, Group, Pod, Resource
 from mailarray_operator.kubectl.asking import Answer
 
-GOOD_WHEN_TRUE = frozenset({"Ready"})
-NEITHER = frozenset({"Progressing", "Draining", "Paused", "Resizing"})  # say what goes on, not that something is wrong
-REFUSED = "Refused"  # part of the reason of a condition Draining when a drain is refused
+# Types and reasons of conditions are words that programs match on, so the operator never changes them.
+GOOD_WHEN_TRUE = frozenset({"Ready", "SpreadAsAsked", "VolumesAsAsked"})
+NEITHER = frozenset({"Progressing", "Draining", "Paused"})  # say what goes on, not that something is wrong
+REFUSED = "WouldLoseCopies"  # reason of the condition Draining when the operator refuses to drain
+GOES_ON = frozenset({"VolumesGrowing"})  # reasons that need nobody, although a good condition is not true
 
 
 def advice(cluster: Cluster, pods: Mapping[str, Pod], answer: Answer | None) -> list[str]:
@@ -34,16 +36,22 @@ def advice(cluster: Cluster, pods: Mapping[str, Pod], answer: Answer | None) -> 
 def bad(condition: Condition) -> bool:
     """Whether somebody should look."""
     if condition.type in GOOD_WHEN_TRUE:
-        return condition.status != "True"
+        return condition.status != "True" and condition.reason not in GOES_ON
     if condition.type == "Draining":
-        return REFUSED in condition.reason
+        return condition.reason == REFUSED
     return condition.type not in NEITHER and condition.status == "True"
 
 
 def refusal(group: Group) -> str | None:
     """Why the operator refuses to drain a server of this group, or None."""
     condition = group.condition("Draining")
-    return condition.message if condition is not None and REFUSED in condition.reason else None
+    return condition.message if condition is not None and condition.reason == REFUSED else None
+
+
+def waiting(group: Group) -> str:
+    """What the operator says of the drains of this group; "" when it says nothing."""
+    condition = group.condition("Draining")
+    return condition.message if condition is not None and condition.status == "True" else ""
 
 
 def _operator(cluster: Cluster) -> Iterable[str]:

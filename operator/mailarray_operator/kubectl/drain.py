@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from mailarray_operator.api import names
 from mailarray_operator.kubectl import array
-from mailarray_operator.kubectl.advice import refusal
+from mailarray_operator.kubectl.advice import refusal, waiting
 from mailarray_operator.kubectl.array import Cluster, Group, ServerRow
 from mailarray_operator.kubectl.kubectl import Kubectl
 from mailarray_operator.kubectl.targets import kubectl, target_options
@@ -124,14 +124,18 @@ def follow(client: Kubectl, todo: Drain, poll: float, timeout: float) -> int:
                 return 0
             why = refusal(group)
             if why is not None and not group.behind:
-                raise click.ClickException(f"the operator refuses to drain {todo.server}: {why}")
+                raise click.ClickException(
+                    f"the operator refuses to drain {todo.server}: {why}; "
+                    f"`kubectl scale mailserver/{group.name} --replicas={(group.ordinal(todo.server) or 0) + 1}` takes the "
+                    "wish back"
+                )
             if group.wanted > (group.ordinal(todo.server) or 0):
                 raise click.ClickException(
                     f"{group.name} was set back to {group.wanted} servers, so {todo.server} stays; "
                     f"`kubectl describe mailserver {group.name}` shows why"
                 )
             if row is not None:
-                display.show(row)
+                display.show(row, waiting(group))
             waited = time.monotonic() - begin
             if group.behind and waited > COUNTED_SECONDS and not hinted:
                 click.echo("the operator has not acted on it yet; look whether it runs", err=True)
@@ -177,16 +181,17 @@ class _Display:
         if self._progress is not None:
             self._progress.stop()
 
-    def show(self, row: ServerRow) -> None:
+    def show(self, row: ServerRow, group_says: str) -> None:
         """Its newest state."""
-        now = (row.phase, row.progress, row.message)
+        message = row.message or group_says
+        now = (row.phase, row.progress, message)
         if self._progress is not None and self._task is not None:
             self._progress.update(
-                self._task, completed=row.progress or 0, description=f"{row.name} {row.phase}", message=row.message
+                self._task, completed=row.progress or 0, description=f"{row.name} {row.phase}", message=message
             )
         elif now != self._last:
             percent = "" if row.progress is None else f" {row.progress} %"
-            click.echo(f"{row.name} {row.phase}{percent}{': ' if row.message else ''}{row.message}")
+            click.echo(f"{row.name} {row.phase}{percent}{': ' if message else ''}{message}")
         self._last = now
 
     def done(self) -> None:
