@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pykube
+
 from mailarray_operator.api import names
-from tests.e2e.kube import Kube, Manifest, condition, wait_for
+from tests.e2e.box import BoxError
+from tests.e2e.cluster import Cluster
 from tests.faults.where import Where
 
 DOMAIN = "mail.example"
 PASSWORD = "secret"
+Manifest = dict[str, Any]
 LOOK_SECONDS = 0.5  # between two looks at the pods
 
 
@@ -28,12 +33,16 @@ class _Pod:
 class MailArray:
     """A MailCluster and its MailServers. Use as a context: a thread looks where the pods are."""
 
-    kube: Kube
+    cluster: Cluster
     name: str = "example"
     namespace: str = "mail"
     _pods: dict[str, list[_Pod]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        # A client that costs no process for each look.
+        self._api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(self.cluster.kubeconfig)), timeout=15)
 
     def __enter__(self) -> MailArray:
         self._look()
@@ -48,23 +57,30 @@ class MailArray:
 
     # -- resources -------------------------------------------------------------------------------------
 
-    def cluster(self) -> Manifest:
+    def resource(self) -> Manifest:
         """The MailCluster."""
-        return self.kube.get("mailcluster", self.name, self.namespace)
+        return self.get("mailcluster", self.name)
 
     def servers(self, group: str) -> dict[str, Manifest]:
         """status.servers of a MailServer, by name."""
-        status = self.kube.get("mailserver", group, self.namespace).get("status", {})
+        status = self.get("mailserver", group).get("status", {})
         return {server["name"]: server for server in status.get("servers", [])}
 
     def condition(self, kind: str, group: str | None = None) -> Manifest:
         """A condition of the MailCluster, or of one of its MailServers."""
-        resource = self.kube.get("mailserver", group, self.namespace) if group else self.cluster()
-        return condition(resource, kind)
+        resource = self.get("mailserver", group) if group else self.resource()
+        found = resource.get("status", {}).get("conditions", [])
+        return next((dict(c) for c in found if c["type"] == kind), {})
 
     def wait_ready(self, seconds: float = 180) -> None:
         """`kubectl wait`, as a person would."""
-        self.kubectl("wait", "--for=condition=Ready", f"mailcluster/{self.name}", f"--timeout={seconds:.0f}s")
+        self.kubectl(
+            "wait",
+            "--for=condition=Ready",
+            f"mailcluster/{self.name}",
+            f"--timeout={seconds:.0f}s",
+            seconds=seconds + 10,
+        )
 
     def wait_serving(self, group: str, count: int, seconds: float = 180) -> None:
         """Until a group has so many servers, and all of them serve."""
@@ -73,11 +89,27 @@ class MailArray:
             phases = [server["phase"] for server in self.servers(group).values()]
             return phases == ["Serving"] * count
 
-        wait_for(there, seconds, f"{count} servers of {group} serve")
+        self.wait_for(there, f"{count} servers of {group} serve", seconds)
 
-    def kubectl(self, *arguments: str, **options: Any) -> str:
+    def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
         """kubectl in the array's namespace."""
-        return self.kube.kubectl("-n", self.namespace, *arguments, **options)
+        return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin, seconds=seconds)
+
+    def get(self, *arguments: str) -> Manifest:
+        """`kubectl get` in the array's namespace."""
+        found: Manifest = self.cluster.get("-n", self.namespace, *arguments)
+        return found
+
+    def wait_for(self, look: Callable[[], Any], what: str, seconds: float) -> Any:
+        """Until `look` answers something true; a command that fails counts as not yet."""
+
+        def forgiving() -> Any:
+            try:
+                return look()
+            except BoxError:
+                return None
+
+        return self.cluster.wait_for(forgiving, what, seconds)
 
     # -- where clients find it -------------------------------------------------------------------------
 
@@ -120,10 +152,13 @@ class MailArray:
             except Exception:  # the API server is away for a moment; what was seen last still counts
                 continue
 
+    def _list(self, selector: str) -> list[Manifest]:
+        return [pod.obj for pod in pykube.Pod.objects(self._api, namespace=self.namespace).filter(selector=selector)]
+
     def _look(self) -> None:
         for component in (names.SERVER, names.ACCESS, names.DATABASE):
             selector = f"{names.LABEL_CLUSTER}={self.name},{names.LABEL_COMPONENT}={component}"
-            self._pods[component] = [_pod(raw) for raw in self.kube.pods(self.namespace, selector)]
+            self._pods[component] = [_pod(raw) for raw in self._list(selector)]
 
 
 def _pod(raw: Manifest) -> _Pod:

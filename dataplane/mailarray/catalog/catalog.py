@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from mailarray.catalog.locate import Answer
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
 
 
@@ -277,6 +278,10 @@ class Catalog(Protocol):
         ...
 
     # -- people ----------------------------------------------------------------------------------------
+    async def locate(self, record: bytes) -> Answer:
+        """Where a message lies, by its id or by the id of a record that placed it; also while closed. May scan."""
+        ...
+
     async def counts(self) -> CatalogCounts:
         """Figures for status; may scan."""
         ...

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, mailboxes, metrics, replicas, sealing, volumes
+from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -193,6 +193,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("release_lease") as engine:
             await engine.write(lambda c: leases.release_lease(c, mailbox, holder))
+
+    async def locate(self, record: bytes) -> locate.Answer:
+        """See `Catalog`."""
+        async with self._call("locate") as engine:
+            return await engine.read(lambda c: locate.locate(c, record), SCAN_SECONDS)
 
     async def counts(self) -> CatalogCounts:
         """See `Catalog`."""
