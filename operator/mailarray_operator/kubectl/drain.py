@@ -126,8 +126,8 @@ def follow(client: Kubectl, todo: Drain, poll: float, timeout: float) -> int:
             if why is not None and not group.behind:
                 raise click.ClickException(
                     f"the operator refuses to drain {todo.server}: {why}; "
-                    f"`kubectl scale mailserver/{group.name} --replicas={(group.ordinal(todo.server) or 0) + 1}` takes the "
-                    "wish back"
+                    f"`kubectl scale mailserver/{group.name} --replicas={(group.ordinal(todo.server) or 0) + 1}` "
+                    "takes the wish back"
                 )
             if group.wanted > (group.ordinal(todo.server) or 0):
                 raise click.ClickException(
