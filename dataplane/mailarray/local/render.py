@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pathlib import Path
+
 from mailarray.contract import mirroring_table, settings
 from mailarray.contract.settings import AccessSettings, Listen, ServerSettings, TlsSettings
 from mailarray.local.layout import Layout
@@ -119,7 +121,7 @@ def _server(
             reserve=spec.storage.reserve,
         ),
         catalog=catalog,
-        directory=_directory(resources, layout),
+        directory=_directory(resources, layout, layout.volume(name)),
     )
 
 
@@ -135,7 +137,7 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
         token_file=str(layout.token),
         mirroring_table_file=str(layout.mirroring_table),
         catalog=catalog,
-        directory=_directory(resources, layout),
+        directory=_directory(resources, layout, layout.access),
         copies=spec.storage.copies,
         tls=_tls(resources, layout),
         allow_plaintext_login=pop3.allow_plaintext_login,
@@ -145,8 +147,10 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
     )
 
 
-def _directory(resources: Resources, layout: Layout) -> settings.DirectorySettings:
+def _directory(resources: Resources, layout: Layout, own: Path) -> settings.DirectorySettings:
     domains = tuple(settings.DomainSettings(name=d.name, postmaster=d.postmaster) for d in resources.spec.domains)
+    if resources.spec.accounts.database is not None:
+        return settings.DirectorySettings(domains=domains, snapshot_file=str(own / "accounts" / "snapshot.sqlite"))
     return settings.DirectorySettings(domains=domains, accounts_file=str(layout.accounts))
 
 
