@@ -1,1 +1,4 @@
-"""The operator: turns MailClusters, MailServers and MirrorPairs into running servers. Imports only `mailarray.contract` of the data plane."""
+"""The operator: turns MailClusters, MailServers and MirrorPairs into running servers.
+
+Imports only `mailarray.contract` of the data plane.
+"""

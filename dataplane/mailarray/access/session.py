@@ -25,7 +25,7 @@ from mailarray.access.pop3 import Close, Flush, Login, Offer, Pop3Machine, Retri
 from mailarray.access.pop3.machine import OUTPUT_HIGH
 from mailarray.access.prefetch import Budget, ReadAhead
 from mailarray.access.replicas import VERIFIED_BYTES, BodyDamaged, NoReplica, ReplicaReader
-from mailarray.directory.directory import Account, Directory
+from mailarray.directory.directory import Account, Directory, DirectoryUnavailable
 from mailarray.tls import TlsContext
 
 log = logging.getLogger(__name__)
@@ -67,12 +67,21 @@ class _Gone(Exception):
 class Pop3Connection(asyncio.Protocol):
     """One client. `ended` is called once, when the session and all it held are gone."""
 
-    def __init__(self, services: Services, offer: Offer, address: str, ended: Callable[[Pop3Connection], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        offer: Offer,
+        address: str,
+        ended: Callable[[Pop3Connection], None],
+        *,
+        secure: bool = False,
+    ) -> None:
+        """`secure`: TLS is there from the first byte (RFC 8314 section 3.3)."""
         self.address = address
         self.active = asyncio.get_running_loop().time()  # of the last sign of life, either way
         self.working = False  # handling a command, rather than waiting for one
         self._services = services
-        self._machine = Pop3Machine(offer)
+        self._machine = Pop3Machine(offer, secure=secure)
         self._ended = ended
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -195,7 +204,13 @@ class Pop3Connection(asyncio.Protocol):
     # -- events --------------------------------------------------------------------------------------
 
     async def _log_in(self, event: Login) -> None:
-        account = await self._services.directory.verify(event.login, event.password)
+        try:
+            account = await self._services.directory.verify(event.login, event.password)
+        except DirectoryUnavailable as error:
+            log.error("login cannot be checked", extra={"client": self.address, "reason": str(error)})
+            LOGINS.labels("unavailable").inc()
+            self._machine.login_refused("SYS/TEMP", "the accounts cannot be read now, try again later")
+            return
         if account is None:
             await self._refuse_login(event)
             return

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, mailboxes, metrics, sealing, volumes
+from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -27,6 +27,7 @@ from mailarray.catalog.catalog import (
     Registration,
     SegmentFacts,
     SegmentState,
+    ShortSegment,
     TombstoneRow,
     VolumeRow,
 )
@@ -34,15 +35,16 @@ from mailarray.catalog.engine import SCAN_SECONDS, Engine
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 
 
-async def open_catalog(url: str) -> Catalog:
+async def open_catalog(url: str | Callable[[], str]) -> Catalog:
     """The catalog at `sqlite:///absolute/path` or `postgresql://user:password@host:port/name`.
 
-    Raises ValueError for any other URL.
+    A function is asked for the URL before each connection: a password may change. What it raises as ValueError is a
+    CatalogUnavailable here. Raises ValueError for any other URL.
     """
     return DatabaseCatalog(_engine(url))
 
 
-async def migrate(url: str) -> None:
+async def migrate(url: str | Callable[[], str]) -> None:
     """Bring the schema up to date; any number of processes may do so at once. Raises CatalogUnavailable."""
     engine = _engine(url)
     try:
@@ -51,11 +53,15 @@ async def migrate(url: str) -> None:
         await engine.close()
 
 
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("the catalog's URL is not a database URL") from None  # it may hold a password: not shown
+def _engine(url: str | Callable[[], str]) -> Engine:
+    if callable(url):
+        current = url
+        try:
+            parsed = _parse(current())
+        except ValueError as error:
+            raise CatalogUnavailable(str(error)) from error
+    else:
+        parsed = _parse(url)
     # Imported here, so that a process loads only the driver that it uses.
     if parsed.drivername == "sqlite" and parsed.database:
         from mailarray.catalog.engine_sqlite import SqliteEngine
@@ -64,8 +70,15 @@ def _engine(url: str) -> Engine:
     if parsed.drivername == "postgresql":
         from mailarray.catalog.engine_postgresql import PostgresEngine
 
-        return PostgresEngine(parsed)
+        return PostgresEngine(parsed, (lambda: _parse(current())) if callable(url) else None)
     raise ValueError(f"the catalog's URL must begin with sqlite:/// or postgresql://, not {parsed.drivername}:")
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # its text may hold a password: not shown
+        raise ValueError("the catalog's URL is not a database URL, like postgresql://user:password@host/name") from None
 
 
 class DatabaseCatalog:
@@ -80,10 +93,12 @@ class DatabaseCatalog:
         """See `Catalog`."""
         await self._engine.close()
 
-    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
         """See `Catalog`."""
         async with self._call("check_in") as engine:
-            return await engine.write(lambda c: volumes.check_in(c, volume, server, epoch, counter), alone=True)
+            return await engine.write(
+                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving), alone=True
+            )
 
     async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """See `Catalog`."""
@@ -95,6 +110,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("mark_lost") as engine:
             await engine.write(lambda c: volumes.mark_lost(c, volume), alone=True)
+
+    async def mark_retired(self, volume: VolumeId) -> None:
+        """See `Catalog`."""
+        async with self._call("mark_retired") as engine:
+            await engine.write(lambda c: volumes.mark_retired(c, volume), alone=True)
 
     async def volumes(self) -> list[VolumeRow]:
         """See `Catalog`."""
@@ -121,10 +141,10 @@ class DatabaseCatalog:
         async with self._call("unsealed_segments") as engine:
             return await engine.read(lambda c: sealing.unsealed_segments(c, member))
 
-    async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
+    async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:
         """See `Catalog`."""
         async with self._call("propose_seal") as engine:
-            return await engine.write(lambda c: sealing.propose_seal(c, segment, length))
+            return await engine.write(lambda c: sealing.propose_seal(c, segment, length, epoch))
 
     async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
         """See `Catalog`."""
@@ -132,6 +152,16 @@ class DatabaseCatalog:
             return await engine.write(
                 lambda c: sealing.lower_seal(c, segment, sealed_length, length), SCAN_SECONDS, alone=True
             )
+
+    async def add_replica(self, segment: SegmentId, volume: VolumeId, length: int) -> bool:
+        """See `Catalog`."""
+        async with self._call("add_replica") as engine:
+            return await engine.write(lambda c: replicas.add_replica(c, segment, volume, length))
+
+    async def short_segments(self, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """See `Catalog`."""
+        async with self._call("short_segments") as engine:
+            return await engine.read(lambda c: replicas.short_segments(c, counting), SCAN_SECONDS)
 
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """See `Catalog`."""
@@ -163,6 +193,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("release_lease") as engine:
             await engine.write(lambda c: leases.release_lease(c, mailbox, holder))
+
+    async def locate(self, record: bytes) -> locate.Answer:
+        """See `Catalog`."""
+        async with self._call("locate") as engine:
+            return await engine.read(lambda c: locate.locate(c, record), SCAN_SECONDS)
 
     async def counts(self) -> CatalogCounts:
         """See `Catalog`."""

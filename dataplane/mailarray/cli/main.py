@@ -26,6 +26,8 @@ _COMMANDS = {
     "run": ("mailarray.cli.run", "run", "Run one process of an array (called by launchers)."),
     "journal": ("mailarray.cli.journal", "journal", "Look into a volume with nothing else running."),
     "catalog": ("mailarray.cli.catalog", "catalog", "Rebuild or migrate the catalog."),
+    "locate": ("mailarray.cli.locate", "locate", "Show where a message lies."),
+    "server-status": ("mailarray.cli.server_status", "server_status", "Ask the two processes of one server."),
     "volume": ("mailarray.cli.volume", "volume", "Say what became of a volume."),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailarray.contract import mirroring_table, settings
+from mailarray.contract.resources import to_settings
 from mailarray.contract.settings import AccessSettings, Listen, ServerSettings, TlsSettings
 from mailarray.local.layout import Layout
 from mailarray.local.resources import Resources, ServerGroup
@@ -82,7 +83,6 @@ def _server(
 ) -> ServerSettings:
     spec, ports = resources.spec, resources.ports
     name = f"{group.name}-{ordinal}"
-    hostnames = group.spec.hostnames or f"{group.name}-{{ordinal}}.{spec.domains[0].name}"
     return ServerSettings(
         cluster=resources.cluster,
         server=name,
@@ -90,19 +90,8 @@ def _server(
         run_directory=str(layout.server(name) / "run"),
         smtp=settings.SmtpSettings(
             listen=Listen(host=HOST, port=ports.smtp + index),
-            hostname=hostnames.replace("{ordinal}", str(ordinal)),
-            limits=settings.SmtpLimits(
-                max_message_size=spec.smtp.max_message_size,
-                max_connections=spec.smtp.max_connections,
-                max_connections_per_address=spec.smtp.max_connections_per_address,
-                max_recipients=spec.smtp.max_recipients,
-                max_command_line=spec.smtp.max_command_line,
-                max_commands_without_mail=spec.smtp.max_commands_without_mail,
-                max_errors=spec.smtp.max_errors,
-                idle_timeout=spec.smtp.idle_timeout,
-                max_received_headers=spec.smtp.max_received_headers,
-                soft_pending_bytes=spec.smtp.soft_pending_bytes,
-            ),
+            hostname=group.spec.hostname(group.name, str(ordinal), spec.domains[0].name),
+            limits=to_settings.smtp_limits(spec),
             proxy_trusted_networks=spec.smtp.proxy_protocol.trusted_networks,
             tls=_tls(resources, layout),
         ),
@@ -110,14 +99,7 @@ def _server(
         sidecar=Listen(host=HOST, port=ports.internal + SIDECAR_OFFSET + index),
         token_file=str(layout.token),
         mirroring_table_file=str(layout.mirroring_table),
-        storage=settings.StorageSettings(
-            copies=spec.storage.copies,
-            on_mirror_loss=spec.storage.on_mirror_loss,
-            mirror_timeout=spec.storage.mirror_timeout,
-            segment_size=spec.storage.segment_size,
-            segment_age=spec.storage.segment_age,
-            reserve=spec.storage.reserve,
-        ),
+        storage=to_settings.storage(spec),
         catalog=catalog,
         directory=_directory(resources, layout),
     )
@@ -129,7 +111,7 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
     return AccessSettings(
         cluster=resources.cluster,
         name=ACCESS_NAME,
-        hostname=spec.access.hostname or f"pop.{spec.domains[0].name}",
+        hostname=to_settings.access_hostname(spec),
         pop3=Listen(host=HOST, port=ports.pop3),
         internal=Listen(host=HOST, port=ports.internal + ACCESS_OFFSET),
         token_file=str(layout.token),
@@ -146,8 +128,7 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
 
 
 def _directory(resources: Resources, layout: Layout) -> settings.DirectorySettings:
-    domains = tuple(settings.DomainSettings(name=d.name, postmaster=d.postmaster) for d in resources.spec.domains)
-    return settings.DirectorySettings(domains=domains, accounts_file=str(layout.accounts))
+    return settings.DirectorySettings(domains=to_settings.domains(resources.spec), accounts_file=str(layout.accounts))
 
 
 def _tls(resources: Resources, layout: Layout) -> TlsSettings | None:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from mailarray.contract.settings import SmtpLimits, StorageSettings
+from mailarray.contract.resources.common import API_VERSION, Metadata, read_envelope
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.resources.mailserver import MailServerSpec
+from mailarray.contract.resources.reading import Document, Reader, ResourceError
 from mailarray.directory.addresses import canonical_domain, split
-from mailarray.local.documents import Document, Duration, Ignored, Reader, ResourceError, Size, read_documents
+from mailarray.local.documents import read_documents
 
-API_VERSION = "mailarray.io/v1alpha1"
 PORTS_ANNOTATION = "mailarray.io/local-ports"
 RESTART_ANNOTATION = "mailarray.io/local-max-restart-delay"  # a duration; tests that kill processes want it short
 MAX_SERVERS = 10  # two processes each, and internal ports are given out in tens
-POP3_IDLE_TIMEOUT = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
 MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")  # as Kubernetes' own; they become folder and process names
 _DOMAIN = re.compile(r"(?!-)[^\s@:,/]{1,63}(\.[^\s@:,/]{1,63})*")
@@ -28,7 +28,14 @@ _HOSTNAME = re.compile(
     r"(?=.{1,255}$)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
 )
 
-_STORAGE, _SMTP = StorageSettings(), SmtpLimits()  # the defaults, with their reasons, stand in the contract
+
+_NOT_HERE = frozenset(  # fields that have no meaning on one machine: read, and named in a note
+    {
+        "spec.storage.spread", "spec.placement", "spec.access.replicas", "spec.access.expose", "spec.access.resources",
+        "spec.catalog.storage", "spec.mx", "spec.paused", "spec.storage.storageClassName", "spec.storage.size",
+        "spec.storage.accessModes", "spec.expose", "spec.preference", "spec.template",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,158 +46,6 @@ class Ports:
     pop3: int = 2110
     status: int = 2180  # page, JSON and metrics
     internal: int = 2200  # first of 40: writers +10, sidecars +20 (at most ten servers), access +30
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """metadata."""
-
-    name: str
-    namespace: str = "default"
-    annotations: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Domain:
-    """spec.domains[]."""
-
-    name: str
-    postmaster: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NameRef:
-    """A reference by name."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """spec.accounts."""
-
-    secret_ref: NameRef | None = None
-    database: Ignored | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """spec.storage."""
-
-    copies: int = _STORAGE.copies
-    spread: Ignored | None = None
-    on_mirror_loss: Literal["Defer", "Accept"] = "Defer"
-    mirror_timeout: Duration = _STORAGE.mirror_timeout
-    segment_size: Size = _STORAGE.segment_size
-    segment_age: Duration = _STORAGE.segment_age
-    reserve: Size = _STORAGE.reserve
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyProtocol:
-    """spec.smtp.proxyProtocol."""
-
-    trusted_networks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Smtp:
-    """spec.smtp: the limits are explained where the data plane keeps them, `contract/settings.py`."""
-
-    max_message_size: Size = _SMTP.max_message_size
-    max_connections: int = _SMTP.max_connections
-    max_connections_per_address: int = _SMTP.max_connections_per_address
-    max_recipients: int = _SMTP.max_recipients
-    max_command_line: int = _SMTP.max_command_line
-    max_commands_without_mail: int = _SMTP.max_commands_without_mail
-    max_errors: int = _SMTP.max_errors
-    idle_timeout: Duration = _SMTP.idle_timeout
-    max_received_headers: int = _SMTP.max_received_headers
-    soft_pending_bytes: Size = _SMTP.soft_pending_bytes
-    proxy_protocol: ProxyProtocol = field(default_factory=ProxyProtocol)
-
-
-@dataclass(frozen=True, slots=True)
-class Pop3:
-    """spec.access.pop3."""
-
-    max_connections: int = 1000
-    max_connections_per_address: int = 100
-    idle_timeout: Duration = POP3_IDLE_TIMEOUT
-    allow_plaintext_login: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """spec.access."""
-
-    replicas: Ignored | None = None
-    hostname: str | None = None
-    expose: Ignored | None = None
-    pop3: Pop3 = field(default_factory=Pop3)
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """spec.catalog."""
-
-    database_secret_ref: Ignored | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """spec.tls."""
-
-    secret_ref: NameRef
-
-
-@dataclass(frozen=True, slots=True)
-class MailClusterSpec:
-    """spec of a MailCluster."""
-
-    domains: tuple[Domain, ...]
-    accounts: Accounts = field(default_factory=Accounts)
-    storage: Storage = field(default_factory=Storage)
-    placement: Ignored | None = None
-    catalog: Catalog = field(default_factory=Catalog)
-    smtp: Smtp = field(default_factory=Smtp)
-    access: Access = field(default_factory=Access)
-    mx: Ignored | None = None
-    tls: Tls | None = None
-    paused: Ignored | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerStorage:
-    """spec.storage of a MailServer."""
-
-    storage_class_name: Ignored | None = None
-    size: Ignored | None = None
-    access_modes: Ignored | None = None
-    volumes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class MailServerSpec:
-    """spec of a MailServer."""
-
-    cluster_ref: NameRef
-    replicas: int = 1
-    storage: ServerStorage = field(default_factory=ServerStorage)
-    hostnames: str | None = None
-    expose: Ignored | None = None
-    preference: Ignored | None = None
-    template: Ignored | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Envelope:
-    api_version: str
-    kind: str
-    metadata: Metadata
-    spec: Ignored
-    status: Ignored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,17 +121,10 @@ def _envelope(reader: Reader, document: Document) -> tuple[str, Metadata, object
         raise reader.fail("kind", "MirrorPair is not read on one machine; remove the document, a ring is used")
     if kind not in ("MailCluster", "MailServer"):
         raise reader.fail("kind", f"is {kind!r}; write MailCluster or MailServer")
-    envelope = _Reader(document).read(_Envelope, content, "document")
+    envelope = read_envelope(document)
     if not _NAME.fullmatch(envelope.metadata.name):
         raise reader.fail("metadata.name", "must be lower-case letters, digits and hyphens, at most 52 characters")
     return kind, envelope.metadata, envelope.spec
-
-
-class _Reader(Reader):
-    """Reads the envelope: paths as a person sees them, without the word document in front."""
-
-    def fail(self, path: str, text: str) -> ResourceError:
-        return Reader.fail(self, path.removeprefix("document."), text)
 
 
 def _check_cluster(reader: Reader, spec: MailClusterSpec) -> None:
@@ -371,4 +219,9 @@ def _ports(reader: Reader, text: str) -> Ports:
 
 
 def _notes(readers: list[Reader]) -> tuple[str, ...]:
-    return tuple(f"{r.document.title}: {path} is not used on one machine" for r in readers for path in r.ignored)
+    return tuple(
+        f"{r.document.title}: {path} is not used on one machine"
+        for r in readers
+        for path in r.written
+        if path in _NOT_HERE
+    )

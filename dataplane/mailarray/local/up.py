@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.live import Live
 
 from mailarray.contract import mirroring_table
+from mailarray.contract.resources.reading import ResourceError
 from mailarray.contract.settings import Listen
 from mailarray.local import checks, supervisor
 from mailarray.local.array_status import ACCESS, SIDECAR, SMTP, array_status
 from mailarray.local.checks import StartError
 from mailarray.local.demo import demo_address, demo_password, make_demo_account
-from mailarray.local.documents import ResourceError
 from mailarray.local.layout import Isolation, Layout, prepare, write_private
 from mailarray.local.poller import POLL_SECONDS, Poller, Target
 from mailarray.local.render import ACCESS_NAME, RenderedArray, render

@@ -8,8 +8,8 @@ import pytest
 
 from mailarray.contract import settings
 from mailarray.contract.mirroring_table import parse
+from mailarray.contract.resources.reading import ResourceError
 from mailarray.contract.settings import AccessSettings, ServerSettings
-from mailarray.local.documents import ResourceError
 from mailarray.local.layout import Layout
 from mailarray.local.render import render
 from mailarray.local.resources import Ports, read_resources

@@ -1,0 +1,132 @@
+"""MailCluster: the one mail server that users see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mailarray.contract.resources.common import Expose, KeyRef, NameRef
+from mailarray.contract.resources.reading import Duration, Free, Size
+from mailarray.contract.settings import SmtpLimits, StorageSettings
+
+POP3_IDLE_TIMEOUT = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
+
+_STORAGE, _SMTP = StorageSettings(), SmtpLimits()  # the defaults, with their reasons, stand in the settings
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """spec.domains[]."""
+
+    name: str
+    postmaster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountsDatabase:
+    """spec.accounts.database: accounts in the catalog's database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """spec.accounts: one of both."""
+
+    secret_ref: NameRef | None = None
+    database: AccountsDatabase | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """spec.storage."""
+
+    copies: int = _STORAGE.copies
+    spread: Literal["Zone", "Node"] = "Zone"
+    on_mirror_loss: Literal["Defer", "Accept"] = "Defer"
+    mirror_timeout: Duration = _STORAGE.mirror_timeout
+    segment_size: Size = _STORAGE.segment_size
+    segment_age: Duration = _STORAGE.segment_age
+    reserve: Size = _STORAGE.reserve
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyProtocol:
+    """spec.smtp.proxyProtocol."""
+
+    trusted_networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """spec.smtp: the limits are explained where the data plane keeps them, `contract/settings.py`."""
+
+    max_message_size: Size = _SMTP.max_message_size
+    max_connections: int = _SMTP.max_connections
+    max_connections_per_address: int = _SMTP.max_connections_per_address
+    max_recipients: int = _SMTP.max_recipients
+    max_command_line: int = _SMTP.max_command_line
+    max_commands_without_mail: int = _SMTP.max_commands_without_mail
+    max_errors: int = _SMTP.max_errors
+    idle_timeout: Duration = _SMTP.idle_timeout
+    max_received_headers: int = _SMTP.max_received_headers
+    soft_pending_bytes: Size = _SMTP.soft_pending_bytes
+    proxy_protocol: ProxyProtocol = field(default_factory=ProxyProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Pop3:
+    """spec.access.pop3."""
+
+    max_connections: int = 1000
+    max_connections_per_address: int = 100
+    idle_timeout: Duration = POP3_IDLE_TIMEOUT
+    allow_plaintext_login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """spec.access."""
+
+    replicas: int = 2
+    hostname: str | None = None
+    expose: Expose = field(default_factory=Expose)
+    pop3: Pop3 = field(default_factory=Pop3)
+    resources: Free | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogStorage:
+    """spec.catalog.storage: the volume of the PostgreSQL that the operator runs itself."""
+
+    size: Size = 10 << 30
+    storage_class_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """spec.catalog."""
+
+    database_secret_ref: KeyRef | None = None
+    storage: CatalogStorage = field(default_factory=CatalogStorage)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """spec.tls."""
+
+    secret_ref: NameRef
+
+
+@dataclass(frozen=True, slots=True)
+class MailClusterSpec:
+    """spec of a MailCluster."""
+
+    domains: tuple[Domain, ...]
+    accounts: Accounts = field(default_factory=Accounts)
+    storage: Storage = field(default_factory=Storage)
+    placement: Free | None = None
+    catalog: Catalog = field(default_factory=Catalog)
+    smtp: Smtp = field(default_factory=Smtp)
+    access: Access = field(default_factory=Access)
+    mx: Free | None = None
+    tls: Tls | None = None
+    paused: bool = False

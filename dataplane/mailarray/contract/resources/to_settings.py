@@ -1,0 +1,46 @@
+"""From a MailCluster's spec to the parts of settings that do not depend on the launcher."""
+
+from __future__ import annotations
+
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.settings import DomainSettings, SmtpLimits, StorageSettings
+
+
+def smtp_limits(spec: MailClusterSpec) -> SmtpLimits:
+    """Limits of every SMTP listener."""
+    smtp = spec.smtp
+    return SmtpLimits(
+        max_message_size=smtp.max_message_size,
+        max_connections=smtp.max_connections,
+        max_connections_per_address=smtp.max_connections_per_address,
+        max_recipients=smtp.max_recipients,
+        max_command_line=smtp.max_command_line,
+        max_commands_without_mail=smtp.max_commands_without_mail,
+        max_errors=smtp.max_errors,
+        idle_timeout=smtp.idle_timeout,
+        max_received_headers=smtp.max_received_headers,
+        soft_pending_bytes=smtp.soft_pending_bytes,
+    )
+
+
+def storage(spec: MailClusterSpec) -> StorageSettings:
+    """How every server keeps mail."""
+    kept = spec.storage
+    return StorageSettings(
+        copies=kept.copies,
+        on_mirror_loss=kept.on_mirror_loss,
+        mirror_timeout=kept.mirror_timeout,
+        segment_size=kept.segment_size,
+        segment_age=kept.segment_age,
+        reserve=kept.reserve,
+    )
+
+
+def domains(spec: MailClusterSpec) -> tuple[DomainSettings, ...]:
+    """The domains, in the order they are written."""
+    return tuple(DomainSettings(name=d.name, postmaster=d.postmaster) for d in spec.domains)
+
+
+def access_hostname(spec: MailClusterSpec) -> str:
+    """The access servers' name in the outside world."""
+    return spec.access.hostname or f"pop.{spec.domains[0].name}"

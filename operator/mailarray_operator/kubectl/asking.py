@@ -1,0 +1,60 @@
+"""What servers say of themselves: `mailarray server-status` in their pods, several at a time.
+
+Statuses of resources hold no figures that change every second; these do. A server that gives no answer costs a line in
+a table, never the whole command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from mailarray_operator.api import names
+from mailarray_operator.kubectl.array import Pod
+from mailarray_operator.kubectl.kubectl import Kubectl
+
+AT_ONCE = 8  # each is a kubectl process here and a Python process there
+SETTINGS = f"{names.PATH_SETTINGS}/{names.FILE_SERVER}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of one server."""
+
+    writer: Mapping[str, Any] | None = None  # as in its /v1/status
+    sidecar: Mapping[str, Any] | None = None
+    error: str = ""  # one sentence when it could not be asked
+
+
+def ask(kubectl: Kubectl, pods: Iterable[Pod]) -> dict[str, Answer]:
+    """All of them; by name."""
+    every = list(pods)
+    with ThreadPoolExecutor(AT_ONCE) as executor:
+        return dict(zip((p.name for p in every), executor.map(lambda pod: _ask(kubectl, pod), every), strict=True))
+
+
+def remote(command: str, *arguments: str, options: Iterable[str] = ()) -> list[str]:
+    """`mailarray COMMAND` in a server's pod. Arguments that begin with a hyphen stay arguments."""
+    return ["mailarray", *command.split(), "--settings", SETTINGS, *options, "--", *arguments]
+
+
+def _ask(kubectl: Kubectl, pod: Pod) -> Answer:
+    if not pod.askable:
+        return Answer(error=pod.problem or "does not run")
+    try:
+        said = json.loads(
+            kubectl.execute(pod.name, names.CONTAINER_CATALOG, ["mailarray", "server-status", "--settings", SETTINGS])
+        )
+    except click.ClickException as error:
+        return Answer(error=error.message)
+    except ValueError:
+        return Answer(error="gave an answer that is not JSON")
+    errors = said.get("errors") or {}
+    return Answer(
+        said.get("writer"), said.get("sidecar"), "; ".join(f"its {what} process: {why}" for what, why in errors.items())
+    )

@@ -1,0 +1,3 @@
+"""`mailarray-operator`: the command line."""
+
+from __future__ import annotations

@@ -1,0 +1,118 @@
+"""What the operator knows of one MailCluster at one moment: trimmed, typed, frozen.
+
+Made by `cluster/` from watches and from the servers' own status; the only input of decisions and of rendering.
+Holds nothing that no decision needs, since there may be hundreds of groups (a pod's body is 10 KiB, this is 300 bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.resources.mailserver import MailServerSpec
+from mailarray.contract.resources.mirrorpair import MirrorPairSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What every custom resource has."""
+
+    name: str
+    uid: str
+    generation: int
+    status: Mapping[str, Any]  # as it was last written
+    error: str = ""  # one sentence when the spec cannot be read; spec is then None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterResource:
+    """A MailCluster."""
+
+    resource: Resource
+    spec: MailClusterSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairResource:
+    """A MirrorPair."""
+
+    resource: Resource
+    spec: MirrorPairSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One server's pod."""
+
+    name: str
+    uid: str
+    node: str  # "" while not scheduled
+    zone: str  # "" when unknown
+    ip: str
+    ready: bool
+    terminating: bool
+    revision: str  # label controller-revision-hash
+    claim_problem: str = ""  # why it is pending or crashing, one sentence, for a person
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The PersistentVolumeClaim of one server."""
+
+    name: str
+    uid: str
+    requested: int  # bytes, spec.resources.requests.storage
+    capacity: int  # bytes, status.capacity.storage; 0 while unbound
+    expandable: bool | None = None  # its StorageClass allows growing; None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class StatefulSet:
+    """The StatefulSet of a group, as it stands in the API server."""
+
+    replicas: int  # spec.replicas: ours, or somebody's wish
+    recorded: int | None  # annotation: the operator's own last count
+    update_revision: str  # status.updateRevision; "" until the controller has seen the latest generation
+    drain: str = ""  # annotation: the drain's persisted state, JSON (plan/drain.py)
+    claim_size: int | None = None  # bytes, in its volume claim template, which can never be changed
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What a server's two processes said of themselves; fields as in their /v1/status."""
+
+    heard: float  # seconds, the operator's monotonic clock, of the last answer of the sidecar
+    sidecar: Mapping[str, Any] | None  # None: does not answer
+    writer: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A MailServer with all that belongs to it."""
+
+    resource: Resource
+    spec: MailServerSpec | None
+    stateful_set: StatefulSet | None = None
+    pods: Mapping[str, Pod] = field(default_factory=dict)  # by name
+    claims: Mapping[str, Claim] = field(default_factory=dict)  # by server name
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything of one MailCluster, or of MailServers whose MailCluster is not there (cluster None)."""
+
+    namespace: str
+    name: str
+    cluster: ClusterResource | None
+    groups: Mapping[str, Group]
+    pairs: Mapping[str, PairResource] = field(default_factory=dict)
+    table: MirroringTable | None = None  # as its ConfigMap holds it
+    secrets: Mapping[str, frozenset[str] | None] = field(default_factory=dict)  # referenced ones: keys; None: not there
+    access_ready: int = 0
+    access_total: int = 0
+    database_ready: bool | None = None  # None: the operator runs none
+    database_claim_size: int | None = None  # bytes, in its StatefulSet's volume claim template; None: there is none yet
+    reports: Mapping[str, ServerReport] = field(default_factory=dict)  # by server name
