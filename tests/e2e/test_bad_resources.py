@@ -47,12 +47,12 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def crds(control_plane: Any) -> Path:
+def crds(control_plane: Path) -> Path:
     """The CRDs are there and served; gives the kubeconfig."""
-    kubectl = Kubectl(control_plane.kubeconfig, "default")
+    kubectl = Kubectl(control_plane, "default")
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
     kubectl.must("wait", "--for=condition=Established", "--timeout=20s", "-f", ROOT / "crds")
-    return Path(control_plane.kubeconfig)
+    return control_plane
 
 
 @pytest.fixture
