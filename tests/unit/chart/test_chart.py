@@ -179,7 +179,7 @@ def test_hooks_leave_nothing() -> None:
 
 def test_every_metric_of_dashboard_and_alerts_exists() -> None:
     known = set()
-    for path in (ROOT / "dataplane" / "mailarray").rglob("*.py"):
+    for path in (p for top in ("dataplane", "operator") for p in (ROOT / top).rglob("*.py")):
         for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(mailarray_[a-z_0-9]+)\"", path.read_text()):
             bare = name.removesuffix("_total")
             known |= {"Counter": {f"{bare}_total"}, "Gauge": {name}, "Histogram": {f"{name}_bucket"}}[kind]
