@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.bad_resources import Manifest, Row, rows
+from tests.e2e.bad_resources import Manifest, Row, merged, rows
 
 ROOT = Path(__file__).parents[2]
 CACHED = Path("~/.cache/mailarray-box/bin/kubectl").expanduser()
@@ -47,12 +47,12 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def crds(control_plane: Any) -> Path:
+def crds(control_plane: Path) -> Path:
     """The CRDs are there and served; gives the kubeconfig."""
-    kubectl = Kubectl(control_plane.kubeconfig, "default")
+    kubectl = Kubectl(control_plane, "default")
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
     kubectl.must("wait", "--for=condition=Established", "--timeout=20s", "-f", ROOT / "crds")
-    return Path(control_plane.kubeconfig)
+    return control_plane
 
 
 @pytest.fixture
@@ -146,6 +146,16 @@ def found_condition(kubectl: Kubectl, kind: str, name: str, there: Any) -> None:
             return
         assert time.monotonic() < deadline, f"{kind} {name} has only {json.dumps(status, indent=1)}"
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("domains", [200, 500])
+def test_as_many_domains_as_are_allowed(kubectl: Kubectl, domains: int) -> None:
+    """Rules that pass the estimate of their cost may still be stopped by their real one."""
+    named = [f"a-rather-long-name-of-a-domain-{i}.mail.example" for i in range(domains)]
+    listed = [{"name": n, "postmaster": f"ops@{named[-1 - i]}"} for i, n in enumerate(named)]
+    table = yaml.safe_load((Path(__file__).parent / "bad_resources" / "table.yaml").read_text())
+    done = kubectl.apply(merged(table["good"]["MailCluster"], {"spec": {"domains": listed}}))
+    assert done.returncode == 0, done.stderr
 
 
 def test_scale_subresource(kubectl: Kubectl) -> None:

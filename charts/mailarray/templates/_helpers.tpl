@@ -40,29 +40,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* What the operator does to the objects in a namespace with MailClusters, and no more. */ -}}
 {{- define "mailarray.rules" -}}
-# The user's resources: read, and the count of servers that somebody asked for by way of the StatefulSet is written back.
+# The user's resources are read. Written are their status, and the count of servers that somebody asked of a StatefulSet.
 - apiGroups: [mailarray.io]
   resources: [mailclusters, mailservers, mirrorpairs]
   verbs: [get, list, watch]
 - apiGroups: [mailarray.io]
-  resources: [mailservers, mailservers/scale]
-  verbs: [get, patch, update]
+  resources: [mailservers]
+  verbs: [patch]
 - apiGroups: [mailarray.io]
   resources: [mailclusters/status, mailservers/status, mirrorpairs/status]
-  verbs: [get, patch, update]
-# What they are rendered to.
+  verbs: [get, patch]
+# What they are rendered to. StatefulSets are never deleted: their servers hold mail.
 - apiGroups: [apps]
   resources: [statefulsets, deployments]
-  verbs: [get, list, watch, create, patch, update, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
-  resources: [services, configmaps, secrets]
-  verbs: [get, list, watch, create, patch, update, delete]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, update, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, update, delete]
+  verbs: [get, list, watch, create, patch, delete]
+# The operator makes two Secrets and watches those that a MailCluster names; it changes and deletes none.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, watch, create]
 # Restarts, one pod at a time.
 - apiGroups: [""]
   resources: [pods]
@@ -74,9 +78,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, patch]
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [get, list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

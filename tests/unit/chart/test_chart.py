@@ -149,15 +149,18 @@ def test_every_container_is_restricted(values: str) -> None:
 def test_rights_are_no_more_than_these() -> None:
     found = manifests("default")
     (nodes,) = of_kind(found, "ClusterRole")
-    assert nodes["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    assert [rule["resources"] for rule in nodes["rules"]] == [["nodes"], ["storageclasses"]]
+    assert all(rule["verbs"] == ["get", "list", "watch"] for rule in nodes["rules"])
     for role in of_kind(found, "Role"):
         assert role["metadata"]["namespace"] == "mail"
         for rule in role["rules"]:
             assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
-            if "persistentvolumeclaims" in rule["resources"]:
-                assert "delete" not in rule["verbs"], "volumes hold the mail"
-            if "mailclusters" in rule["resources"]:
-                assert set(rule["verbs"]) == {"get", "list", "watch"}, "the cluster is the user's own"
+            if {"persistentvolumeclaims", "statefulsets"} & set(rule["resources"]):
+                assert "delete" not in rule["verbs"], "they hold the mail"
+            if {"mailclusters", "mirrorpairs"} & set(rule["resources"]):
+                assert set(rule["verbs"]) == {"get", "list", "watch"}, "they are the user's own"
+            if "secrets" in rule["resources"]:
+                assert not {"patch", "update", "delete"} & set(rule["verbs"]), "they are made once"
     assert not of_kind(manifests("cluster-wide"), "ClusterRoleBinding")[1:], "readNodes: false leaves one"
     everything = of_kind(manifests("everything"), "Role")
     assert {m["metadata"]["namespace"] for m in everything} == {"mail", "post"}
@@ -176,7 +179,7 @@ def test_hooks_leave_nothing() -> None:
 
 def test_every_metric_of_dashboard_and_alerts_exists() -> None:
     known = set()
-    for path in (ROOT / "dataplane" / "mailarray").rglob("*.py"):
+    for path in (p for top in ("dataplane", "operator") for p in (ROOT / top).rglob("*.py")):
         for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(mailarray_[a-z_0-9]+)\"", path.read_text()):
             bare = name.removesuffix("_total")
             known |= {"Counter": {f"{bare}_total"}, "Gauge": {name}, "Histogram": {f"{name}_bucket"}}[kind]

@@ -6,6 +6,7 @@ CEL rules run in the API server alone; `tests/e2e/test_bad_resources.py` shows e
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,15 @@ import jsonschema
 import pytest
 import yaml
 
-from mailarray.local.documents import Document, Duration, Ignored, Reader, Size
-from mailarray.local.resources import MailClusterSpec, MailServerSpec
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.resources.mailserver import MailServerSpec
+from mailarray.contract.resources.mirrorpair import MirrorPairSpec
+from mailarray.contract.resources.reading import Document, Duration, Free, Reader, Size
 
 ROOT = Path(__file__).parents[3]
 CRDS = {c["spec"]["names"]["kind"]: c for c in (yaml.safe_load(p.read_text()) for p in (ROOT / "crds").glob("*.yaml"))}
 EXAMPLES = [ROOT / "examples" / name for name in ("cluster.yaml", "large.yaml")]
+SPECS = {"MailCluster": MailClusterSpec, "MailServer": MailServerSpec, "MirrorPair": MirrorPairSpec}
 Schema = dict[str, Any]
 
 
@@ -50,7 +54,7 @@ def test_the_three_kinds_are_there() -> None:
 @pytest.mark.parametrize("kind", sorted(CRDS))
 def test_every_field_is_described(kind: str) -> None:
     for path, node in walk(schema(kind), kind):
-        if path != f"{kind}.metadata":  # Kubernetes allows nothing but the type there
+        if not path.startswith(f"{kind}.metadata"):  # Kubernetes allows no description there
             assert node.get("description", "").endswith((".", ". ")), f"{path} has no description that is a sentence"
 
 
@@ -72,25 +76,26 @@ def test_nested_defaults_are_reached(kind: str) -> None:
                 assert "default" in child, f"{path}.{name} needs default: {{}}, or its fields' defaults are not set"
 
 
-@pytest.mark.parametrize(("kind", "cls"), [("MailCluster", MailClusterSpec), ("MailServer", MailServerSpec)])
+@pytest.mark.parametrize(("kind", "cls"), SPECS.items())
 def test_defaults_are_the_data_planes_own(kind: str, cls: type) -> None:
     compared = list(compare(schema(kind)["properties"]["spec"], cls, f"{kind}.spec"))
-    assert len(compared) >= {"MailCluster": 18, "MailServer": 2}[kind], compared
+    assert len(compared) >= {"MailCluster": 24, "MailServer": 6, "MirrorPair": 0}[kind], compared
 
 
 def compare(node: Schema, cls: type, path: str) -> Iterator[str]:
+    """Every field of the one is a field of the other; yields those whose defaults were compared."""
     reader = Reader(Document("crd", 1, {}))
     hints = typing.get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        head, *rest = field.name.split("_")
-        name = head + "".join(p.capitalize() for p in rest)
-        here = f"{path}.{name}"
-        assert name in node["properties"], f"{here} is a field of the data plane, and not in the CRD"
-        child, hint = node["properties"][name], hints[field.name]
-        if hint == Ignored:
+    fields = {camel(field.name): field for field in dataclasses.fields(cls)}
+    assert set(fields) == set(node.get("properties", {})), f"{path}: the CRD and the typed resource have other fields"
+    for name, field in fields.items():
+        here, child, hint = f"{path}.{name}", node["properties"][name], inner(hints[field.name])
+        if hint == Free:
             continue
         if dataclasses.is_dataclass(hint):
             yield from compare(child, typing.cast(type, hint), here)
+        elif typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            yield from compare(child["items"], typing.get_args(hint)[0], f"{here}[]")
         elif field.default not in (dataclasses.MISSING, None):
             assert "default" in child, f"{here} has no default in the CRD; the data plane's is {field.default!r}"
             value = child["default"]
@@ -99,6 +104,18 @@ def compare(node: Schema, cls: type, path: str) -> Iterator[str]:
             value = tuple(value) if isinstance(value, list) else value
             assert value == field.default, f"{here}: the CRD's default is {value!r}, the data plane's {field.default!r}"
             yield here
+
+
+def camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def inner(hint: Any) -> Any:
+    """X of `X | None`."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
 
 
 def test_status_and_scale() -> None:
@@ -123,6 +140,8 @@ def test_examples_are_valid(example: Path) -> None:
         if document["kind"] in CRDS:
             strict = closed(schema(document["kind"]))
             jsonschema.Draft202012Validator(strict).validate(document)
+            reader = Reader(Document(example.name, 1, document))
+            reader.read(SPECS[document["kind"]], document["spec"], "spec")  # as the operator does
     assert "MailCluster" in kinds
     assert "MailServer" in kinds
 
