@@ -34,10 +34,13 @@ SCALED: Play = ("^scale mailservers.mailarray.io/mail ", "mailserver.mailarray.i
 
 def test_drain_and_wait(theatre: Theatre, golden: Golden) -> None:
     step = {"phase": "Draining"}
+    sentence = "mail-2 drains as soon as 2 servers besides those that drain serve; now it would be 1"
+    waits = recorded.condition("Draining", "True", "WaitingForServers", sentence)
     theatre.record(
         resources(recorded.group(), once=True),
         SCALED,
         resources(recorded.group(replicas=2, rows=[recorded.row(i) for i in range(3)], observed=4), once=True),
+        resources(draining(recorded.row(2), conditions=[waits]), once=True),
         resources(draining(recorded.row(2, **step, progress=10)), once=True),
         resources(draining(recorded.row(2, **step, progress=10)), once=True),
         resources(draining(recorded.row(2, **step, progress=90, message="3 segments left")), once=True),
@@ -49,8 +52,8 @@ def test_drain_and_wait(theatre: Theatre, golden: Golden) -> None:
 
 
 def test_drain_that_is_refused(theatre: Theatre, golden: Golden) -> None:
-    sentence = "mail-2 stays: 2 servers cannot keep 3 copies; lower spec.storage.copies or add a server"
-    refused = [recorded.condition("Draining", "False", "Refused", sentence)]
+    sentence = "scaling mail from 3 to 2 would leave 2 servers, and spec.storage.copies is 3; nothing is stopped"
+    refused = [recorded.condition("Draining", "False", "WouldLoseCopies", sentence)]
     theatre.record(
         resources(recorded.group(), once=True), SCALED, resources(draining(recorded.row(2), conditions=refused))
     )
@@ -174,7 +177,11 @@ def test_locate(theatre: Theatre, golden: Golden) -> None:
 
 
 def test_locate_says_what_is_missing(theatre: Theatre) -> None:
-    half = recorded.located().replace('"lost": false}]', '"lost": true}]').replace('"open": true', '"open": false')
+    half = (
+        recorded.located()
+        .replace('"lost": false, "retired": false}]', '"lost": true, "retired": false}]')
+        .replace('"open": true', '"open": false')
+    )
     theatre.record(*whole()[:2], ("locate", half))
     said = theatre.run("locate", f"{recorded.MESSAGE}.0")
     assert "sealed, volume lost" in said and "1 of 2 copies; it waits for repair" in said
