@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ SCALED: Play = ("^scale mailservers.mailarray.io/mail ", "mailserver.mailarray.i
 def test_drain_and_wait(theatre: Theatre, golden: Golden) -> None:
     step = {"phase": "Draining"}
     sentence = "mail-2 drains as soon as 2 servers besides those that drain serve; now it would be 1"
-    waits = recorded.condition("Draining", "True", "WaitingForServers", sentence)
+    waits = recorded.condition("Draining", "False", "WaitingForServers", sentence)
     theatre.record(
         resources(recorded.group(), once=True),
         SCALED,
@@ -135,9 +136,25 @@ def test_account_add_sends_the_password_by_stdin_alone(theatre: Theatre, monkeyp
 def test_account_import_streams_the_file(theatre: Theatre, tmp_path: Path) -> None:
     file = tmp_path / "accounts"
     file.write_text("ann@mail.example:$argon2id$x::\n", encoding="utf-8")
-    theatre.record(*whole()[:2], ("account import", "1 account added\n"))
-    assert "1 account added" in theatre.run("account", "import", str(file))
+    theatre.record(*whole()[:2], ("account import .* -- -$", "1 added, 0 changed, 0 unchanged, 0 refused\n"))
+    assert "1 added" in theatre.run("account", "import", str(file))
     assert theatre.calls[-1]["stdin"] == "ann@mail.example:$argon2id$x::\n"
+
+
+def test_account_import_tells_of_the_lines_that_were_refused(theatre: Theatre, tmp_path: Path, golden: Golden) -> None:
+    file = tmp_path / "accounts.csv"
+    file.write_text("address,password\n", encoding="utf-8")
+    error = "line 2: 'ann' is not an address; write it as user@domain\ncommand terminated with exit code 1\n"
+    theatre.record(*whole()[:2], ("account import", "0 added, 0 changed, 0 unchanged, 1 refused\n", error, 1))
+    golden(theatre.run("account", "import", str(file)).replace(str(tmp_path), ""))
+
+
+def test_account_list(theatre: Theatre, golden: Golden) -> None:
+    first = {"address": "ann@mail.example", "aliases": ["info@mail.example", "post@mail.example"], "quota": 1 << 30,
+             "enabled": True, "hasPassword": True}  # fmt: skip
+    second = {"address": "list@mail.example", "aliases": [], "quota": None, "enabled": True, "hasPassword": False}
+    theatre.record(*whole()[:2], ("account list .*--json --containing=mail", json.dumps([first, second])))
+    golden(theatre.run("account", "list", "--containing", "mail"))
 
 
 def test_account_in_a_secret_says_how_to_change_it(theatre: Theatre, golden: Golden) -> None:
@@ -166,7 +183,7 @@ def test_no_pod_to_ask(theatre: Theatre) -> None:
 
 def test_the_pod_that_is_ready_is_asked(theatre: Theatre) -> None:
     pods = recorded.pod("mail-0", ready=False), recorded.pod("mail-1")
-    theatre.record(whole()[0], (PODS, recorded.items(*pods)), ("account list", "ann@mail.example\n"))
+    theatre.record(whole()[0], (PODS, recorded.items(*pods)), ("account list", "[]\n"))
     theatre.run("account", "list")
     assert theatre.calls[-1]["line"].startswith("exec mail-1 ")
 
