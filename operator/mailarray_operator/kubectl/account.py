@@ -144,7 +144,7 @@ def _run(
     stdin: bytes | BinaryIO | None = None,
     seconds: float | None = CHANGE_SECONDS,
 ) -> int:
-    """In one pod. `password`: None for none, else whether it comes from standard input; `seconds`: None for no limit."""
+    """In one pod. `password`: None for none, else whether it comes from standard input. `seconds`: None: no limit."""
     client = kubectl()
     where = _pod(client)
     if question:
