@@ -65,6 +65,11 @@ class Pop3Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
+    def listening(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def sessions(self) -> int:
         """Sessions that are open."""
         return len(self._sessions)
