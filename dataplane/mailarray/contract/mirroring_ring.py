@@ -98,7 +98,7 @@ class _Ring:
             inner = members if key is not _zone else _Ring(members, _node).servers
             placed += [((i + phase) / len(members), name, server) for i, server in enumerate(inner)]
         placed.sort(key=lambda place: (place[0], place[1]))
-        self.servers = [server for _, _, server in placed]
+        self.servers: list[Server] = [server for _, _, server in placed]
         self._names = [server.name for server in self.servers]
         self._buckets = [bucket for _, bucket, _ in placed]
         self._places = {name: _Place(i, self._buckets[i]) for i, name in enumerate(self._names)}
