@@ -1,6 +1,6 @@
-"""The POP3 port: takes connections within the limits, and ends those that are idle.
+"""The POP3 ports, plain (with STLS) and with TLS from the first byte.
 
-Knows no command. The process starts and stops it.
+Takes connections within the limits, and ends those that are idle. Knows no command. The process starts and stops it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import cast
 
 from mailarray.access.metrics import REFUSED, SESSIONS
 from mailarray.access.pop3 import Offer
-from mailarray.access.session import Pop3Connection, Services
+from mailarray.access.session import HANDSHAKE_SECONDS, Pop3Connection, Services
 from mailarray.contract.settings import AccessSettings
 
 log = logging.getLogger(__name__)
@@ -35,18 +35,19 @@ class _Refusal(asyncio.Protocol):
 class _Arrival(asyncio.Protocol):
     """A connection whose peer is not known yet; becomes a session or a refusal."""
 
-    def __init__(self, listener: Pop3Listener) -> None:
+    def __init__(self, listener: Pop3Listener, *, secure: bool = False) -> None:
         self._listener = listener
+        self._secure = secure
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        protocol = self._listener.arrive(str(peer[0]) if peer else "")
+        protocol = self._listener.arrive(str(peer[0]) if peer else "", secure=self._secure)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
 
 class Pop3Listener:
-    """Listens on `settings.pop3`; `port` says where, once started."""
+    """Listens on `settings.pop3`, and on `settings.pop3s` if given; `port` and `tls_port` say where, once started."""
 
     def __init__(self, settings: AccessSettings, services: Services) -> None:
         self._settings = settings
@@ -54,6 +55,7 @@ class Pop3Listener:
         self._sessions: set[Pop3Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._tls_server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -65,22 +67,35 @@ class Pop3Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
+    def tls_port(self) -> int | None:
+        """The port with TLS from the first byte; None without one."""
+        return None if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
+
+    @property
     def sessions(self) -> int:
         """Sessions that are open."""
         return len(self._sessions)
 
     async def start(self) -> None:
         """Raises OSError when the port cannot be had."""
-        where = self._settings.pop3
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Arrival(self), where.host, where.port, backlog=BACKLOG
-        )
+        loop, where = asyncio.get_running_loop(), self._settings.pop3
+        certificate, where_tls = self._services.certificate, self._settings.pop3s
+        self._server = await loop.create_server(lambda: _Arrival(self), where.host, where.port, backlog=BACKLOG)
+        if where_tls is not None and certificate is not None:
+            self._tls_server = await loop.create_server(
+                lambda: _Arrival(self, secure=True),
+                where_tls.host,
+                where_tls.port,
+                backlog=BACKLOG,
+                ssl=certificate.for_listener(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,  # until then a connection counts towards no limit
+            )
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         """Take no more, end idle sessions at once and busy ones within STOP_SECONDS; mailboxes are given back."""
-        if self._server is not None:
-            self._server.close()
+        for server in filter(None, (self._server, self._tls_server)):
+            server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for session in list(self._sessions):
@@ -94,7 +109,7 @@ class Pop3Listener:
                 session.abort()
             await asyncio.wait({asyncio.create_task(self._empty.wait())}, timeout=STOP_SECONDS)
 
-    def arrive(self, address: str) -> asyncio.Protocol:
+    def arrive(self, address: str, *, secure: bool = False) -> asyncio.Protocol:
         """The protocol for a new connection from `address`."""
         limit = None
         if len(self._sessions) >= self._settings.max_connections:
@@ -110,7 +125,7 @@ class Pop3Listener:
             starttls=self._services.certificate is not None,
             plaintext_login=self._settings.allow_plaintext_login or is_loopback(address),
         )
-        session = Pop3Connection(self._services, offer, address, self._ended)
+        session = Pop3Connection(self._services, offer, address, self._ended, secure=secure)
         self._sessions.add(session)
         self._by_address[address] += 1
         self._empty.clear()

@@ -22,7 +22,7 @@ async def run(settings: AccessSettings) -> None:
     directory = FlatFileDirectory(settings.directory)
     await directory.start()
     try:
-        server = AccessServer(settings, directory, lambda: open_catalog(settings.catalog.url))
+        server = AccessServer(settings, directory, lambda: open_catalog(settings.catalog.current_url))
         await server.start()
         log.info("access server serves", extra={"server": settings.name, "pop3": str(settings.pop3)})
         await stop.wait()

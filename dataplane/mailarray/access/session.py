@@ -67,12 +67,21 @@ class _Gone(Exception):
 class Pop3Connection(asyncio.Protocol):
     """One client. `ended` is called once, when the session and all it held are gone."""
 
-    def __init__(self, services: Services, offer: Offer, address: str, ended: Callable[[Pop3Connection], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        offer: Offer,
+        address: str,
+        ended: Callable[[Pop3Connection], None],
+        *,
+        secure: bool = False,
+    ) -> None:
+        """`secure`: TLS is there from the first byte (RFC 8314 section 3.3)."""
         self.address = address
         self.active = asyncio.get_running_loop().time()  # of the last sign of life, either way
         self.working = False  # handling a command, rather than waiting for one
         self._services = services
-        self._machine = Pop3Machine(offer)
+        self._machine = Pop3Machine(offer, secure=secure)
         self._ended = ended
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from mailarray.catalog import figures, leases, mailboxes, metrics, sealing, volumes
@@ -34,15 +34,16 @@ from mailarray.catalog.engine import SCAN_SECONDS, Engine
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 
 
-async def open_catalog(url: str) -> Catalog:
+async def open_catalog(url: str | Callable[[], str]) -> Catalog:
     """The catalog at `sqlite:///absolute/path` or `postgresql://user:password@host:port/name`.
 
-    Raises ValueError for any other URL.
+    A function is asked for the URL before each connection: a password may change. What it raises as ValueError is a
+    CatalogUnavailable here. Raises ValueError for any other URL.
     """
     return DatabaseCatalog(_engine(url))
 
 
-async def migrate(url: str) -> None:
+async def migrate(url: str | Callable[[], str]) -> None:
     """Bring the schema up to date; any number of processes may do so at once. Raises CatalogUnavailable."""
     engine = _engine(url)
     try:
@@ -51,11 +52,15 @@ async def migrate(url: str) -> None:
         await engine.close()
 
 
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("the catalog's URL is not a database URL") from None  # it may hold a password: not shown
+def _engine(url: str | Callable[[], str]) -> Engine:
+    if callable(url):
+        current = url
+        try:
+            parsed = _parse(current())
+        except ValueError as error:
+            raise CatalogUnavailable(str(error)) from error
+    else:
+        parsed = _parse(url)
     # Imported here, so that a process loads only the driver that it uses.
     if parsed.drivername == "sqlite" and parsed.database:
         from mailarray.catalog.engine_sqlite import SqliteEngine
@@ -64,8 +69,15 @@ def _engine(url: str) -> Engine:
     if parsed.drivername == "postgresql":
         from mailarray.catalog.engine_postgresql import PostgresEngine
 
-        return PostgresEngine(parsed)
+        return PostgresEngine(parsed, (lambda: _parse(current())) if callable(url) else None)
     raise ValueError(f"the catalog's URL must begin with sqlite:/// or postgresql://, not {parsed.drivername}:")
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):  # its text may hold a password: not shown
+        raise ValueError("the catalog's URL is not a database URL, like postgresql://user:password@host/name") from None
 
 
 class DatabaseCatalog:

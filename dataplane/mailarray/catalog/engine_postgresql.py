@@ -43,7 +43,8 @@ _GATE_ALONE = "LOCK TABLE state IN EXCLUSIVE MODE"
 class PostgresEngine:
     """The engine for `postgresql://...`."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, current: Callable[[], URL] | None = None) -> None:
+        """`current` gives the URL before each connection, when it may change. It raises ValueError."""
         self._where = f"{url.host}:{url.port or 5432}"
         self._engine = create_async_engine(
             url.set(drivername="postgresql+asyncpg"),
@@ -57,6 +58,8 @@ class PostgresEngine:
                 "server_settings": {"application_name": "mailarray", "jit": "off"},
             },
         )
+        if current is not None:
+            sqlalchemy.event.listen(self._engine.sync_engine, "do_connect", _follow_url(current))
         self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     async def read(self, operation: Callable[[Connection], T], seconds: float = CALL_SECONDS) -> T:
@@ -147,6 +150,17 @@ class PostgresEngine:
             reason = str(_cause(error)).partition("\n")[0]
             raise CatalogUnavailable(f"the catalog at {self._where} failed: {reason}") from error
         raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _follow_url(current: Callable[[], URL]) -> Callable[..., None]:
+    def connect_there(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+        try:
+            url = current()
+        except ValueError as error:
+            raise OSError(str(error)) from error  # as any other reason why the database cannot be reached
+        parameters.update(dialect.create_connect_args(url.set(drivername="postgresql+asyncpg"))[1])
+
+    return connect_there
 
 
 async def _abandon(connection: AsyncConnection, db: Any) -> None:

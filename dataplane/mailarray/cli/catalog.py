@@ -26,7 +26,7 @@ def catalog() -> None:
 def rebuild(data: Path) -> int:
     """Drop the catalog and register everything again from the journals; the servers may run on."""
     settings = access_settings(data)
-    return asyncio.run(_rebuild(settings.catalog.url, server_volumes(data)))
+    return asyncio.run(_rebuild(settings.catalog.current_url(), server_volumes(data)))
 
 
 async def _rebuild(url: str, volumes: list[tuple[str, Path]]) -> int:
@@ -58,5 +58,5 @@ def migrate(data: Path) -> None:
     """Bring the catalog's tables to this version."""
     from mailarray.catalog.database import migrate as migrate_database
 
-    asyncio.run(migrate_database(access_settings(data).catalog.url))
+    asyncio.run(migrate_database(access_settings(data).catalog.current_url()))
     click.echo("the catalog's tables are up to date")

@@ -29,14 +29,26 @@ _ROLES: dict[str, tuple[str, type[ServerSettings] | type[AccessSettings]]] = {
 @click.command()
 @click.argument("role", type=click.Choice(list(_ROLES)))
 @click.argument("settings_file", type=click.Path(path_type=Path), metavar="SETTINGS")
-@click.option("--log-file", type=click.Path(path_type=Path), envvar="MAILARRAY_LOG_FILE", help="Rotated JSON lines.")
+@click.option("--name", help="Name of this pod; it replaces {pod} and {ordinal} in the settings, which a group shares.")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    envvar="MAILARRAY_LOG_FILE",
+    help="Rotated JSON lines; without it they go to standard error.",
+)
 @click.option(
     "--log-level", default="info", envvar="MAILARRAY_LOG_LEVEL", type=click.Choice(["debug", "info", "warning"])
 )
 @click.option("--user", type=int, help="Run under this user id (needs root, and --group).")
 @click.option("--group", type=int, help="Run under this group id alone.")
 def run(
-    role: str, settings_file: Path, log_file: Path | None, log_level: str, user: int | None, group: int | None
+    role: str,
+    settings_file: Path,
+    name: str | None,
+    log_file: Path | None,
+    log_level: str,
+    user: int | None,
+    group: int | None,
 ) -> None:
     """Run one process of an array until SIGTERM."""
     module_name, kind = _ROLES[role]
@@ -46,10 +58,10 @@ def run(
         raise click.ClickException(f"the {role} process cannot be loaded: {error}") from error
     if user is not None and group is not None:
         become(user, group)
-    loaded = settings.load(kind, settings_file)
-    name = loaded.server if isinstance(loaded, ServerSettings) else loaded.name
+    loaded = settings.load(kind, settings_file, name)
+    own_name = loaded.server if isinstance(loaded, ServerSettings) else loaded.name
     try:
-        logs.configure(f"{name}/{role}", file=log_file, level=logging.getLevelName(log_level.upper()))
+        logs.configure(f"{own_name}/{role}", file=log_file, level=logging.getLevelName(log_level.upper()))
     except OSError as error:
         raise click.ClickException(f"{log_file}: {error.strerror}; logs cannot be written there") from None
     log.info("process starts", extra={"settings_file": str(settings_file)})

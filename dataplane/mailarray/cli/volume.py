@@ -29,7 +29,7 @@ def lost(volume_id: str, data: Path, yes: bool) -> None:
     settings = access_settings(data)
     if not yes:
         click.confirm(f"Volume {volume_id} is gone for ever?", abort=True)
-    asyncio.run(_mark_lost(settings.catalog.url, VolumeId(identifier)))
+    asyncio.run(_mark_lost(settings.catalog.current_url(), VolumeId(identifier)))
     click.echo(f"volume {volume_id} is marked lost")
 
 

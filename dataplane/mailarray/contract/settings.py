@@ -3,6 +3,9 @@
 One JSON file for a server (read by its `smtp` process and its `catalog` sidecar), one for an access
 process. A launcher has already checked what a person wrote; these are complete, frozen, and passed in.
 Durations are seconds, sizes are bytes, ports are TCP.
+
+All pods of a group share one file: with a name given to `load`, every string in it may hold `{pod}` (the name) and
+`{ordinal}` (the number after its last hyphen). Without a name nothing is replaced; other braces are left alone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,11 @@ from typing import Any, TypeVar
 
 KIB = 1024
 MIB = 1024 * KIB
+POD, ORDINAL = "{pod}", "{ordinal}"  # what `load` replaces
+
+
+class SettingsError(ValueError):
+    """A settings file that does not fit; the text names the field and says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,17 +95,51 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogSettings:
-    """The catalog database."""
+    """The catalog database; accounts that are kept in a database are kept in the same. Exactly one field is given."""
 
-    url: str  # sqlite:///path or postgresql://user:password@host:port/name
+    url: str | None = field(default=None, repr=False)  # sqlite:///path or postgresql://user:password@host:port/name
+    url_file: str | None = None  # file that holds nothing but the URL: a mounted Secret
+
+    def __post_init__(self) -> None:
+        if bool(self.url) == bool(self.url_file):
+            raise SettingsError("needs either url or url_file")
+
+    def current_url(self) -> str:
+        """The URL as it is now: asked before each connection, so that a changed Secret counts without a restart.
+
+        Raises SettingsError, whose text never holds the URL: there is a password in it.
+        """
+        if self.url:
+            return self.url
+        assert self.url_file is not None
+        try:
+            url = Path(self.url_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(
+                f"{self.url_file} cannot be read: {error.strerror}; it should hold the URL of the catalog's database"
+            ) from None
+        except UnicodeDecodeError:
+            raise SettingsError(
+                f"{self.url_file} is not text; it should hold the URL of the catalog's database"
+            ) from None
+        if not url:
+            raise SettingsError(f"{self.url_file} is empty; it should hold the URL of the catalog's database")
+        return url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySettings:
-    """Where domains and accounts come from."""
+    """Where domains and accounts come from. Exactly one of the files is given."""
 
     domains: tuple[DomainSettings, ...]
-    accounts_file: str  # flat file, reloaded when it changes
+    accounts_file: str | None = None  # flat file, reloaded when it changes
+    # Accounts in the catalog's database: the process's copy of them, an SQLite file in a folder of its own. On a
+    # server it lies on the volume, its sidecar writes it and its smtp process reads it; an access server has its own.
+    snapshot_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.accounts_file) == bool(self.snapshot_file):
+            raise SettingsError("needs either accounts_file or snapshot_file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +153,7 @@ class ServerSettings:
     smtp: SmtpSettings
     writer: Listen  # internal port of the smtp process
     sidecar: Listen  # internal port of the catalog sidecar
-    token_file: str  # file with the shared token of the internal ports
+    token_file: str  # file with the shared token of the internal ports; read once, at start
     mirroring_table_file: str
     storage: StorageSettings
     catalog: CatalogSettings
@@ -123,27 +165,28 @@ class AccessSettings:
     """One access server (POP3)."""
 
     cluster: str
-    name: str
-    hostname: str
+    name: str  # of the process; it holds mailbox locks under it, so each access server has its own
+    hostname: str  # in the greeting
     pop3: Listen
     internal: Listen  # status and metrics
-    token_file: str
+    token_file: str  # file with the shared token of the internal ports; read once, at start
     mirroring_table_file: str
     catalog: CatalogSettings
     directory: DirectorySettings
-    copies: int = 2
+    copies: int = 2  # servers that hold each message; how many may be silent when the catalog is away
     tls: TlsSettings | None = None
+    pop3s: Listen | None = None  # TLS from the first byte (RFC 8314); needs tls
     allow_plaintext_login: bool = False  # login without TLS from other than loopback
     max_connections: int = 1000
     max_connections_per_address: int = 100
     idle_timeout: float = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
 
+    def __post_init__(self) -> None:
+        if self.pop3s is not None and self.tls is None:
+            raise SettingsError("has pop3s without tls; give a certificate and key, or leave pop3s out")
+
 
 T = TypeVar("T")
-
-
-class SettingsError(ValueError):
-    """A settings file that does not fit; the text names the field and says what is wrong."""
 
 
 def dump(settings: object) -> str:
@@ -151,16 +194,32 @@ def dump(settings: object) -> str:
     return json.dumps(dataclasses.asdict(settings), indent=2, sort_keys=True) + "\n"  # type: ignore[call-overload]
 
 
-def load(cls: type[T], path: str | Path) -> T:
-    """Read a settings file. Raises SettingsError with one sentence, or OSError when it cannot be read."""
+def load(cls: type[T], path: str | Path, name: str | None = None) -> T:
+    """Read a settings file, for the pod `name` if one is given.
+
+    Raises SettingsError with one sentence, or OSError when it cannot be read.
+    """
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise SettingsError(f"{path} is not JSON: {error}") from error
     try:
-        return typing.cast(T, _build(cls, raw, "settings"))
+        return typing.cast(T, _build(cls, raw if name is None else _for_pod(raw, name), "settings"))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
+
+
+def _for_pod(raw: Any, name: str) -> Any:
+    if isinstance(raw, dict):
+        return {key: _for_pod(value, name) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [_for_pod(value, name) for value in raw]
+    if not isinstance(raw, str):
+        return raw
+    ordinal = name.rpartition("-")[2]
+    if ORDINAL in raw and not (ordinal.isascii() and ordinal.isdigit()):
+        raise SettingsError(f"{ORDINAL} is used, but the name {name!r} does not end in a hyphen and a number")
+    return raw.replace(ORDINAL, ordinal).replace(POD, name)
 
 
 def _build(kind: Any, raw: Any, where: str) -> Any:  # a recursive walk over annotations has no narrower type
@@ -185,6 +244,8 @@ def _build(kind: Any, raw: Any, where: str) -> Any:  # a recursive walk over ann
             return build(**values)
         except TypeError as error:
             raise SettingsError(f"{where}: {error}") from error
+        except SettingsError as error:
+            raise SettingsError(f"{where} {error}") from None
     if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
         return float(raw)
     if not isinstance(raw, kind) or (kind is int and isinstance(raw, bool)):

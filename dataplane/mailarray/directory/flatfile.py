@@ -46,6 +46,8 @@ class FlatFileDirectory:
         clock: Callable[[], float] = time.monotonic,
         checker: PasswordChecker | None = None,
     ) -> None:
+        if settings.accounts_file is None:
+            raise ValueError("the settings name no accounts_file")
         self._path = Path(settings.accounts_file)
         self._postmasters = {canonical_domain(d.name): d.postmaster for d in settings.domains}
         self._checker = checker or PasswordChecker(clock=clock)

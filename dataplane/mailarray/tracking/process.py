@@ -49,7 +49,9 @@ class Agent:
         self._table = mirroring_table.load(settings.mirroring_table_file)
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="volume")
         self.memory = CatalogMemory(volume)
-        self.link = CatalogLink(lambda: open_catalog(settings.catalog.url), volume.id, settings.server, self.memory)
+        self.link = CatalogLink(
+            lambda: open_catalog(settings.catalog.current_url), volume.id, settings.server, self.memory
+        )
         self.shelf = Shelf(volume, self.executor)
         self.index = LocalIndex(self.shelf)
         self.peers = Peers(settings.server, token, self.table)

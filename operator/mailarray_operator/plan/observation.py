@@ -77,6 +77,7 @@ class StatefulSet:
     recorded: int | None  # annotation: the operator's own last count
     update_revision: str  # status.updateRevision; "" until the controller has seen the latest generation
     drain: str = ""  # annotation: the drain's persisted state, JSON (plan/drain.py)
+    claim_size: int | None = None  # bytes, in its volume claim template, which can never be changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +114,5 @@ class Observation:
     access_ready: int = 0
     access_total: int = 0
     database_ready: bool | None = None  # None: the operator runs none
+    database_claim_size: int | None = None  # bytes, in its StatefulSet's volume claim template; None: there is none yet
     reports: Mapping[str, ServerReport] = field(default_factory=dict)  # by server name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import poplib
 import ssl
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailarray.access import listener
+from mailarray.contract.settings import Listen
 from tests.support.access_certificates import write_certificate
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
@@ -108,3 +110,60 @@ async def test_from_elsewhere_nobody_logs_in_without_tls(
 )
 def test_loopback(address: str, loopback: bool) -> None:
     assert listener.is_loopback(address) is loopback
+
+
+async def test_tls_from_the_first_byte(array: FakeArray, tmp_path: Path) -> None:
+    tls = write_certificate(tmp_path)
+    array.deliver(BODY)
+    await array.start(tls=tls, pop3s=Listen(host="127.0.0.1", port=0), max_connections=1)
+    assert array.access is not None
+    port = array.access.listener.tls_port
+    assert port is not None
+
+    def session() -> tuple[list[bytes], str]:
+        context = ssl.create_default_context(cafile=tls.certificate)
+        client = poplib.POP3_SSL("127.0.0.1", port, timeout=20, context=context)
+        offered = " ".join(client.capa())
+        client.user(MAILBOX)
+        client.pass_(PASSWORD)
+        lines = client.retr(1)[1]
+        with pytest.raises(poplib.error_proto, match="too many connections"):
+            poplib.POP3_SSL("127.0.0.1", port, timeout=20, context=context)
+        client.quit()
+        return lines, offered
+
+    lines, offered = await asyncio.to_thread(session)
+    assert b"\r\n".join(lines) + b"\r\n" == BODY
+    assert "STLS" not in offered and "USER" in offered
+
+
+async def test_clear_text_on_the_tls_port_gets_nothing(array: FakeArray, tmp_path: Path) -> None:
+    await array.start(tls=write_certificate(tmp_path), pop3s=Listen(host="127.0.0.1", port=0))
+    assert array.access is not None and array.access.listener.tls_port is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", array.access.listener.tls_port)
+    writer.write(b"USER somebody\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert b"+OK" not in await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    await asyncio.wait_for(array.access.listener._empty.wait(), 5)
+
+
+@pytest.mark.parametrize("name", ["localhost", None])
+async def test_the_tls_port_takes_a_new_certificate_too(array: FakeArray, tmp_path: Path, name: str | None) -> None:
+    tls = write_certificate(tmp_path)
+    await array.start(tls=tls, pop3s=Listen(host="127.0.0.1", port=0))
+    assert array.access is not None
+    port = array.access.listener.tls_port
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    async def certificate() -> bytes:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name or "")
+        seen: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return seen
+
+    before = await certificate()
+    assert await certificate() == before
+    write_certificate(tmp_path)
+    assert await certificate() != before

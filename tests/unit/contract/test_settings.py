@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,65 @@ def test_an_odd_table_is_a_sentence() -> None:
     for text in ("", "{}", '{"generation": 1, "servers": [{"nam": 1}], "rows": {}}'):
         with pytest.raises(ValueError, match="not a mirroring table"):
             mirroring_table.parse(text)
+
+
+SHARED = settings.dump(ACCESS).replace('"access"', '"{pod}"').replace("pop.mail", "pop-{ordinal}.{else}.mail")
+
+
+@pytest.mark.parametrize(
+    ("name", "known_as", "hostname"),
+    [
+        ("eu-pop-12", "eu-pop-12", "pop-12.{else}.mail.example"),
+        (None, "{pod}", "pop-{ordinal}.{else}.mail.example"),
+    ],
+)
+def test_one_file_for_all_pods_of_a_group(tmp_path: Path, name: str | None, known_as: str, hostname: str) -> None:
+    (tmp_path / "s.json").write_text(SHARED)
+    loaded = settings.load(AccessSettings, tmp_path / "s.json", name)
+    assert (loaded.name, loaded.hostname, loaded.copies) == (known_as, hostname, 2)
+
+
+@pytest.mark.parametrize("name", ["access", "access-7d4b-x2x9z", "access-", "access-\u0663"])
+def test_a_name_without_ordinal_will_do_only_where_none_is_asked_for(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "s.json"
+    file.write_text(SHARED)
+    with pytest.raises(SettingsError, match=r"ordinal.* is used, but the name '.*' does not end in"):
+        settings.load(AccessSettings, file, name)
+    file.write_text(SHARED.replace("{ordinal}", "x"))
+    assert settings.load(AccessSettings, file, name).name == name
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ('"url": "sqlite:////c"', "settings.catalog needs either url or url_file"),
+        ('"accounts_file": "/a"', "settings.directory needs either accounts_file or snapshot_file"),
+        ('"tls": {\n    "certificate": "/c",\n    "key": "/k"\n  }', "settings has pop3s without tls"),
+    ],
+)
+def test_what_does_not_fit_together_is_a_sentence(tmp_path: Path, field: str, words: str) -> None:
+    file = tmp_path / "s.json"
+    text = settings.dump(dataclasses.replace(ACCESS, pop3s=Listen(host="127.0.0.1", port=2995)))
+    assert field in text
+    file.write_text(text.replace(field, field.split(":")[0] + ": null"))
+    with pytest.raises(SettingsError, match=words):
+        settings.load(AccessSettings, file)
+
+
+def test_the_database_url_comes_from_a_file_as_it_is_now(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    catalog = CatalogSettings(url_file=str(file))
+    with pytest.raises(SettingsError, match="url cannot be read: No such file or directory; it should hold the URL"):
+        catalog.current_url()
+    file.write_text(" \n")
+    with pytest.raises(SettingsError, match="url is empty; it should hold the URL"):
+        catalog.current_url()
+    for password in ("one", "two"):
+        file.write_text(f"postgresql://m:{password}@db/mail\n")
+        assert catalog.current_url() == f"postgresql://m:{password}@db/mail"
+    with pytest.raises(SettingsError):
+        CatalogSettings(url="sqlite:///x", url_file="/x")
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "geheim" not in repr(CatalogSettings(url="postgresql://m:geheim@db/mail"))
