@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client import configuration as kubernetes_configuration
 from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration as Connection
 
 REQUEST_SECONDS = 10.0  # the API server's own webhooks may take that long
 WATCH_SILENCE_SECONDS = 90.0  # without any line; bookmarks come every minute
@@ -26,6 +26,7 @@ READ_BUFFER = 1 << 20  # bytes of a watch held unread
 MAX_SENTENCE = 300  # characters of a failure's text that reach a condition
 
 Json = dict[str, Any]
+Connection = kubernetes_configuration.Configuration  # address, credentials, TLS
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -77,7 +78,9 @@ async def read_connection(kubeconfig: Path | None) -> Connection:
     connection = Connection()
     try:
         if kubeconfig is not None:
-            await kubernetes_config.load_kube_config(config_file=str(kubeconfig), client_configuration=connection)
+            await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(kubeconfig), client_configuration=connection
+            )
         else:
             kubernetes_config.load_incluster_config(client_configuration=connection)  # type: ignore[no-untyped-call]
     except (kubernetes_config.ConfigException, OSError) as error:
@@ -98,7 +101,7 @@ class Client:
 
     async def close(self) -> None:
         """Drop all connections."""
-        await self._api.close()
+        await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, *, metadata_only: bool = False) -> Json:
         """An object, or a page of a list. Raises ApiError."""
@@ -184,7 +187,8 @@ class Client:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "mailarray-operator"}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self.connection.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        answer = await self._api.rest_client.request(method, url, headers, body, _request_timeout=timeout)
+        send: Any = self._api.rest_client.request  # untyped
+        answer = await send(method, url, headers, body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 

@@ -1,9 +1,9 @@
 """Leader election by a Lease: of several operators one writes.
 
 Invariant: two processes never believe to lead at once, as long as their clocks run at about the same speed: a holder
-stops believing `RENEW_SECONDS` after the request that last renewed was *sent*, others wait `LEASE_SECONDS` from when they
-*saw* the last renewal; clocks of different machines are never compared. Every take-over names the resource version it
-saw. At a clean end the Lease is given back, and the next one leads within a second.
+stops believing `RENEW_SECONDS` after the request that last renewed was *sent*, others wait `LEASE_SECONDS` from when
+they *saw* the last renewal; clocks of different machines are never compared. Every take-over names the resource version
+it saw. At a clean end the Lease is given back, and the next one leads within a second.
 
 `kubernetes.aio.leaderelection` was looked at and not taken: it never gives a Lease back, a renewal that hangs keeps the
 old leader believing, and it writes local times. Called by `main`; asked by `writer.Guarded` before every write.
@@ -86,7 +86,10 @@ class Lease:
         leading = self.leading()
         if leading != self._told:
             self._told = leading
-            log.info("leading" if leading else "not leading any more", extra={"lease": self._name, "identity": self._identity})
+            log.info(
+                "leading" if leading else "not leading any more",
+                extra={"lease": self._name, "identity": self._identity},
+            )
             self._changed(leading)
 
     def _report(self, problem: str) -> None:

@@ -123,7 +123,7 @@ class Loop:
 
     def _failed(self, key: Key, work: _Work, error: Exception) -> float:
         work.failures += 1
-        backoff = min(FIRST_BACKOFF * 2 ** (work.failures - 1), MAX_BACKOFF)
+        backoff: float = min(FIRST_BACKOFF * 2.0 ** (work.failures - 1), MAX_BACKOFF)
         self.last_error = f"{key[0]}/{key[1]}: {error}"
         metrics.FAILURES.inc()
         expected = isinstance(error, ApiError)

@@ -65,10 +65,8 @@ class Pusher:
     def want(self, key: Key, table: MirroringTable, token: str, reported: Mapping[Target, int | None]) -> None:
         """These processes shall have this table; `reported` says what each was heard to have, None when not heard."""
         before = self._wanted.get(key)
-        if before is None or before.generation != table.generation:
-            text = mirroring_table.dump(table)
-        else:
-            text = before.text
+        known = before is not None and before.generation == table.generation
+        text = before.text if before is not None and known else mirroring_table.dump(table)
         wanted = _Wanted(table.generation, text, token, frozenset(reported), before.progress if before else {})
         for target in wanted.progress.keys() - reported.keys():
             del wanted.progress[target]

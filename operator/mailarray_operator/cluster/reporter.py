@@ -1,7 +1,8 @@
 """Asks every server how it is: the status of its sidecar and of its writer, by the pod's address.
 
-Invariant: a report of a pod that is gone is gone too; a silent server's report says since when. Looks are spread, so that
-1500 servers are a steady trickle; those that decisions wait for (draining, rebuilding, restarting) are asked more often.
+Invariant: a report of a pod that is gone is gone too; a silent server's report says since when. Questions are spread,
+so that 1500 servers are a steady trickle; those that decisions wait for (draining, rebuilding, restarting) are asked
+more often.
 Tells the loop only of what can change a decision: counters that move all the time do not.
 """
 
@@ -27,8 +28,9 @@ ANSWER_SECONDS = 2.0
 AT_ONCE = 64
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0  # what many servers report within a second is looked at once
-MAX_STATUS = 1 << 20  # bytes of an answer
-VOLATILE = frozenset({"lag_bytes", "sessions", "accepted", "pending", "disk_free"})  # move all the time; nobody decides by them
+VOLATILE = frozenset(
+    {"lag_bytes", "sessions", "accepted", "pending", "disk_free"}
+)  # move all the time; nobody decides by them
 
 
 @dataclass(slots=True)
@@ -66,8 +68,9 @@ class Reporter:
     def follow(self, key: Key, pods: Mapping[str, Pod], hurried: frozenset[str]) -> None:
         """Ask these servers of a MailCluster, and no others of it."""
         namespace = key[0]
-        for name in [n for n, t in self._targets.items() if t.cluster == key and (n[0] != namespace or n[1] not in pods)]:
-            self._drop(name)
+        for server, target in list(self._targets.items()):
+            if target.cluster == key and server[1] not in pods:
+                self._drop(server)
         now = self._clock()
         for name, pod in pods.items():
             server = (namespace, name)
@@ -94,6 +97,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._store.asked_since = self._clock()
         try:
             while True:
                 now = self._clock()
@@ -130,7 +134,10 @@ class Reporter:
         before = self._store.reports.get(server)
         heard = now if sidecar is not None or before is None else before.heard
         self._store.reports[server] = ServerReport(heard, sidecar, writer)
-        if before is None or (_decisive(sidecar), _decisive(writer)) != (_decisive(before.sidecar), _decisive(before.writer)):
+        if before is None or (_decisive(sidecar), _decisive(writer)) != (
+            _decisive(before.sidecar),
+            _decisive(before.writer),
+        ):
             self._look(target.cluster, LOOK_SECONDS)
 
     async def _status(self, ip: str, port: int, token: str) -> dict[str, Any] | None:
@@ -138,10 +145,12 @@ class Reporter:
         headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}"}
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         try:
-            async with self._session.get(f"http://{host}:{port}{paths.STATUS}", headers=headers, timeout=timeout) as answer:
+            async with self._session.get(
+                f"http://{host}:{port}{paths.STATUS}", headers=headers, timeout=timeout
+            ) as answer:
                 if answer.status != 200:
                     return None
-                said = json.loads(await answer.content.read(MAX_STATUS))
+                said = json.loads(await answer.read())
                 return said if isinstance(said, dict) else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None

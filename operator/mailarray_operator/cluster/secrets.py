@@ -54,14 +54,15 @@ class Secrets:
             data = body.get("data") or {}
             if there and secret[1] == names.internal_secret(cluster):
                 self._tokens[secret] = _decoded(data.get(names.KEY_TOKEN, ""))
-            self._store.take_secret(secret, frozenset(data) if there else None, cluster)
+            size = sum(len(value) * 3 // 4 for value in data.values())
+            self._store.take_secret(secret, frozenset(data) if there else None, size, cluster)
 
         watch = Watch(self._client, SECRET, secret[0], sink, fields=f"metadata.name={secret[1]}")
 
         async def absent() -> None:
             await watch.listed.wait()
             if not watch.holds(secret):
-                self._store.take_secret(secret, None, cluster)
+                self._store.take_secret(secret, None, 0, cluster)
 
         tasks = [asyncio.create_task(watch.run()), asyncio.create_task(absent())]
         self._watches[secret] = (cluster, tasks)

@@ -9,6 +9,7 @@ Refuses to hold whole objects: see `trim.py`. Fed by watches, handlers, answers 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class _Cluster:
     table: MirroringTable | None = None
     access: tuple[int, int] = (0, 0)  # ready, wanted
     access_pods: dict[str, Pod] = field(default_factory=dict)
-    database: bool | None = None
+    database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
 
     def empty(self) -> bool:
         return self == _Cluster()
@@ -77,8 +78,10 @@ class _Cluster:
 class Store:
     """See the module. `changed` is called with the MailCluster that should be looked at again."""
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
+    def __init__(self, changed: Callable[[Key], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._changed = changed
+        self._clock = clock
+        self.asked_since = 0.0  # by that clock; set by the reporter
         self._clusters: defaultdict[Key, _Cluster] = defaultdict(_Cluster)
         self._groups: defaultdict[Key, _Group] = defaultdict(_Group)
         self._pair_clusters: dict[Key, str] = {}
@@ -87,6 +90,7 @@ class Store:
         self._claim_classes: dict[Key, str] = {}
         self._mounted: dict[Key, tuple[str, ...]] = {}  # pod or StatefulSet ("sts/name") -> ConfigMaps
         self._secrets: dict[Key, frozenset[str] | None] = {}
+        self._secret_bytes: dict[Key, int] = {}
         self._versions: dict[Thing, int] = {}
         self.managed: dict[Thing, trim.Managed] = {}
         self.reports: dict[Key, ServerReport] = {}  # namespace, server
@@ -187,11 +191,12 @@ class Store:
             self._mounted[key[0], mounted] = trim.config_maps(template)
         else:
             self._mounted.pop((key[0], mounted), None)
-        cluster = labels.get(names.LABEL_CLUSTER, "")
+        cluster = labels.get(names.LABEL_CLUSTER, "") or key[1].removesuffix(_DATABASE_SUFFIX)
         if key[1] == names.database(cluster):
-            ready = (body.get("status") or {}).get("readyReplicas", 0) > 0 if there else None
-            if self._clusters[key[0], cluster].database != ready:
-                self._clusters[key[0], cluster].database = ready
+            ready = (body.get("status") or {}).get("readyReplicas", 0) > 0
+            database = (ready, trim.claim_template_size(body)) if there else None
+            if self._clusters[key[0], cluster].database != database:
+                self._clusters[key[0], cluster].database = database
                 self._changed((key[0], cluster))
             return
         group = self._groups[key]
@@ -202,7 +207,8 @@ class Store:
         self._forget_empty_group(key)
 
     def _take_deployment(self, key: Key, body: Json, there: bool) -> None:
-        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "") or key[1].removesuffix("-access")
+        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
+        cluster = cluster or key[1].removesuffix(_ACCESS_SUFFIX)  # a deletion found by a list has no labels
         if key[1] != names.access(cluster):
             return
         spec, status = body.get("spec") or {}, body.get("status") or {}
@@ -231,9 +237,9 @@ class Store:
                 self._group_changed(owner)
             self._forget_empty_group(owner)
         if not there:  # a deletion found by a list has no labels
-            for name, thing in list(self._clusters.items()):
-                if name[0] == key[0] and thing.access_pods.pop(key[1], None):
-                    self._changed(name)
+            for where, thing in list(self._clusters.items()):
+                if where[0] == key[0] and thing.access_pods.pop(key[1], None):
+                    self._changed(where)
 
     def _take_claim(self, key: Key, body: Json, there: bool) -> None:
         server = key[1].removeprefix(f"{names.VOLUME_CLAIM}-")
@@ -251,7 +257,7 @@ class Store:
 
     def _take_config_map(self, key: Key, body: Json, there: bool) -> None:
         cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
-        cluster = cluster or key[1].removesuffix("-mirroring-table")
+        cluster = cluster or key[1].removesuffix(_TABLE_SUFFIX)
         if key[1] == names.mirroring_table(cluster) and (there or (key[0], cluster) in self._clusters):
             known = trim.table(body) if there else None
             if self._clusters[key[0], cluster].table != known:
@@ -281,15 +287,16 @@ class Store:
                 if _put(self._groups[owner].claims, server, new):
                     self._group_changed(owner)
 
-    def take_secret(self, key: Key, keys: frozenset[str] | None, cluster: str) -> None:
-        """A referenced Secret: its keys, None when it is not there."""
-        if key not in self._secrets or self._secrets[key] != keys:
-            self._secrets[key] = keys
+    def take_secret(self, key: Key, keys: frozenset[str] | None, size: int, cluster: str) -> None:
+        """A referenced Secret: its keys, None when it is not there, and how many bytes its values have."""
+        if key not in self._secrets or (self._secrets[key], self._secret_bytes[key]) != (keys, size):
+            self._secrets[key], self._secret_bytes[key] = keys, size
             self._changed((key[0], cluster))
 
     def forget_secret(self, key: Key) -> None:
         """Nobody refers to it any more."""
         self._secrets.pop(key, None)
+        self._secret_bytes.pop(key, None)
 
     _takers: Mapping[str, Callable[[Store, Key, Json, bool], None]] = {
         "MailCluster": _take_cluster,
@@ -339,6 +346,7 @@ class Store:
         cluster = self._clusters.get(key) or _Cluster()
         spec = cluster.resource.spec if cluster.resource else None
         groups = {group: self._group((namespace, group)) for group in sorted(cluster.groups)}
+        secrets = self.wanted_secrets(key)
         own_database = spec is not None and spec.catalog.database_secret_ref is None
         return Observation(
             namespace=namespace,
@@ -347,10 +355,14 @@ class Store:
             groups=groups,
             pairs=dict(sorted(cluster.pairs.items())),
             table=cluster.table,
-            secrets={s: self._secrets.get((namespace, s)) for s in self.wanted_secrets(key)},
+            secrets={s: self._secrets.get((namespace, s)) for s in sorted(secrets)},
             access_ready=cluster.access[0],
             access_total=cluster.access[1],
-            database_ready=bool(cluster.database) if own_database else None,
+            database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
+            database_claim_size=cluster.database[1] if cluster.database else None,
+            clock=self._clock(),
+            since=self.asked_since,
+            secret_bytes={s: size for s in secrets if (size := self._secret_bytes.get((namespace, s))) is not None},
             reports={
                 server: report
                 for group in groups.values()
@@ -427,6 +439,7 @@ class Store:
         }
 
 
+_DATABASE_SUFFIX, _ACCESS_SUFFIX, _TABLE_SUFFIX = names.database(""), names.access(""), names.mirroring_table("")
 _ANSWERED = (*kinds.CUSTOM, *MANAGED)  # kinds that the operator writes, and hears the answers of
 
 

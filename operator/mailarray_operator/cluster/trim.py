@@ -51,7 +51,14 @@ def resource(body: Json, cls: type[T]) -> tuple[Resource, T | None]:
         spec = _Reader(Document("", 1, dict(body))).read(cls, body.get("spec") or {}, "spec")
     except ResourceError as problem:
         error = str(problem)
-    known = Resource(metadata["name"], metadata["uid"], metadata.get("generation", 0), body.get("status") or {}, error)
+    known = Resource(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        status=body.get("status") or {},
+        error=error,
+        created=metadata.get("creationTimestamp") or "",
+    )
     return known, spec
 
 
@@ -148,7 +155,16 @@ def stateful_set(body: Json) -> StatefulSet:
         recorded=int(recorded) if recorded.isdigit() else None,
         update_revision=(status.get("updateRevision") or "") if seen else "",
         drain=annotations.get(names.ANNOTATION_DRAIN, ""),
+        claim_size=claim_template_size(body),
     )
+
+
+def claim_template_size(body: Json) -> int | None:
+    """Bytes that the one volume claim template of a StatefulSet asks for."""
+    for template in (body.get("spec") or {}).get("volumeClaimTemplates") or ():
+        requests = (template["spec"].get("resources") or {}).get("requests") or {}
+        return quantity(requests.get("storage", "0"))
+    return None
 
 
 def table(body: Json) -> mirroring_table.MirroringTable | None:

@@ -53,7 +53,9 @@ class Watch:
                     version = await self._list()
                     self.listed.set()
                     self._solved()
-                async for type, thing in self.client.watch(self._path, self._query(version), metadata_only=self.metadata_only):
+                async for type, thing in self.client.watch(
+                    self._path, self._query(version), metadata_only=self.metadata_only
+                ):
                     version = thing["metadata"]["resourceVersion"]
                     backoff = FIRST_BACKOFF
                     self._solved()
@@ -123,7 +125,11 @@ class Watch:
         if error.message != self._problem:
             self._problem = error.message
             level = logging.INFO if self.optional and error.forbidden else logging.WARNING
-            log.log(level, "cannot watch", extra={"kind": self.kind.name, "namespace": self.namespace, "reason": error.message})
+            log.log(
+                level,
+                "cannot watch",
+                extra={"kind": self.kind.name, "namespace": self.namespace, "reason": error.message},
+            )
 
     def _solved(self) -> None:
         if self._problem:
