@@ -1,0 +1,3 @@
+module mailarray.io/box/externaldns
+
+go 1.26
