@@ -15,6 +15,7 @@ from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster.client import ApiError, ConnectionProblem, connect
 from mailarray_operator.cluster.port import PortProblem
 from mailarray_operator.cluster.reconcile import Decide
+from mailarray_operator.handlers.resources import FollowerEnded
 from mailarray_operator.process import OperatorProcess, Wrap
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -100,7 +101,7 @@ def start(
     logs.configure(configuration.log_level)
     try:
         uvloop.run(_run(configuration, kubeconfig, decide, wrap))
-    except (ConnectionProblem, PortProblem, ApiError) as error:
+    except (ConnectionProblem, PortProblem, ApiError, FollowerEnded) as error:
         click.echo(f"mailarray-operator: {error}", err=True)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):

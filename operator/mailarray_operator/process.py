@@ -68,7 +68,6 @@ class OperatorProcess:
         wrap: Wrap = lambda writer: writer,
     ) -> None:
         self.configuration = configuration
-        self._kubeconfig = kubeconfig
         self._client = client
         identity = f"{socket.gethostname()}_{os.getpid()}"
         namespace = configuration.operator_namespace
@@ -96,7 +95,7 @@ class OperatorProcess:
         self.loop = Loop(self._reconciler.run)
         self._watches = self._make_watches()
         self._stop = asyncio.Event()
-        self._kopf_ready = asyncio.Event()
+        self._follower = resources.Follower(configuration, self.store, lambda: read_connection(kubeconfig))
         self._leading = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -147,19 +146,11 @@ class OperatorProcess:
 
     async def _custom_resources(self) -> None:
         await census.wait_for_crds(self._client)
-        registry = resources.registry(self.store, lambda: read_connection(self._kubeconfig))
         counting = asyncio.create_task(census.run(self._client, self.store, self.configuration.namespaces or ("",)))
-        signals = asyncio.create_task(self._own_signals())
         try:
-            await resources.run(registry, self.configuration, self._kopf_ready, self._stop)
+            await self._follower.run()
         finally:
-            for task in (counting, signals):
-                task.cancel()
-        self._stop.set()  # kopf heard the signal, or gave up with an error in its log
-
-    async def _own_signals(self) -> None:
-        await self._kopf_ready.wait()
-        self._handle_signals()  # kopf has set its own meanwhile
+            counting.cancel()
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -169,7 +160,7 @@ class OperatorProcess:
     async def _listed(self) -> None:
         for watch in self._watches:
             await watch.listed.wait()
-        await self._kopf_ready.wait()
+        await self._follower.ready.wait()
         # kopf is ready before it has listed. A MailServer that is not known yet is not looked at, so that harms nobody;
         # but a first count spares deciding with half of the groups.
         await self._first_count()
@@ -207,7 +198,7 @@ class OperatorProcess:
         waiting = sorted({watch.kind.plural for watch in self._watches if not watch.listed.is_set()})
         if waiting:
             return f"waiting for the first list of {', '.join(waiting)}"
-        return "" if self._kopf_ready.is_set() else "waiting for the custom resources"
+        return "" if self._follower.ready.is_set() else "waiting for the custom resources"
 
     def _measure(self) -> None:
         metrics.QUEUE.set(self.loop.depth())

@@ -198,6 +198,7 @@ class Store:
             if self._clusters[key[0], cluster].database != database:
                 self._clusters[key[0], cluster].database = database
                 self._changed((key[0], cluster))
+            self._forget_empty((key[0], cluster))
             return
         group = self._groups[key]
         known = trim.stateful_set(body) if there else None
@@ -216,6 +217,7 @@ class Store:
         if self._clusters[key[0], cluster].access != known:
             self._clusters[key[0], cluster].access = known
             self._changed((key[0], cluster))
+        self._forget_empty((key[0], cluster))
 
     def _take_pod(self, key: Key, body: Json, there: bool) -> None:
         labels = body["metadata"].get("labels") or {}
@@ -230,6 +232,7 @@ class Store:
             pods = self._clusters[key[0], cluster].access_pods
             if _put(pods, key[1], known):
                 self._changed((key[0], cluster))
+            self._forget_empty((key[0], cluster))
             return
         owner = key[0], labels.get(names.LABEL_GROUP, "") or key[1].rpartition("-")[0]
         if names.LABEL_GROUP in labels or owner in self._groups:
@@ -238,7 +241,7 @@ class Store:
             self._forget_empty_group(owner)
         if not there:  # a deletion found by a list has no labels
             for where, thing in list(self._clusters.items()):
-                if where[0] == key[0] and thing.access_pods.pop(key[1], None):
+                if where[0] == key[0] and _put(thing.access_pods, key[1], None):
                     self._changed(where)
 
     def _take_claim(self, key: Key, body: Json, there: bool) -> None:
