@@ -16,6 +16,7 @@ from mailarray_operator.cluster.client import ApiError, ConnectionProblem, conne
 from mailarray_operator.cluster.port import PortProblem
 from mailarray_operator.cluster.reconcile import Decide
 from mailarray_operator.handlers.resources import FollowerEnded
+from mailarray_operator.plan import decide
 from mailarray_operator.process import OperatorProcess, Wrap
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -81,8 +82,6 @@ def run(
         listen=listen,
         log_level=log_level,
     )
-    from mailarray_operator.plan.decide import decide
-
     sys.exit(start(configuration, kubeconfig, decide))
 
 

@@ -72,6 +72,11 @@ class Pop3Listener:
         return None if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
 
     @property
+    def listening(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def sessions(self) -> int:
         """Sessions that are open."""
         return len(self._sessions)

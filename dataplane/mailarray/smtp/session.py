@@ -163,6 +163,11 @@ class Session:
         """Whether a message text is coming in."""
         return self._intake is not None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a mail transaction is under way: from MAIL to its outcome."""
+        return not self._closed and (self._envelope is not None or self._submitted is not None)
+
     # Lines.
 
     def _incomplete(self, line: bytes) -> bytes:
@@ -285,6 +290,8 @@ class Session:
         return service.ehlo_tls if self.tls else service.ehlo
 
     def _cmd_mail(self, argument: bytes) -> bytes:
+        if self.stopping:
+            return self._hang_up(replies.STOPPING)  # RFC 5321 3.8: 421 to any command
         try:
             mail = commands.parse_mail(argument)
         except commands.BadArgument as error:

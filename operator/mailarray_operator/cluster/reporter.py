@@ -133,7 +133,7 @@ class Reporter:
         now = self._clock()
         before = self._store.reports.get(server)
         heard = now if sidecar is not None or before is None else before.heard
-        self._store.reports[server] = ServerReport(heard, sidecar, writer)
+        self._store.reports[server] = ServerReport(heard, sidecar, writer, target.uid)
         if before is None or (_decisive(sidecar), _decisive(writer)) != (
             _decisive(before.sidecar),
             _decisive(before.writer),

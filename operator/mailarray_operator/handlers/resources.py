@@ -4,9 +4,9 @@ Only `on.event` handlers: they leave no finalizer, no annotation and no status o
 nothing here depends on an event being seen. No timers, daemons, peering, or events of kopf's own. Everything else that
 is watched (hundreds of pods, StatefulSets, ConfigMaps) is followed by `cluster/watch.py`, see docs/adr/0008.
 
-kopf runs in a thread with an event loop of its own: at its end it cancels every task of its loop that it does not know,
-and it takes the signals of the process; neither must happen to the task that gives the Lease back. What it sees is handed
-over to the process' loop, in order. Started by `process.py`.
+kopf runs in a thread with an event loop of its own: at its end it cancels every task of its loop that it does not
+know, and it takes the signals of the process; neither must happen to the task that gives the Lease back. What it sees
+is handed over to the process' loop, in order. Started by `process.py`.
 """
 
 from __future__ import annotations

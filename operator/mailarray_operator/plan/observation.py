@@ -88,6 +88,7 @@ class ServerReport:
     heard: float  # seconds, the operator's monotonic clock, of the last answer of the sidecar
     sidecar: Mapping[str, Any] | None  # None: does not answer
     writer: Mapping[str, Any] | None
+    pod: str = ""  # uid of the pod that was asked: what a pod of the same name said before counts for nothing
 
 
 @dataclass(frozen=True, slots=True)
