@@ -5,6 +5,8 @@ A `kubectl scale` of a StatefulSet is a wish, as for the real one; nothing drain
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
@@ -14,7 +16,7 @@ from mailarray_operator.plan.observation import Group, Observation
 CANDIDATES = 8
 
 
-def decide(observation: Observation, configuration: Configuration, now: float) -> Decisions:
+def decide(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
     """See the module."""
     cluster = observation.cluster
     groups = {name: _group(group) for name, group in observation.groups.items() if group.spec is not None}

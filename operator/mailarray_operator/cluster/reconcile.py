@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
@@ -32,7 +32,7 @@ from mailarray_operator.render.context import Context
 
 log = logging.getLogger(__name__)
 
-Decide = Callable[[Observation, Configuration, float], Decisions]
+Decide = Callable[[Observation, Configuration, datetime], Decisions]
 
 SECRETS_SECONDS = 1.0  # a Secret's watch begins within it; its answer looks again by itself
 BLOCKED_SECONDS = 5.0  # between two tries of a restart that the disruption budget does not allow now
@@ -59,19 +59,20 @@ class Reconciler:
     pusher: Pusher
     reporter: Reporter
     poster: Poster
-    clock: Callable[[], float] = time.time  # seconds since 1970
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def run(self, key: Key) -> float | None:
         """Answers after how many seconds to look again. Raises Incomplete, ApiError, NotLeader."""
         self.secrets.follow(key)
         if not self.store.secrets_known(key):
             return SECRETS_SECONDS
-        now = self.clock()
+        at = self.clock()
+        now = at.timestamp()
         observation = self.store.observation(key)
         if observation.cluster is None and not observation.groups and not observation.pairs:
             self._forget(key)
             return None
-        decisions = self.decide(observation, self.configuration, now)
+        decisions = self.decide(observation, self.configuration, at)
         self._follow(key, observation, decisions)
         failures: list[Failure] = []
         blocked = False
