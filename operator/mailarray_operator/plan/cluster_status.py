@@ -79,7 +79,8 @@ def cluster_status(
         "mirroring": mirroring,
         "catalog": {"database": database},
     }
-    return status, conditions.events("MailCluster", resource.name, resource.status, said)
+    told = said[1:] if whole.rolling.whole.outdated and missing_secrets(observation, spec) is None else said
+    return status, conditions.events("MailCluster", resource.name, resource.status, told)
 
 
 def paused_status(cluster: ClusterResource, now: datetime) -> tuple[dict[str, Any], list[Event]]:
@@ -105,26 +106,28 @@ def _only(cluster: ClusterResource, said: Sequence[Condition], now: datetime) ->
 
 def missing_secrets(observation: Observation, spec: MailClusterSpec) -> tuple[str, str] | None:
     """Reason and sentence for the first Secret, or key of one, that is not there."""
-    wanted: list[tuple[str, str, tuple[str, ...]]] = []
+    wanted: list[tuple[str, str, dict[str, str]]] = []  # field, Secret, keys and what belongs under them
     if spec.accounts.secret_ref is not None:
-        wanted.append(("spec.accounts.secretRef", spec.accounts.secret_ref.name, (names.KEY_ACCOUNTS,)))
+        wanted.append(("spec.accounts.secretRef", spec.accounts.secret_ref.name, {names.KEY_ACCOUNTS: "the accounts"}))
     if spec.tls is not None:
-        wanted.append(("spec.tls.secretRef", spec.tls.secret_ref.name, ("tls.crt", "tls.key")))
+        keys = {"tls.crt": "the certificate", "tls.key": "its private key"}
+        wanted.append(("spec.tls.secretRef", spec.tls.secret_ref.name, keys))
     if spec.catalog.database_secret_ref is not None:
         reference = spec.catalog.database_secret_ref
-        wanted.append(("spec.catalog.databaseSecretRef", reference.name, (reference.key,)))
+        wanted.append(("spec.catalog.databaseSecretRef", reference.name, {reference.key: "the database's address"}))
     for field, name, keys in wanted:
         if name not in observation.secrets:
             continue  # not looked at yet
         found = observation.secrets[name]
-        listed = " and ".join(keys)
         if found is None:
-            text = f"{field} names the Secret {name}, which is not there; create it with the key {listed}"
-            return reasons.SECRET_MISSING, text
-        lacking = [key for key in keys if key not in found]
-        if lacking:
-            text = f"the Secret {name} of {field} has no key {' and no key '.join(lacking)}; add it"
-            return reasons.SECRET_KEY_MISSING, text
+            return (
+                reasons.SECRET_MISSING,
+                f"{field} names the Secret {name}, which is not there; make it, or name another",
+            )
+        for key, what in keys.items():
+            if key not in found:
+                text = f"{field} names the Secret {name}, which has no key {key}; put {what} under it"
+                return reasons.SECRET_KEY_MISSING, text
     return None
 
 
@@ -135,10 +138,11 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
     missing = missing_secrets(observation, spec)
     if missing is not None:
         return no(*missing)
+    if not whole.fleets:
+        text = f"no MailServer refers to this MailCluster; make one with spec.clusterRef.name: {observation.name}"
+        return no(reasons.NO_SERVERS, text)
     if not whole.shown and not whole.desired:
-        return no(
-            reasons.NO_SERVERS, f"no MailServer has servers for it; create one with clusterRef {observation.name}"
-        )
+        return no(reasons.NO_SERVERS, "every MailServer has spec.replicas: 0; raise one")
     few = _too_few(spec, whole)
     if few is not None:
         return no(reasons.TOO_FEW_SERVERS, few)
@@ -153,9 +157,10 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
     if away:
         first = away[0]
         serving = len(whole.names_in("Serving"))
+        staying = len(whole.shown) - len(whole.names_in("Draining", "Drained"))
         return no(
             reasons.SERVERS_NOT_READY,
-            f"{serving} of {whole.desired} servers serve; {first.view.name} is {first.phase}: {first.message}",
+            f"{serving} of {staying} servers serve; {first.view.name} is {first.phase}: {first.message}",
         )
     if observation.database_ready is False:
         return no(reasons.DATABASE_NOT_READY, _database(observation))
@@ -175,8 +180,8 @@ def _too_few(spec: MailClusterSpec, whole: Whole) -> str | None:
     if there >= copies:
         return None
     return (
-        f"spec.storage.copies is {copies}, and there {'is' if there == 1 else 'are'} {conditions.servers(there)}; "
-        "raise spec.replicas of a MailServer, or lower copies"
+        f"spec.storage.copies is {copies}, but there {'is' if there == 1 else 'are'} only {conditions.servers(there)}; "
+        "lower it, or raise spec.replicas of a MailServer"
     )
 
 
@@ -248,10 +253,13 @@ def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     if holds == wanted or holds == "Zone":
         where = "zone" if holds == "Zone" else "node"
         return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept in another {where}")
-    if len(whole.table.servers) < 2:
+    there = sum(fleet.replicas for fleet in whole.fleets)
+    if sum(server.serving for server in whole.table.servers) < 2:
         return Condition(
-            "SpreadAsAsked", False, reasons.TOO_FEW_SERVERS, "there are fewer than 2 servers to spread over"
+            "SpreadAsAsked", False, reasons.SPREAD_NOT_KNOWN, "there are no 2 servers to spread copies over"
         )
+    if len(whole.table.servers) < there:
+        return Condition("SpreadAsAsked", False, reasons.SPREAD_NOT_KNOWN, "some servers have no node yet")
     if holds == "Node":
         message = (
             "copies are kept on another node, since not every server has another one in another zone; add nodes with "

@@ -72,7 +72,7 @@ def _at_work(
             for server in (f"{name}-{ordinal}",)
         ]
         fleets.append(scaling.fleet_of(group, scale, views, known if old is not None else None))
-    scaling.decide_drains(fleets, copies, old, now)
+    scaling.decide_drains(observation.name, fleets, copies, old, now)
 
     members = table.servers_of(observation, fleets, known, configuration.cluster_domain)
     chosen = pairs.choose(observation)
@@ -93,9 +93,9 @@ def _at_work(
     status, due = cluster_status.cluster_status(observation, cluster, spec, whole, now)
     events = due + events
     pair_statuses = {}
-    views_of = {fleet.name: fleet.servers[: fleet.replicas] for fleet in fleets}
+    staying = {f.name: [v for v in f.servers[: f.replicas] if v.ordinal not in f.drains] for f in fleets}
     for name, pair in sorted(observation.pairs.items()):
-        pair_statuses[name], due = pairs.pair_status(observation, pair, chosen, mirroring, views_of, copies, now)
+        pair_statuses[name], due = pairs.pair_status(observation, pair, chosen, mirroring, staying, copies, now)
         events += due
     if roll.restart is not None:
         events += _restart_event(roll.restart, whole)

@@ -105,7 +105,8 @@ def group_status(
         "conditions": conditions.merge(resource.status, said, resource.generation, now),
         "servers": [s.entry() for s in shown],
     }
-    return status, conditions.events("MailServer", resource.name, resource.status, said) + _events(group, fleet, shown)
+    told = said[1:] if rollout is not None and rollout.outdated else said  # not ready, ready, for each restart
+    return status, conditions.events("MailServer", resource.name, resource.status, told) + _events(group, fleet, shown)
 
 
 def missing_status(group: Group, cluster: str, now: datetime) -> tuple[dict[str, Any], list[Event]]:
@@ -115,9 +116,9 @@ def missing_status(group: Group, cluster: str, now: datetime) -> tuple[dict[str,
         Condition(
             "ClusterMissing",
             True,
-            reasons.CLUSTER_MISSING,
-            f"there is no MailCluster {cluster} in this namespace; servers that run go on as they are: create it, or "
-            "correct spec.clusterRef by making the MailServer anew",
+            reasons.NOT_FOUND,
+            f"there is no MailCluster {cluster} in this namespace; make it, or delete this MailServer; servers "
+            "that run go on meanwhile",
         )
     ]
     before = conditions.conditions_of(resource.status)
@@ -147,11 +148,12 @@ def _ready(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> Condition:
     if away:
         first = away[0]
         serving = sum(s.phase == "Serving" for s in shown)
+        staying = sum(s.phase not in ("Draining", "Drained") for s in shown)
         return Condition(
             "Ready",
             False,
             reasons.SERVERS_NOT_READY,
-            f"{serving} of {fleet.scale.wanted} servers serve; {first.view.name} is {first.phase}: {first.message}",
+            f"{serving} of {staying} servers serve; {first.view.name} is {first.phase}: {first.message}",
         )
     if not shown:
         return Condition("Ready", True, reasons.NO_SERVERS, "no servers are wanted: spec.replicas is 0")
@@ -188,6 +190,10 @@ def _draining(fleet: Fleet) -> Condition:
         some = [fleet.servers[ordinal].name for ordinal in sorted(fleet.drains)]
         verb = "drains, then stops" if len(some) == 1 else "drain, then stop"
         message = f"{conditions.names(some)} {verb}"
+        silent = [fleet.servers[o].name for o in sorted(fleet.drains) if fleet.servers[o].phase == "Lost"]
+        if silent:
+            word = "does not answer, and its drain ends" if len(silent) == 1 else "do not answer, and their drains end"
+            message += f"; {conditions.names(silent)} {word} when {'it is' if len(silent) == 1 else 'they are'} back"
         return Condition(
             "Draining", True, reasons.DRAINING, f"{message}; {fleet.waiting}" if fleet.waiting else message
         )

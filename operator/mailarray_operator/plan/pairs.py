@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from mailarray.contract.mirroring_ring import Rows
 from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.resources.mirrorpair import MirrorPairSpec
 from mailarray_operator.plan import conditions, reasons
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Event
@@ -63,11 +64,11 @@ def pair_status(
     pair: PairResource,
     chosen: Chosen,
     table: MirroringTable,
-    views: Mapping[str, Sequence[ServerView]],
+    staying: Mapping[str, Sequence[ServerView]],
     copies: int,
     now: datetime,
 ) -> tuple[dict[str, Any], list[Event]]:
-    """Status and events of one MirrorPair; `views` are the servers of each group."""
+    """Status and events of one MirrorPair; `staying` are the servers of each group that do not drain."""
     resource, spec = pair.resource, pair.spec
     listed: list[dict[str, str]] = []
     overlapping = Condition("Overlapping", False, reasons.NOT_OVERLAPPING, "no other MirrorPair has the same source")
@@ -77,15 +78,15 @@ def pair_status(
         source = spec.source.mail_server_ref.name
         winner = chosen.winners[source]
         if winner != resource.name:
-            message = f"the MirrorPair {winner} is older and has the same source {source}; delete one of both"
-            overlapping = Condition("Overlapping", True, reasons.OVERLAPPING, message)
-            ready = Condition("Ready", False, reasons.OVERLAPPING, message)
+            message = (
+                f"MirrorPair {winner} has the source {source} already and is the one in use; delete one of the two"
+            )
+            overlapping = Condition("Overlapping", True, reasons.SAME_SOURCE, message)
+            ready = Condition("Ready", False, reasons.SAME_SOURCE, message)
         else:
-            named = [source, *(mirror.mail_server_ref.name for mirror in spec.mirrors)]
-            unknown = sorted({name for name in named if name not in observation.groups})
-            ready = _ready(source, unknown, source in chosen.rows, table.rows, views.get(source, ()), copies)
+            ready = _ready(observation, spec, source in chosen.rows, staying, copies)
             if source in chosen.rows:
-                listed = _pairs(table.rows, views.get(source, ()))
+                listed = _pairs(table.rows, staying.get(source, ()))
     said = [ready, overlapping]
     status = {
         "observedGeneration": resource.generation,
@@ -110,28 +111,40 @@ def missing_status(pair: PairResource, cluster: str, now: datetime) -> tuple[dic
 
 
 def _ready(
-    source: str, unknown: Sequence[str], used: bool, rows: Rows, views: Sequence[ServerView], copies: int
+    observation: Observation,
+    spec: MirrorPairSpec,
+    used: bool,
+    staying: Mapping[str, Sequence[ServerView]],
+    copies: int,
 ) -> Condition:
-    if unknown:
-        rest = "the other mirrors are used" if used else "the default ring is used meanwhile"
+    source = spec.source.mail_server_ref.name
+    mirrors = [mirror.mail_server_ref.name for mirror in spec.mirrors]
+    for field, named in (("spec.source", [source]), ("spec.mirrors", mirrors)):
+        unknown = [name for name in named if name not in observation.groups]
+        if unknown:
+            rest = "the other mirrors are used" if used else "the default ring is used meanwhile"
+            text = f"there is no MailServer {conditions.names(unknown)} of the MailCluster {observation.name}; "
+            text += f"make it, or correct {field}; {rest}"
+            return Condition("Ready", False, reasons.MAIL_SERVER_MISSING, text)
+    candidates = sum(len(staying.get(name, ())) for name in mirrors) - (source in mirrors)
+    servers = staying.get(source, ())
+    if not servers or candidates >= copies - 1:
+        return Condition("Ready", True, reasons.READY, f"mail of {source} is copied to the servers named here")
+    if candidates < 1:
         return Condition(
             "Ready",
             False,
-            reasons.UNKNOWN_MAIL_SERVER,
-            f"there is no MailServer {conditions.names(unknown)} in this MailCluster; create it, or correct "
-            f"the name; {rest}",
+            reasons.NO_MIRROR,
+            f"{servers[0].name} has no mirror by this MirrorPair; add another MailServer to spec.mirrors, or "
+            "raise replicas",
         )
-    short = [v.name for v in views if v.name in rows and sum(len(group) for group in rows[v.name]) < copies - 1]
-    if short:
-        count = min(sum(len(group) for group in rows[name]) for name in short)
-        return Condition(
-            "Ready",
-            False,
-            reasons.TOO_FEW_CANDIDATES,
-            f"{conditions.names(short)} would have {count} of the {copies - 1} mirrors that spec.storage.copies asks "
-            "for; name more MailServers among mirrors",
-        )
-    return Condition("Ready", True, reasons.READY, f"mail of {source} is copied to the servers named here")
+    return Condition(
+        "Ready",
+        False,
+        reasons.TOO_FEW_CANDIDATES,
+        f"servers of {source} have {candidates} of the {copies - 1} mirrors that spec.storage.copies asks for; add "
+        "another MailServer to spec.mirrors, or raise replicas",
+    )
 
 
 def _pairs(rows: Rows, views: Sequence[ServerView]) -> list[dict[str, str]]:

@@ -42,16 +42,18 @@ NOT_DRAINING: Final = "NotDraining"
 WOULD_LOSE_COPIES: Final = "WouldLoseCopies"
 WAITING_FOR_SERVERS: Final = "WaitingForServers"
 # ClusterMissing
-CLUSTER_MISSING: Final = "ClusterMissing"
+CLUSTER_MISSING: Final = "ClusterMissing"  # reason of Ready, where the condition ClusterMissing says NotFound
+NOT_FOUND: Final = "NotFound"
 CLUSTER_FOUND: Final = "ClusterFound"
 # VolumesAsAsked
 VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
 VOLUMES_GROWING: Final = "VolumesGrowing"
 VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
 # MirrorPair
-OVERLAPPING: Final = "Overlapping"
+SAME_SOURCE: Final = "SameSource"
 NOT_OVERLAPPING: Final = "NotOverlapping"
-UNKNOWN_MAIL_SERVER: Final = "UnknownMailServer"
+MAIL_SERVER_MISSING: Final = "MailServerMissing"
+NO_MIRROR: Final = "NoMirror"
 TOO_FEW_CANDIDATES: Final = "TooFewCandidates"
 # Events alone
 SCALE_TAKEN: Final = "ScaleTaken"
@@ -73,8 +75,10 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     SPREAD_NOT_POSSIBLE: "Warning",
     WOULD_LOSE_COPIES: "Warning",
     CLUSTER_MISSING: "Warning",
+    NOT_FOUND: "Warning",
     VOLUMES_NOT_EXPANDABLE: "Warning",
-    OVERLAPPING: "Warning",
-    UNKNOWN_MAIL_SERVER: "Warning",
+    SAME_SOURCE: "Warning",
+    MAIL_SERVER_MISSING: "Warning",
+    NO_MIRROR: "Warning",
     TOO_FEW_CANDIDATES: "Warning",
 }

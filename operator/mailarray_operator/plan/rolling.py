@@ -68,6 +68,8 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
         drains = drains or bool(fleet.drains)
         revision = group.stateful_set.update_revision if group.stateful_set is not None else ""
         mine = fleet.servers[: fleet.replicas]
+        if fleet.replicas < fleet.scale.standing:
+            gone = gone or fleet.servers[-1].name  # it stops by this very decision
         old = 0
         for view in reversed(mine):
             pod, drains_itself = view.pod, view.ordinal in fleet.drains

@@ -80,13 +80,15 @@ def fleet_of(group: Group, scale: Scale, servers: Sequence[ServerView], table: M
     return Fleet(group.resource.name, scale, servers, drains, empty, replicas=scale.standing)
 
 
-def decide_drains(fleets: Sequence[Fleet], copies: int, table: MirroringTable | None, now: datetime) -> None:
+def decide_drains(
+    cluster: str, fleets: Sequence[Fleet], copies: int, table: MirroringTable | None, now: datetime
+) -> None:
     """Refuse, begin, advance, take back; sets `drains`, `refused`, `waiting` and `replicas` of each fleet."""
     shrinking = [fleet for fleet in fleets if fleet.shrinking > 0]
     if not shrinking:
         return
     shrinking.sort(key=lambda fleet: (not fleet.drains, fleet.name))  # what has begun goes before what has not
-    _refuse(fleets, shrinking, copies)
+    _refuse(fleets, shrinking, copies, cluster)
     _take_back(fleets, shrinking, copies)
     _begin(fleets, shrinking, copies, now)
     rows = {} if table is None else {server.name: server for server in table.servers}
@@ -99,7 +101,7 @@ def decide_drains(fleets: Sequence[Fleet], copies: int, table: MirroringTable | 
         _stop(fleet)
 
 
-def _refuse(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int) -> None:
+def _refuse(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int, cluster: str) -> None:
     left = sum(fleet.scale.standing for fleet in fleets)
     for fleet in shrinking:
         after = left - fleet.shrinking
@@ -107,11 +109,11 @@ def _refuse(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int) ->
             left = after
             continue
         fleet.drains.clear()
+        enough = fleet.scale.wanted + copies - after
+        kept = "1 copy" if copies == 1 else f"{copies} copies"
         fleet.refused = (
-            f"scaling {fleet.name} from {fleet.scale.standing} to {fleet.scale.wanted} would leave "
-            f"{servers_in_words(after)}, and spec.storage.copies is {copies}; nothing is stopped: set spec.replicas to "
-            f"{fleet.scale.wanted + copies - after} or more, or lower copies, or delete the MailServer to stop "
-            "it for good"
+            f"replicas {fleet.scale.wanted} would leave {servers_in_words(after)} for {kept} of each message; "
+            f"keep at least {enough}, or lower spec.storage.copies of {cluster}; until then nothing is stopped"
         )
 
 

@@ -57,6 +57,7 @@ class FakeServer:
     rebuild_left: int = 0
     unsettled: int = 0
     heard: float = -1.0
+    mirrors: tuple[str, ...] = ()  # by its table
 
 
 @dataclass
@@ -96,6 +97,7 @@ class World:
         self.clock = 0.0
         self.since = 0.0  # the operator's start
         self._uids = itertools.count(1)
+        self._claim_uids = itertools.count(1)
 
     # What people do -----------------------------------------------------------------------------------
     def group(self, name: str, wanted: int, zones: tuple[str, ...] = ("a", "b", "c")) -> FakeGroup:
@@ -142,7 +144,7 @@ class World:
             if name not in self.pods:
                 self.pods[name] = FakePod(f"uid-{next(self._uids)}", group.revision)
             if name not in self.claims:
-                self.claims[name] = Claim(f"volume-{name}", f"claim-{next(self._uids)}", group.size, 0)
+                self.claims[name] = Claim(f"volume-{name}", f"claim-{next(self._claim_uids)}", group.size, 0)
         for name, pod in self.pods.items():
             if name.rpartition("-")[0] == group.name and int(name.rpartition("-")[2]) >= group.replicas:
                 self.stop(pod)
@@ -178,6 +180,7 @@ class World:
         if self.table is None or self.table.generation < server.generation:
             return
         server.generation = self.table.generation
+        server.mirrors = tuple(m for group in self.table.rows.get(name, ()) for m in group)
         mine = self.table.server(name)
         if mine is not None and mine.draining:
             server.drain_left = DRAIN_TICKS if server.drain_left is None else max(0, server.drain_left - 1)
@@ -256,13 +259,13 @@ class World:
             "segments": {"unsettled": server.unsettled},
             "under_replicated": 0,
         }
-        mirrors = [m for group in (self.table.rows.get(name, ()) if self.table else ()) for m in group]
         writer = {
             "refusing": None,
             "at_rest": drain is not None,
             "copies": {"wanted": self.copies, "now": None},
             "mirrors": [
-                {"server": m, "state": "InSync" if self.answers(m) else "Failed", "in_use": False} for m in mirrors
+                {"server": m, "state": "InSync" if self.answers(m) else "Failed", "in_use": False}
+                for m in server.mirrors
             ],
         }
         uid = self.pods[name].uid if name in self.pods else ""
@@ -292,9 +295,9 @@ class World:
         for name, status in decisions.pair_statuses.items():
             if status != self.pair_statuses.get(name):
                 writes.append(lambda n=name, s=status: self.pair_statuses.__setitem__(n, dict(s)))  # type: ignore[misc]
-        status = decisions.cluster_status
-        if status is not None and status != self.cluster_status:
-            writes.append(lambda: setattr(self, "cluster_status", status))
+        whole = decisions.cluster_status
+        if whole is not None and whole != self.cluster_status:
+            writes.append(lambda: setattr(self, "cluster_status", whole))
         if decisions.restart is not None:
             writes.append(lambda: self._restart(str(decisions.restart)))
         return writes
