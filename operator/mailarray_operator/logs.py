@@ -64,4 +64,5 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.getLogger("kopf").setLevel(logging.WARNING if level.upper() != "DEBUG" else logging.DEBUG)
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # that it takes no signals is meant
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -129,9 +129,9 @@ class Client:
     async def watch(
         self, path: str, query: Mapping[str, str], *, metadata_only: bool = False
     ) -> AsyncIterator[tuple[str, Json]]:
-        """Changes as they come: (ADDED | MODIFIED | DELETED | BOOKMARK, object). Ends when the server ends it.
+        """Changes as they come: (ADDED | MODIFIED | DELETED | BOOKMARK, object). Ends when the server does, or is silent.
 
-        Raises ApiError: `gone` when the resource version is too old, status 0 when nothing is heard.
+        Raises ApiError: `gone` when the resource version is too old, status 0 when it cannot be reached.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=WATCH_SILENCE_SECONDS)
         accept = _accept(metadata_only, "")
@@ -145,6 +145,8 @@ class Client:
                     if event["type"] == "ERROR":
                         raise _error(int(event["object"].get("code") or 500), json.dumps(event["object"]).encode())
                     yield event["type"], event["object"]
+        except aiohttp.SocketTimeoutError:
+            return  # a watch of what never changes; whether the server lives, the next one tells
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(0, "Unreachable", _unreachable(error)) from error
 

@@ -1,0 +1,102 @@
+"""Nodes and kubelets that only say so: binds pods to nodes, says that they are ready, ends those that are to end.
+
+For tests on an API server with a controller manager and no machine. Every pod gets an address of its own on loopback,
+where `fake_servers.py` may answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+
+from mailarray_operator.api import names
+from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster.client import ApiError, Client, Json
+from mailarray_operator.cluster.kinds import Kind
+from mailarray_operator.cluster.watch import Watch
+
+AT_ONCE = 12
+
+
+class Kubelets:
+    """As many nodes as there are zones, each pod on the next one."""
+
+    def __init__(self, client: Client, namespace: str, zones: int = 3) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._nodes = [f"node-{n}" for n in range(zones)]
+        self._addresses = (f"127.77.{a}.{b}" for a, b in itertools.product(range(256), range(1, 255)))
+        self._turn = itertools.cycle(self._nodes)
+        self._work: asyncio.Queue[Json] = asyncio.Queue()
+        self._seen: set[tuple[str, bool]] = set()
+        self.ready: set[str] = set()  # names of pods
+        self.paused = asyncio.Event()  # cleared: nothing becomes ready
+        self.paused.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Kubelets]:
+        """For as long as the context lasts."""
+        for number, node in enumerate(self._nodes):
+            labels = {names.LABEL_ZONE: f"zone-{number}", "kubernetes.io/hostname": node}
+            body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": labels}}
+            with contextlib.suppress(ApiError):
+                await self._client.post(kinds.NODE.path(""), body)
+        watch = Watch(self._client, kinds.POD, self._namespace, self._take)
+        tasks = [asyncio.create_task(watch.run()), *(asyncio.create_task(self._run()) for _ in range(AT_ONCE))]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, kind: Kind, pod: Json, there: bool) -> None:
+        metadata = pod["metadata"]
+        if not there:
+            self.ready.discard(metadata["name"])
+            return
+        what = (metadata["uid"], "deletionTimestamp" in metadata)
+        if what not in self._seen:
+            self._seen.add(what)
+            self._work.put_nowait(pod)
+
+    async def _run(self) -> None:
+        while True:
+            pod = await self._work.get()
+            try:
+                await self._end(pod) if "deletionTimestamp" in pod["metadata"] else await self._start(pod)
+            except ApiError as error:
+                if not error.not_found and not error.conflict:
+                    raise
+
+    async def _end(self, pod: Json) -> None:
+        metadata = pod["metadata"]
+        options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
+        await self._client.delete(kinds.POD.path(metadata["namespace"], metadata["name"]), options)
+
+    async def _start(self, pod: Json) -> None:
+        await self.paused.wait()
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        if not pod["spec"].get("nodeName"):
+            target = {"apiVersion": "v1", "kind": "Node", "name": next(self._turn)}
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+            await self._client.post(kinds.POD.path(namespace, name, "binding"), binding)
+        address = next(self._addresses)
+        containers = [
+            {"name": c["name"], "ready": True, "restartCount": 0, "image": c["image"], "imageID": "", "state": {"running": {}}}
+            for c in pod["spec"]["containers"]
+        ]  # fmt: skip
+        conditions = [
+            {"type": t, "status": "True"} for t in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+        ]
+        status = {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "conditions": conditions,
+            "containerStatuses": containers,
+        }
+        await self._client.patch(kinds.POD.path(namespace, name, "status"), {"status": status})
+        self.ready.add(name)
