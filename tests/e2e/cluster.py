@@ -29,8 +29,9 @@ T = TypeVar("T")
 class Cluster:
     """A Kubernetes cluster with three nodes in three zones and a default storage class."""
 
-    def __init__(self, kubeconfig: Path, box: Box | None = None) -> None:
-        self.kubeconfig = kubeconfig
+    def __init__(self, environment: dict[str, str], box: Box | None = None) -> None:
+        self._environment = environment
+        self.kubeconfig = Path(environment["KUBECONFIG"])
         self._box = box
         self.pull_policy = "Never" if box else "IfNotPresent"
 
@@ -43,7 +44,7 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """Environment with which kubectl and helm find the cluster."""
-        return self._box.environment() if self._box else {"KUBECONFIG": str(self.kubeconfig)}
+        return dict(self._environment)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
         """Run kubectl; its standard output. A failure is a BoxError with what it said."""
@@ -130,13 +131,13 @@ class Cluster:
 def a_cluster() -> Iterator[Cluster]:
     """KUBECONFIG's cluster, or a running box, or a box for as long as the context lasts."""
     if named := os.environ.get("KUBECONFIG"):
-        yield Cluster(Path(named))
+        yield Cluster({"KUBECONFIG": named})
         return
     box = Box()
     was_running = box.running()
     box.up()
     try:
-        yield Cluster(box.kubeconfig, box)
+        yield Cluster(box.environment(), box)
     finally:
         if not was_running:
             box.down()

@@ -33,12 +33,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[Path]:
-    """The kubeconfig of an API server and a controller manager without nodes, on loopback."""
+def control_plane() -> Iterator[Cluster]:
+    """An API server and a controller manager without nodes, on loopback; nobody reports a pod, tests may."""
     if reason := why_no_control_plane():
         pytest.skip(reason)
-    with bare() as kubeconfig:
-        yield kubeconfig
+    with bare() as plane:
+        yield Cluster(plane.environment())
 
 
 @pytest.fixture

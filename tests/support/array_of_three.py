@@ -194,7 +194,7 @@ class Array:
                     mirroring_table_file=str(table_file),
                     storage=storage or StorageSettings(reserve=0, mirror_timeout=0.5),
                     catalog=CatalogSettings(url=self.catalog_url),
-                    directory=DirectorySettings(domains=(), accounts_file=""),
+                    directory=DirectorySettings(domains=(), accounts_file="unused"),
                 ),
                 disks[i],
             )

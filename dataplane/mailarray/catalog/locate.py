@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, Table, select
 
 from mailarray.catalog import schema
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
@@ -25,7 +26,8 @@ class Holder:
     volume: VolumeId
     server: str  # "" when the volume never checked in
     lost: bool
-    writer: bool
+    role: str  # "writer", "mirror": a member from the start, "repaired": copied there later
+    retired: bool = False  # drained on purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def locate(connection: Connection, record: bytes) -> Answer:
     )
 
 
-def _message(connection: Connection, message: bytes) -> Row[tuple[object, ...]] | None:
+def _message(connection: Connection, message: bytes) -> Row[tuple[Any, ...]] | None:
     return connection.execute(select(_messages).where(_messages.c.id == message)).one_or_none()
 
 
@@ -115,7 +117,7 @@ def _deleted_from(connection: Connection, message: bytes) -> tuple[str, ...]:
     return tuple(rows)
 
 
-def _places(connection: Connection, message: Row[tuple[object, ...]]) -> tuple[Place, ...]:
+def _places(connection: Connection, message: Row[tuple[Any, ...]]) -> tuple[Place, ...]:
     further = connection.execute(
         select(_locations.c.segment, _locations.c.offset)
         .where(_locations.c.message == message.id)
@@ -133,18 +135,28 @@ def _place(connection: Connection, number: int, offset: int) -> Place:
         segment.sealed_length is not None,
         segment.copies,
         segment.superseded_by is not None,
-        tuple(_holders(connection, number, bytes(segment.writer))),
+        (*_members_of(connection, number, bytes(segment.writer)), *_repaired(connection, bytes(segment.id))),
     )
 
 
-def _holders(connection: Connection, number: int, writer: bytes) -> Sequence[Holder]:
-    rows = connection.execute(
-        select(_members.c.volume, _volumes.c.server, _volumes.c.lost)
-        .join_from(_members, _volumes, _volumes.c.id == _members.c.volume, isouter=True)
-        .where(_members.c.segment == number)
-        .order_by(_members.c.position)
-    )
-    return [
-        Holder(VolumeId(bytes(volume)), server or "", bool(lost), bytes(volume) == writer)
-        for volume, server, lost in rows
-    ]
+def _members_of(connection: Connection, number: int, writer: bytes) -> Sequence[Holder]:
+    rows = connection.execute(_holder_of(_members).where(_members.c.segment == number).order_by(_members.c.position))
+    return [_holder(row, "writer" if bytes(row[0]) == writer else "mirror") for row in rows]
+
+
+def _repaired(connection: Connection, segment: bytes) -> Sequence[Holder]:
+    repaired = schema.metadata.tables.get("segment_replicas")
+    if repaired is None:
+        return []
+    rows = connection.execute(_holder_of(repaired).where(repaired.c.segment_id == segment).order_by(_volumes.c.server))
+    return [_holder(row, "repaired") for row in rows]
+
+
+def _holder_of(table: Table) -> Select[tuple[Any, ...]]:
+    """Its volumes, with what is known of them."""
+    columns = [_volumes.c.server, _volumes.c.lost, *([_volumes.c.retired] if "retired" in _volumes.c else [])]
+    return select(table.c.volume, *columns).join_from(table, _volumes, _volumes.c.id == table.c.volume, isouter=True)
+
+
+def _holder(row: Row[tuple[Any, ...]], role: str) -> Holder:
+    return Holder(VolumeId(bytes(row[0])), row.server or "", bool(row.lost), role, bool(getattr(row, "retired", False)))

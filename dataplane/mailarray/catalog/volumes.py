@@ -102,7 +102,8 @@ def mark_lost(connection: Connection, volume: VolumeId) -> None:
 
 def mark_retired(connection: Connection, volume: VolumeId) -> None:
     """See `Catalog.mark_retired`."""
-    connection.execute(update(_volumes).where(_volumes.c.id == volume).values(retired=True))
+    row = {"id": volume, "server": "", "lost": False, "counter": 0, "caught_up_epoch": 0, "retired": True}
+    connection.execute(upsert(connection, _volumes, row, ["retired"]))
 
 
 def volumes(connection: Connection) -> list[VolumeRow]:

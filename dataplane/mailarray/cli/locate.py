@@ -94,7 +94,13 @@ def render(answer: Any) -> dict[str, Any]:  # catalog.locate.Answer, whose modul
                 "copies": place.copies,
                 "superseded": place.superseded,
                 "holders": [
-                    {"server": h.server, "volume": h.volume.hex(), "writer": h.writer, "lost": h.lost}
+                    {
+                        "server": h.server,
+                        "volume": h.volume.hex(),
+                        "role": h.role,
+                        "lost": h.lost,
+                        "retired": h.retired,
+                    }
                     for h in place.holders
                 ],
             }

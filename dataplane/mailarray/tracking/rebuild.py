@@ -21,7 +21,7 @@ from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError
 from mailarray.journal.scan import read_segment_header
 from mailarray.journal.volume import Volume, VolumeError, read_volume
-from mailarray.model.ids import SegmentId
+from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.registering import DamagedRun, read_run
 
 RECORDS_AT_ONCE = 2000  # in one transaction; nobody else waits for a closed catalog
@@ -122,6 +122,7 @@ async def _register_from_any(
                 progress(behind + cursor)
             rows = await catalog.segments([segment])
             if segment in rows and rows[segment].cursor >= sealed:
+                await _tell_replicas(catalog, segment, header.members, holders, sealed)
                 return True
             cursor = rows[segment].cursor if segment in rows else 0
         except (DamagedRun, EpochPassed, FormatError, SealRefused) as error:
@@ -129,3 +130,13 @@ async def _register_from_any(
         finally:
             os.close(fd)
     return False
+
+
+async def _tell_replicas(
+    catalog: Catalog, segment: SegmentId, members: Sequence[VolumeId], holders: Sequence[Volume], sealed: int
+) -> None:
+    """Repaired copies, beyond the members that the header names."""
+    for volume in holders:
+        path = volume.segment_path(segment)
+        if volume.id not in members and path.exists() and path.stat().st_size >= sealed:
+            await catalog.add_replica(segment, volume.id, sealed)

@@ -100,7 +100,7 @@ class Repairer:
             return
         catalog = self._link.catalog
         self.rows = await catalog.volumes()
-        self._memory.retired = frozenset(row.id for row in self.rows if row.retired)
+        await self._remember_volumes()
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
@@ -113,6 +113,19 @@ class Repairer:
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
         self._want(await self._shelf.run(lambda: self._choose(servers, now - patience)))
         self._copier.forget([segment for segment in self._copier.leftovers() if segment not in self._since])
+
+    async def _remember_volumes(self) -> None:
+        """Who is lost or retired; a catalog that was made anew, and never heard of them, is told. Raises
+        CatalogUnavailable."""
+        memory = self._memory
+        known = {row.id for row in self.rows}
+        retired, lost = memory.retired - known, memory.lost - known
+        for volume in lost:
+            await self._link.catalog.mark_lost(volume)
+        for volume in retired - lost:
+            await self._link.catalog.mark_retired(volume)
+        memory.retired = retired | {row.id for row in self.rows if row.retired}
+        memory.lost = lost | {row.id for row in self.rows if row.lost}
 
     def _choose(self, servers: Mapping[VolumeId, Server], now: float) -> dict[SegmentId, ShortSegment]:
         """Those of which this volume is a target whose time has come."""

@@ -6,19 +6,20 @@ shows the answer. Passwords are asked for here and go through standard input alo
 
 from __future__ import annotations
 
+import json
 import sys
-from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from mailarray_operator.api import names
-from mailarray_operator.kubectl import array
+from mailarray_operator.kubectl import array, drawing
 from mailarray_operator.kubectl.asking import remote
+from mailarray_operator.kubectl.kubectl import Kubectl, RemoteFailure, remote_sentence
 from mailarray_operator.kubectl.status import secret_name
 from mailarray_operator.kubectl.targets import kubectl, output_option, target_options
 
 CHANGE_SECONDS = 60.0  # of one change; hashing a password takes half a second, a database that is away ten
-IMPORT_SECONDS = None  # as long as it takes: 100,000 accounts are some minutes
 
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
 
@@ -34,50 +35,81 @@ def account() -> None:
 @click.argument("address")
 @click.option("--alias", "aliases", multiple=True, help="A further address; may be given several times.")
 @click.option("--quota", default="", help="Bytes, like 1Gi.")
+@click.option("--no-login", is_flag=True, help="Ask for no password: mail is received, nobody can log in.")
 @_stdin
-def add(address: str, aliases: tuple[str, ...], quota: str, password_stdin: bool) -> None:
+def add(address: str, aliases: tuple[str, ...], quota: str, no_login: bool, password_stdin: bool) -> int:
     """Add an account; asks for its password."""
     options = [f"--alias={alias}" for alias in aliases] + ([f"--quota={quota}"] if quota else [])
-    _run("add", address, options=["--password-stdin", *options], password=password_stdin)
+    if no_login:
+        return _run("add", address, options=["--no-login", *options])
+    return _run("add", address, options=["--password-stdin", *options], password=password_stdin)
 
 
 @account.command()
 @target_options
 @click.argument("address")
 @_stdin
-def passwd(address: str, password_stdin: bool) -> None:
+def passwd(address: str, password_stdin: bool) -> int:
     """Give an account another password."""
-    _run("passwd", address, options=["--password-stdin"], password=password_stdin)
+    return _run("passwd", address, options=["--password-stdin"], password=password_stdin)
 
 
 @account.command("list")
 @target_options
+@click.option("--containing", default="", help="Only accounts whose address has this text in it.")
 @output_option
-def list_accounts(output: str) -> None:
-    """Show all accounts."""
-    _run("list", options=["-o", "json"] if output == "json" else [])
+def list_accounts(containing: str, output: str) -> int:
+    """Show accounts."""
+    client = kubectl()
+    options = ["--json", *([f"--containing={containing}"] if containing else [])]
+    said = client.execute(*_pod(client), remote("account list", options=options), seconds=CHANGE_SECONDS)
+    if output == "json":
+        click.echo(said, nl=False)
+        return 0
+    table = drawing.table("ADDRESS", "ALIASES", "QUOTA", "LOGIN", right=("QUOTA",))
+    for one in json.loads(said):
+        login = "disabled" if not one.get("enabled", True) else "yes" if one.get("hasPassword") else "no password"
+        aliases = ", ".join(one.get("aliases") or []) or drawing.DASH
+        table.add_row(one.get("address", ""), aliases, drawing.size(one.get("quota")), login)
+    drawing.console().print(table)
+    return 0
 
 
 @account.command()
 @target_options
 @click.argument("address")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(address: str, yes: bool) -> None:
-    """Take an account out; its mail stays in the journals."""
-    _run(
-        "remove",
-        address,
-        question=None if yes else f"Remove {address}? Nobody can log in there any more, and mail to it is refused.",
-    )
+def remove(address: str, yes: bool) -> int:
+    """Take an account out, with its aliases; its mail stays in the journals."""
+    question = f"Remove {address}? Nobody can log in there any more, and mail to it is refused."
+    return _run("remove", address, question="" if yes else question)
+
+
+@account.command()
+@target_options
+@click.argument("address")
+def disable(address: str) -> int:
+    """Let nobody log in to an account; its mail is received all the same."""
+    return _run("disable", address)
+
+
+@account.command()
+@target_options
+@click.argument("address")
+def enable(address: str) -> int:
+    """Let people log in again to an account that was disabled."""
+    return _run("enable", address)
 
 
 @account.command("import")
 @target_options
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
-def import_accounts(file: Path) -> None:
-    """Add the accounts of a flat file: address:argon2-hash:alias,alias:quota, one a line; - is standard input."""
-    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    _run("import", "-", stdin=content, seconds=IMPORT_SECONDS)
+@click.argument("file", type=click.File("rb"))
+def import_accounts(file: BinaryIO) -> int:
+    """Add and change many accounts: CSV with a header, or the lines of an accounts file; - is standard input.
+
+    CSV columns: address, password or password_hash, quota, aliases (separated by spaces), enabled.
+    """
+    return _run("import", "-", stdin=file, seconds=None)
 
 
 @account.group()
@@ -90,17 +122,17 @@ def alias() -> None:
 @target_options
 @click.argument("alias_address", metavar="ALIAS")
 @click.argument("address")
-def add_alias(alias_address: str, address: str) -> None:
-    """Let ALIAS be delivered to ADDRESS too."""
-    _run("alias add", alias_address, address)
+def add_alias(alias_address: str, address: str) -> int:
+    """Let mail for ALIAS go to the account ADDRESS."""
+    return _run("alias add", alias_address, address)
 
 
 @alias.command("remove")
 @target_options
 @click.argument("alias_address", metavar="ALIAS")
-def remove_alias(alias_address: str) -> None:
+def remove_alias(alias_address: str) -> int:
     """Take an alias away."""
-    _run("alias remove", alias_address)
+    return _run("alias remove", alias_address)
 
 
 def _run(
@@ -108,12 +140,29 @@ def _run(
     *arguments: str,
     options: list[str] | None = None,
     password: bool | None = None,
-    question: str | None = None,
-    stdin: bytes | None = None,
+    question: str = "",
+    stdin: bytes | BinaryIO | None = None,
     seconds: float | None = CHANGE_SECONDS,
-) -> None:
-    """In one pod. `password`: None for none, else whether it is read from standard input."""
+) -> int:
+    """In one pod. `password`: None for none, else whether it comes from standard input. `seconds`: None: no limit."""
     client = kubectl()
+    where = _pod(client)
+    if question:
+        click.confirm(question, abort=True, err=True)
+    if password is not None:
+        stdin = _password(from_stdin=password)
+    line = remote(f"account {command}", *arguments, options=options or [])
+    done = client.execute_whole(*where, line, stdin=stdin, seconds=seconds)
+    if done.code != 0 and not done.said:
+        raise RemoteFailure(remote_sentence(done.error, where[0], line))
+    for remark in done.remarks:  # an import tells of each line that it could not take
+        click.echo(remark, err=True)
+    click.echo(done.said, nl=False)
+    return done.code
+
+
+def _pod(client: Kubectl) -> tuple[str, str]:
+    """Pod and container to work in. Raises ClickException when accounts are not in the database, or nobody is there."""
     cluster = array.chosen(client)
     secret = secret_name(cluster)
     if secret is not None:
@@ -122,19 +171,7 @@ def _run(
             f"file, then `kubectl create secret generic {secret} --from-file={names.KEY_ACCOUNTS} --dry-run=client "
             "-o yaml | kubectl apply -f -`"
         )
-    pod = array.one_to_ask(client, cluster.name)
-    if question is not None:
-        click.confirm(question, abort=True, err=True)
-    if password is not None:
-        stdin = _password(from_stdin=password)
-    said = client.execute(
-        pod.name,
-        names.CONTAINER_CATALOG,
-        remote(f"account {command}", *arguments, options=options or []),
-        stdin=stdin,
-        seconds=seconds,
-    )
-    click.echo(said, nl=False)
+    return array.one_to_ask(client, cluster.name).name, names.CONTAINER_CATALOG
 
 
 def _password(*, from_stdin: bool) -> bytes:

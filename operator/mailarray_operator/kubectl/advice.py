@@ -15,16 +15,17 @@ from mailarray_operator.kubectl.asking import Answer
 GOOD_WHEN_TRUE = frozenset({"Ready", "SpreadAsAsked", "VolumesAsAsked"})
 NEITHER = frozenset({"Progressing", "Draining", "Paused"})  # say what goes on, not that something is wrong
 REFUSED = "WouldLoseCopies"  # reason of the condition Draining when the operator refuses to drain
+WAITING = "WaitingForServers"  # reason of the same condition when a drain has to wait
 GOES_ON = frozenset({"VolumesGrowing"})  # reasons that need nobody, although a good condition is not true
 
 
 def advice(cluster: Cluster, pods: Mapping[str, Pod], answer: Answer | None) -> list[str]:
     """Sentences, most urgent first; none when all is well. `answer`: of one server, None when none was asked."""
-    said = [*_operator(cluster), *_refusals(cluster, answer)]
-    said += _servers(cluster, pods)
-    said += _catalog(answer)
-    for resource in (cluster, *cluster.groups):
-        said += _conditions(resource, in_group=resource is not cluster)
+    said = [*_operator(cluster), *_refusals(answer), *_conditions(cluster)]
+    said += _servers(cluster, pods, " ".join(said))
+    said += _catalog(answer, " ".join(said))
+    for group in cluster.groups:
+        said += [f"{group.name}: {sentence}" for sentence in _conditions(group) if sentence not in said]
     said += _copies(cluster)
     if cluster.spec.get("paused"):
         said.append(
@@ -51,7 +52,9 @@ def refusal(group: Group) -> str | None:
 def waiting(group: Group) -> str:
     """What the operator says of the drains of this group; "" when it says nothing."""
     condition = group.condition("Draining")
-    return condition.message if condition is not None and condition.status == "True" else ""
+    if condition is None or (condition.status != "True" and condition.reason != WAITING):
+        return ""
+    return condition.message
 
 
 def _operator(cluster: Cluster) -> Iterable[str]:
@@ -65,37 +68,33 @@ def _operator(cluster: Cluster) -> Iterable[str]:
         )
 
 
-def _refusals(cluster: Cluster, answer: Answer | None) -> Iterable[str]:
-    ready = cluster.condition("Ready")
-    if ready is not None and bad(ready):
-        yield ready.message or f"{cluster.name} is not ready: {ready.reason}"
+def _refusals(answer: Answer | None) -> Iterable[str]:
     if answer is not None and answer.writer is not None and answer.writer.get("refusing"):
         server = answer.writer.get("server", "a server")
         yield f"{server} refuses mail now: {answer.writer['refusing']}; senders try again later"
 
 
-def _servers(cluster: Cluster, pods: Mapping[str, Pod]) -> Iterable[str]:
+def _servers(cluster: Cluster, pods: Mapping[str, Pod], said: str) -> Iterable[str]:
+    """Those that no condition has named already."""
+    named = frozenset(said.replace(",", " ").replace(";", " ").split())
     for row in cluster.servers:
-        if row.phase == "Lost":
-            what_to_do = row.message or (
-                "its mail is read from its mirrors; see to its node, or delete its claim and its pod when its disk is "
-                "gone for good, and it is rebuilt"
-            )
-            yield f"{row.name} is lost: {what_to_do}"
+        if row.phase == "Lost" and row.name not in named:
+            yield f"{row.name} is lost: {row.message or 'its mail is read from its mirrors; see to its pod and node'}"
     for pod in pods.values():
         if not pod.ready and pod.problem:
             yield f"pod {pod.name}: {pod.problem}; look with `kubectl describe pod {pod.name}`"
 
 
-def _catalog(answer: Answer | None) -> Iterable[str]:
+def _catalog(answer: Answer | None, said: str) -> Iterable[str]:
     if answer is None or answer.sidecar is None:
         return
     catalog = answer.sidecar.get("catalog") or {}
     if catalog.get("state") == "away":
-        yield (
-            "the catalog's database does not answer; mail is accepted and read without it, and caught up when it is "
-            "back; look at its pod or at whoever runs it"
-        )
+        if "catalog" not in said:
+            yield (
+                "the catalog's database does not answer; mail is accepted and read without it, and caught up when it "
+                "is back; look at its pod, or at whoever runs it"
+            )
     elif catalog.get("open") is False:
         yield (
             "the catalog is closed until it has heard from all servers; readers ask the servers meanwhile; "
@@ -103,11 +102,10 @@ def _catalog(answer: Answer | None) -> Iterable[str]:
         )
 
 
-def _conditions(resource: Resource, *, in_group: bool) -> Iterable[str]:
+def _conditions(resource: Resource) -> Iterable[str]:
     for condition in resource.conditions:
-        if bad(condition) and not (condition.type == "Ready" and not in_group):
-            said = condition.message or f"{condition.type}: {condition.reason}"
-            yield f"{resource.name}: {said}" if in_group else said
+        if bad(condition):
+            yield condition.message or f"{condition.type}: {condition.reason}"
 
 
 def _copies(cluster: Cluster) -> Iterable[str]:

@@ -125,9 +125,8 @@ def follow(client: Kubectl, todo: Drain, poll: float, timeout: float) -> int:
             why = refusal(group)
             if why is not None and not group.behind:
                 raise click.ClickException(
-                    f"the operator refuses to drain {todo.server}: {why}; "
-                    f"`kubectl scale mailserver/{group.name} --replicas={(group.ordinal(todo.server) or 0) + 1}` takes the "
-                    "wish back"
+                    f"the operator refuses to drain {todo.server}: {why}; take the wish back with "
+                    f"`kubectl scale mailserver/{group.name} --replicas={(group.ordinal(todo.server) or 0) + 1}`"
                 )
             if group.wanted > (group.ordinal(todo.server) or 0):
                 raise click.ClickException(

@@ -12,11 +12,13 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 REQUEST_SECONDS = 30  # of one request to the Kubernetes API
+_TERMINATED = "command terminated with exit code"  # kubectl says so when the command ran, and failed
+_FRAMING = (_TERMINATED, "Defaulted container")
 EXEC_SECONDS = 20.0  # of a short command in a pod; a server that does not answer by then is shown so
 
 
@@ -51,6 +53,20 @@ class Target:
             if value is not None and field.name != "cluster":
                 given.append(f"--{'as' if field.name == 'as_user' else field.name}={value}")
         return given
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that ran in a pod."""
+
+    code: int
+    said: str
+    error: str
+
+    @property
+    def remarks(self) -> list[str]:
+        """Its standard error, without kubectl's own words."""
+        return [line for line in self.error.splitlines() if line.strip() and not line.startswith(_FRAMING)]
 
 
 class Kubectl:
@@ -92,24 +108,38 @@ class Kubectl:
         container: str,
         command: Sequence[str],
         *,
-        stdin: bytes | None = None,
+        stdin: bytes | BinaryIO | None = None,
         seconds: float | None = EXEC_SECONDS,
     ) -> str:
         """Run a command in a pod; answers its standard output. Raises RemoteFailure with what it said."""
+        done = self.execute_whole(pod, container, command, stdin=stdin, seconds=seconds)
+        if done.code != 0:
+            raise RemoteFailure(remote_sentence(done.error, pod, command))
+        return done.said
+
+    def execute_whole(
+        self,
+        pod: str,
+        container: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes | BinaryIO | None = None,
+        seconds: float | None = EXEC_SECONDS,
+    ) -> Done:
+        """The same, for a command whose failure comes with an answer. Raises when it could not be run at all."""
         interactive = [] if stdin is None else ["-i"]
-        arguments = ["exec", *interactive, pod, "-c", container, "--", *command]
+        line = [*self._base, "exec", *interactive, pod, "-c", container, "--", *command]
         try:
-            done = subprocess.run(
-                [*self._base, *arguments], input=stdin or b"", capture_output=True, timeout=seconds, check=False
-            )
+            if stdin is None or isinstance(stdin, bytes):
+                done = subprocess.run(line, input=stdin or b"", capture_output=True, timeout=seconds, check=False)
+            else:
+                done = subprocess.run(line, stdin=stdin, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             raise RemoteFailure(f"{pod} gave no answer within {seconds:.0f} s") from None
         said, error = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        if done.returncode == 0:
-            return said
-        if "command terminated with exit code" in error:
-            raise RemoteFailure(remote_sentence(error, pod, command))
-        raise explain(error)
+        if done.returncode != 0 and _TERMINATED not in error:
+            raise explain(error)
+        return Done(done.returncode, said, error)
 
     def _run(self, arguments: Sequence[str]) -> str:
         done = subprocess.run([*self._base, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -123,7 +153,7 @@ def remote_sentence(error: str, pod: str, command: Sequence[str]) -> str:
     lines = [
         line.strip()
         for line in error.splitlines()
-        if line.strip() and not line.startswith(("command terminated", "Defaulted container", "Usage:", "Try '"))
+        if line.strip() and not line.startswith((*_FRAMING, "Usage:", "Try '"))
     ]
     last = lines[-1].removeprefix("mailarray: ").removeprefix("Error: ") if lines else ""
     if "No such command" in last or "No such option" in last:

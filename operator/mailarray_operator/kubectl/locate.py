@@ -85,15 +85,15 @@ def _draw(found: Mapping[str, Any]) -> None:
     for place in found.get("places") or []:
         state = "superseded" if place.get("superseded") else "sealed" if place.get("sealed") else "being written"
         for holder in place.get("holders") or []:
-            lost = Text(f"{state}, volume lost", "bold red") if holder.get("lost") else Text(state)
-            role = "writer" if holder.get("writer") else "copy"
+            gone = "lost" if holder.get("lost") else "drained" if holder.get("retired") else ""
+            shown = Text(f"{state}, volume {gone}", "bold red") if gone else Text(state)
             places.add_row(
-                f"  {holder.get('server') or '(unknown)'}", drawing.short(str(holder.get("volume", ""))), role,
-                str(place.get("segment")), str(place.get("offset")), lost,
+                f"  {holder.get('server') or '(unknown)'}", drawing.short(str(holder.get("volume", ""))),
+                holder.get("role", ""), str(place.get("segment")), str(place.get("offset")), shown,
             )  # fmt: skip
     console.print(places)
     for place in found.get("places") or []:
-        living = sum(not holder.get("lost") for holder in place.get("holders") or [])
+        living = sum(not holder.get("lost") and not holder.get("retired") for holder in place.get("holders") or [])
         if living < place.get("copies", 0) and not place.get("superseded"):
             console.print(
                 drawing.note(str(place.get("segment")), f"{living} of {place['copies']} copies; it waits for repair"),

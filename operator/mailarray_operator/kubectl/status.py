@@ -139,7 +139,7 @@ def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
     )
     under = mirroring.get("underReplicatedSegments")
     short = "" if under is None else f", {under} segments under-replicated"
-    facts = [
+    return [
         ("domains", f"{', '.join(domains[:5])}{f' and {len(domains) - 5} more' if len(domains) > 5 else ''}"),
         (
             "servers",
@@ -149,10 +149,6 @@ def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
         ("catalog", _catalog(cluster, answer)),
         ("accounts", _accounts(cluster)),
     ]
-    access = status.get("access") or {}
-    if access:
-        facts.append(("access", f"{access.get('ready', 0)} of {access.get('desired', drawing.DASH)} ready"))
-    return facts
 
 
 def _servers(cluster: Cluster) -> str:

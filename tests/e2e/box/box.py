@@ -74,7 +74,7 @@ class Box:
 
     def environment(self) -> dict[str, str]:
         """KUBECONFIG, and a PATH with kubectl and helm."""
-        return {"KUBECONFIG": str(self.kubeconfig), "PATH": f"{self._tools.path()}:{os.environ['PATH']}"}
+        return self._plane.environment()
 
     def enter_switch(self) -> list[str]:
         """Words before a command that runs it in the switch's network."""

@@ -8,6 +8,7 @@ sync its files: no power cut of a node reaches it, and a cluster that lost its e
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -57,6 +58,10 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """For whoever may do anything."""
         return self.keys.kubeconfig("admin")
+
+    def environment(self) -> dict[str, str]:
+        """KUBECONFIG, and a PATH with what was built beside the control plane: kubectl, perhaps helm."""
+        return {"KUBECONFIG": str(self.kubeconfig), "PATH": f"{self._tools.path()}:{os.environ['PATH']}"}
 
     def up(self) -> None:
         """Start it, and return when the API server answers."""
@@ -156,8 +161,8 @@ def answers(url: str, context: ssl.SSLContext | None = None) -> bool:
 
 
 @contextlib.contextmanager
-def bare() -> Iterator[Path]:
-    """A control plane without nodes, on loopback, for as long as the context lasts: its kubeconfig file.
+def bare() -> Iterator[ControlPlane]:
+    """A control plane without nodes, on loopback, for as long as the context lasts.
 
     The processes die with the one that called, however it ends.
     """
@@ -170,7 +175,7 @@ def bare() -> Iterator[Path]:
     plane = ControlPlane(folder, tools, address="127.0.0.1", ports=(api, clients, peers, manager))
     try:
         plane.up()  # when it fails, the error names a log, which therefore stays
-        yield plane.kubeconfig
+        yield plane
     finally:
         plane.down()
     shutil.rmtree(folder)

@@ -60,7 +60,8 @@ def start(
 ) -> Process:
     """Start a process; `enter` are the words (nsenter …) that bring it into its namespaces.
 
-    `joining` replaces the group's own words. Without a group it is a child that dies with the process that called.
+    `joining` replaces the group's own words.
+    Without a group it is a child that dies with the process that called.
     """
     words = [*enter, *(str(word) for word in command)]
     if group:

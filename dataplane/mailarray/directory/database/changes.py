@@ -82,14 +82,20 @@ def changing(operation: Callable[[Transaction], T]) -> Callable[[Connection], T]
 
 def add(transaction: Transaction, line: AccountLine) -> None:
     """A new account with its aliases. Raises AccountsError when one of the addresses is taken."""
-    there = _Existing(transaction, [line])
+    there = check_new(transaction.connection, line)
+    there.put(line, enabled=True, now=transaction.now)
+    there.write(transaction)
+
+
+def check_new(connection: Connection, line: AccountLine) -> _Existing:
+    """What there is beside a new account. Raises AccountsError when one of its addresses is taken."""
+    there = _Existing(connection, [line])
     if line.address in there.accounts:
         raise AccountsError(
             f"{line.address} is an account already; use `mailarray account passwd` for another password"
         )
     there.check_free(line)
-    there.put(line, enabled=True)
-    there.write()
+    return there
 
 
 def set_password(transaction: Transaction, address: str, password_hash: str) -> None:
@@ -115,11 +121,11 @@ def remove(transaction: Transaction, address: str) -> None:
 def add_alias(transaction: Transaction, address: str, target: str) -> None:
     """Another address for an account. Raises AccountsError when that is taken, or the account is not there."""
     require(transaction.connection, target)
-    there = _Existing(transaction, [AccountLine(target, "", (address,))])
+    there = _Existing(transaction.connection, [AccountLine(target, "", (address,))])
     if there.aliases.get(address) != target:
         there.check_free(AccountLine(target, "", (address,)))
         there.set_alias(address, target)
-        there.write()
+        there.write(transaction)
 
 
 def remove_alias(transaction: Transaction, address: str) -> None:
@@ -134,7 +140,7 @@ def remove_alias(transaction: Transaction, address: str) -> None:
 def put(transaction: Transaction, batch: Iterable[Wanted]) -> Counts:
     """Make accounts be as wanted, one after the other."""
     wanted = list(batch)
-    there = _Existing(transaction, [one.line for one in wanted])
+    there = _Existing(transaction.connection, [one.line for one in wanted])
     counts = Counts()
     for index, one in enumerate(wanted):
         line, before = one.line, there.line(one.line.address)
@@ -144,7 +150,7 @@ def put(transaction: Transaction, batch: Iterable[Wanted]) -> Counts:
             counts.refused.append((index, str(error)))
             continue
         if before is None:
-            there.put(line, enabled=one.enabled is not False)
+            there.put(line, enabled=one.enabled is not False, now=transaction.now)
             counts.added += 1
             continue
         old, enabled = before
@@ -152,9 +158,9 @@ def put(transaction: Transaction, batch: Iterable[Wanted]) -> Counts:
         if same and one.enabled in (None, enabled):
             counts.unchanged += 1
         else:
-            there.put(line, enabled=enabled if one.enabled is None else one.enabled)
+            there.put(line, enabled=enabled if one.enabled is None else one.enabled, now=transaction.now)
             counts.changed += 1
-    there.write()
+    there.write(transaction)
     return counts
 
 
@@ -179,8 +185,8 @@ def _update(transaction: Transaction, address: str, **values: Any) -> None:
 class _Existing:
     """What the database says of some addresses, and what is about to be written over it."""
 
-    def __init__(self, transaction: Transaction, lines: Sequence[AccountLine]) -> None:
-        self._transaction = transaction
+    def __init__(self, connection: Connection, lines: Sequence[AccountLine]) -> None:
+        self._connection = connection
         names = sorted({name for line in lines for name in (line.address, *line.aliases)})
         self.accounts: dict[str, tuple[AccountLine, bool, int]] = {}  # with enabled and created
         self.aliases: dict[str, str] = {}
@@ -204,7 +210,7 @@ class _Existing:
 
     def _select(self, query: Select[Any], column: Any, values: list[str]) -> list[Any]:
         parts = [values[i : i + MAX_PARAMETERS] for i in range(0, len(values), MAX_PARAMETERS)]
-        return [row for part in parts for row in self._transaction.connection.execute(query.where(column.in_(part)))]
+        return [row for part in parts for row in self._connection.execute(query.where(column.in_(part)))]
 
     def line(self, address: str) -> tuple[AccountLine, bool] | None:
         """An account with its aliases, sorted, and whether it is enabled."""
@@ -228,9 +234,9 @@ class _Existing:
             if self.aliases.get(name, line.address) != line.address:
                 raise AccountsError(f"{name} is an alias of {self.aliases[name]} already; remove that first")
 
-    def put(self, line: AccountLine, *, enabled: bool) -> None:
+    def put(self, line: AccountLine, *, enabled: bool, now: int) -> None:
         """The account is to be like this, and its aliases are to be these."""
-        created = self.accounts[line.address][2] if line.address in self.accounts else self._transaction.now
+        created = self.accounts[line.address][2] if line.address in self.accounts else now
         self.accounts[line.address] = self._put[line.address] = (line, enabled, created)
         for name in self._of.get(line.address, set()) - set(line.aliases):
             self._set[name] = None
@@ -246,9 +252,8 @@ class _Existing:
         self.aliases[name] = target
         self._set[name] = target
 
-    def write(self) -> None:
+    def write(self, transaction: Transaction) -> None:
         """Do it."""
-        transaction = self._transaction
         rows = [
             {
                 "address": line.address,
@@ -262,18 +267,19 @@ class _Existing:
             }
             for line, enabled, created in self._put.values()
         ]
-        self._upsert(account, rows, self._known)
+        _upsert(transaction, account, rows, self._known)
         names = [
             {"address": name, "account": target or "", "removed": target is None, "revision": transaction.revision}
             for name, target in self._set.items()
         ]
-        self._upsert(alias, names, self._known_aliases)
+        _upsert(transaction, alias, names, self._known_aliases)
 
-    def _upsert(self, table: Any, rows: list[dict[str, Any]], known: set[str]) -> None:
-        self._transaction.write(insert(table), [row for row in rows if row["address"] not in known])
-        old = [{**row, "key": row["address"]} for row in rows if row["address"] in known]
-        values: dict[str, Any] = {name: bindparam(name) for name in (rows[0] if rows else ()) if name != "address"}
-        if old:
-            for row in old:
-                del row["address"]
-            self._transaction.write(update(table).where(table.c.address == bindparam("key")).values(values), old)
+
+def _upsert(transaction: Transaction, table: Any, rows: list[dict[str, Any]], known: set[str]) -> None:
+    transaction.write(insert(table), [row for row in rows if row["address"] not in known])
+    old = [{**row, "key": row["address"]} for row in rows if row["address"] in known]
+    values: dict[str, Any] = {name: bindparam(name) for name in (rows[0] if rows else ()) if name != "address"}
+    if old:
+        for row in old:
+            del row["address"]
+        transaction.write(update(table).where(table.c.address == bindparam("key")).values(values), old)

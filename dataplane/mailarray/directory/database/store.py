@@ -75,6 +75,14 @@ class AccountStore:
         """Make accounts be as an import wants them, in one transaction; others stay as they are."""
         return await self._database.write(changing(lambda t: changes.put(t, batch)), IMPORT_SECONDS)
 
+    async def check_new(self, line: AccountLine) -> None:
+        """Raises AccountsError when `add` would."""
+
+        def check(connection: Connection) -> None:
+            changes.check_new(connection, line)
+
+        await self._database.read(check)
+
     async def require(self, address: str) -> None:
         """Raises AccountsError when there is no such account."""
         await self._database.read(lambda connection: changes.require(connection, address))

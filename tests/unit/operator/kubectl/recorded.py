@@ -25,8 +25,9 @@ def cluster(name: str = "example", **changes: Any) -> Json:
     status = {
         "observedGeneration": 3,
         "conditions": [
-            condition("Ready", "True", "AllServe", "3 of 3 servers serve"),
-            condition("Progressing", "False", "Settled"),
+            condition("Ready", "True", "Ready", "3 of 3 servers serve"),
+            condition("Progressing", "False", "Stable"),
+            condition("SpreadAsAsked", "True", "Spread"),
         ],
         "servers": {"desired": 3, "ready": 3},
         "mirroring": {"generation": 12, "servers": 3, "underReplicatedSegments": 0, "spread": "Zone"},
@@ -70,7 +71,7 @@ def group(
         "status": {
             "observedGeneration": observed,
             "replicas": replicas,
-            "conditions": [condition("Ready", "True", "AllServe")] if conditions is None else conditions,
+            "conditions": [condition("Ready", "True", "Ready")] if conditions is None else conditions,
             "servers": [row(i, name) for i in range(replicas)] if rows is None else rows,
         },
     }
@@ -128,8 +129,8 @@ def server_status(ordinal: int, **changes: Any) -> str:
 
 def located(**changes: Any) -> str:
     holders = [
-        {"server": "mail-0", "volume": VOLUMES[0], "writer": True, "lost": False},
-        {"server": "mail-1", "volume": VOLUMES[1], "writer": False, "lost": False},
+        {"server": "mail-0", "volume": VOLUMES[0], "role": "writer", "lost": False, "retired": False},
+        {"server": "mail-1", "volume": VOLUMES[1], "role": "mirror", "lost": False, "retired": False},
     ]
     place = {"segment": "0196f0a1b2c3aaaabbbbccccddddeeee", "offset": 4096, "sealed": True, "copies": 2,
              "superseded": False, "holders": holders}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,13 @@ SCALED: Play = ("^scale mailservers.mailarray.io/mail ", "mailserver.mailarray.i
 
 def test_drain_and_wait(theatre: Theatre, golden: Golden) -> None:
     step = {"phase": "Draining"}
+    sentence = "mail-2 drains as soon as 2 servers besides those that drain serve; now it would be 1"
+    waits = recorded.condition("Draining", "False", "WaitingForServers", sentence)
     theatre.record(
         resources(recorded.group(), once=True),
         SCALED,
         resources(recorded.group(replicas=2, rows=[recorded.row(i) for i in range(3)], observed=4), once=True),
+        resources(draining(recorded.row(2), conditions=[waits]), once=True),
         resources(draining(recorded.row(2, **step, progress=10)), once=True),
         resources(draining(recorded.row(2, **step, progress=10)), once=True),
         resources(draining(recorded.row(2, **step, progress=90, message="3 segments left")), once=True),
@@ -49,8 +53,8 @@ def test_drain_and_wait(theatre: Theatre, golden: Golden) -> None:
 
 
 def test_drain_that_is_refused(theatre: Theatre, golden: Golden) -> None:
-    sentence = "mail-2 stays: 2 servers cannot keep 3 copies; lower spec.storage.copies or add a server"
-    refused = [recorded.condition("Draining", "False", "Refused", sentence)]
+    sentence = "scaling mail from 3 to 2 would leave 2 servers, and spec.storage.copies is 3; nothing is stopped"
+    refused = [recorded.condition("Draining", "False", "WouldLoseCopies", sentence)]
     theatre.record(
         resources(recorded.group(), once=True), SCALED, resources(draining(recorded.row(2), conditions=refused))
     )
@@ -132,9 +136,25 @@ def test_account_add_sends_the_password_by_stdin_alone(theatre: Theatre, monkeyp
 def test_account_import_streams_the_file(theatre: Theatre, tmp_path: Path) -> None:
     file = tmp_path / "accounts"
     file.write_text("ann@mail.example:$argon2id$x::\n", encoding="utf-8")
-    theatre.record(*whole()[:2], ("account import", "1 account added\n"))
-    assert "1 account added" in theatre.run("account", "import", str(file))
+    theatre.record(*whole()[:2], ("account import .* -- -$", "1 added, 0 changed, 0 unchanged, 0 refused\n"))
+    assert "1 added" in theatre.run("account", "import", str(file))
     assert theatre.calls[-1]["stdin"] == "ann@mail.example:$argon2id$x::\n"
+
+
+def test_account_import_tells_of_the_lines_that_were_refused(theatre: Theatre, tmp_path: Path, golden: Golden) -> None:
+    file = tmp_path / "accounts.csv"
+    file.write_text("address,password\n", encoding="utf-8")
+    error = "line 2: 'ann' is not an address; write it as user@domain\ncommand terminated with exit code 1\n"
+    theatre.record(*whole()[:2], ("account import", "0 added, 0 changed, 0 unchanged, 1 refused\n", error, 1))
+    golden(theatre.run("account", "import", str(file)).replace(str(tmp_path), ""))
+
+
+def test_account_list(theatre: Theatre, golden: Golden) -> None:
+    first = {"address": "ann@mail.example", "aliases": ["info@mail.example", "post@mail.example"], "quota": 1 << 30,
+             "enabled": True, "hasPassword": True}  # fmt: skip
+    second = {"address": "list@mail.example", "aliases": [], "quota": None, "enabled": True, "hasPassword": False}
+    theatre.record(*whole()[:2], ("account list .*--json --containing=mail", json.dumps([first, second])))
+    golden(theatre.run("account", "list", "--containing", "mail"))
 
 
 def test_account_in_a_secret_says_how_to_change_it(theatre: Theatre, golden: Golden) -> None:
@@ -163,7 +183,7 @@ def test_no_pod_to_ask(theatre: Theatre) -> None:
 
 def test_the_pod_that_is_ready_is_asked(theatre: Theatre) -> None:
     pods = recorded.pod("mail-0", ready=False), recorded.pod("mail-1")
-    theatre.record(whole()[0], (PODS, recorded.items(*pods)), ("account list", "ann@mail.example\n"))
+    theatre.record(whole()[0], (PODS, recorded.items(*pods)), ("account list", "[]\n"))
     theatre.run("account", "list")
     assert theatre.calls[-1]["line"].startswith("exec mail-1 ")
 
@@ -174,7 +194,11 @@ def test_locate(theatre: Theatre, golden: Golden) -> None:
 
 
 def test_locate_says_what_is_missing(theatre: Theatre) -> None:
-    half = recorded.located().replace('"lost": false}]', '"lost": true}]').replace('"open": true', '"open": false')
+    half = (
+        recorded.located()
+        .replace('"lost": false, "retired": false}]', '"lost": true, "retired": false}]')
+        .replace('"open": true', '"open": false')
+    )
     theatre.record(*whole()[:2], ("locate", half))
     said = theatre.run("locate", f"{recorded.MESSAGE}.0")
     assert "sealed, volume lost" in said and "1 of 2 copies; it waits for repair" in said

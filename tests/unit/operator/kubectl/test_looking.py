@@ -31,8 +31,9 @@ def troubled() -> list[Play]:
     sick = recorded.cluster(
         status={
             "conditions": [
-                recorded.condition("Ready", "False", "ServersMissing", "2 of 3 servers serve; mail-1 is lost"),
-                recorded.condition("Degraded", "True", "SpreadNode", "copies go to another node; one zone has room"),
+                recorded.condition("Ready", "False", "ServersNotReady", "2 of 3 servers serve; mail-1 is lost"),
+                recorded.condition("Degraded", "True", "ServerLost", "mail-1 does not answer"),
+                recorded.condition("SpreadAsAsked", "False", "SpreadNotPossible", "all nodes are in one zone"),
             ],
             "servers": {"desired": 3, "ready": 2},
             "mirroring": {"generation": 13, "servers": 3, "underReplicatedSegments": 4, "spread": "Node"},
@@ -44,7 +45,7 @@ def troubled() -> list[Play]:
         recorded.row(2, phase="Draining", progress=42, mirrors=[]),
     ]
     refused = recorded.condition(
-        "Draining", "False", "Refused", "mail-2 stays: 1 server cannot keep 2 copies; add a server"
+        "Draining", "False", "WouldLoseCopies", "scaling mail to 1 would leave 1 server; nothing is stopped"
     )
     waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
     return [
