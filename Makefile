@@ -10,16 +10,33 @@ BIN := $(VENV)/bin
 DATA ?= data
 FUZZ_SECONDS ?= 60
 
-.PHONY: help up test lint bench fuzz packages clean
+.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench fuzz packages clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(VENV)/.runtime ## Run an array of three servers on this machine, until Ctrl-C
 	@exec $(BIN)/mailarray up -f examples/local.yaml --data $(DATA)
 
 test: packages $(VENV)/.dev ## Run all tests (installs the Debian packages they need)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+e2e: $(VENV)/.dev ## Test on Kubernetes: on KUBECONFIG's cluster, or on one made on this machine (root, Debian 12)
+	@test -n "$(KUBECONFIG)" || $(BIN)/python -m tests.e2e.box prepare
+	$(BIN)/python -m pytest tests/e2e -m "not long" $(PYTEST_ARGS)
+
+e2e-long: $(VENV)/.dev # The campaigns that take hours
+	@test -n "$(KUBECONFIG)" || $(BIN)/python -m tests.e2e.box prepare
+	$(BIN)/python -m pytest tests/e2e -m long $(PYTEST_ARGS)
+
+box-up: $(VENV)/.dev ## Start a Kubernetes of three nodes on this machine (root, Debian 12); the first time takes 16 minutes
+	@$(BIN)/python -m tests.e2e.box up
+
+box-shell: $(VENV)/.dev ## Open a shell inside of it: kubectl, helm, names of Services
+	@$(BIN)/python -m tests.e2e.box shell
+
+box-down: $(VENV)/.dev ## Take it down
+	@$(BIN)/python -m tests.e2e.box down
 
 lint: $(VENV)/.dev ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .

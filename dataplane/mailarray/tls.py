@@ -1,4 +1,4 @@
-"""The TLS context of STARTTLS and STLS, read anew when its PEM files change.
+"""The TLS context of STARTTLS, STLS and implicit TLS, read anew when its PEM files change.
 
 Asked by the SMTP and POP3 listeners for each handshake. Sessions that have begun keep the context they began with. New
 files that do not fit (a certificate without its key, half-written) leave the old context in place, with one line in the
@@ -48,6 +48,16 @@ class TlsContext:
                     extra={"certificate": self._settings.certificate, "error": str(error)},
                 )
         return self._context
+
+    def for_listener(self) -> ssl.SSLContext:
+        """A context for a port that speaks TLS from the first byte; each handshake on it takes `current()`."""
+        context = self._load()
+
+        def take_newest(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = self.current()
+
+        context.sni_callback = take_newest  # called for every handshake, also when the client names no host
+        return context
 
     def _look(self) -> _Signature:
         try:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.faults.ledger import Entry, Fate, Ledger
+from tests.faults.where import Where
 from tests.support.array import PASSWORD
 from tests.support.pop3_dialog import Client
 
@@ -26,7 +27,7 @@ class NotNow(Exception):
 class Reader:
     """One client that looks into mailboxes in turn. `bin` is the mailbox that it deletes from."""
 
-    port: int
+    where: Where
     ledger: Ledger
     mailboxes: tuple[str, ...]
     bin: str
@@ -47,7 +48,7 @@ class Reader:
                 await asyncio.wait_for(stop.wait(), COME_BACK)
 
     async def _look(self, mailbox: str) -> None:
-        async with Client(self.port) as client:
+        async with _connected(self.where) as client:
             count = await _open(client, mailbox)
             deleting: list[Entry] = []
             for number in self.random.sample(range(1, count + 1), min(count, READ_AT_ONCE)):
@@ -65,12 +66,12 @@ class Reader:
                 self.ledger.deleted += len(deleting)
 
 
-async def read_all(port: int, mailbox: str, seconds: float) -> list[bytes]:
+async def read_all(where: Where, mailbox: str, seconds: float) -> list[bytes]:
     """The whole mailbox. Comes back while it is locked by a session whose access server died, or cannot be had."""
     end = asyncio.get_running_loop().time() + seconds
     while True:
         try:
-            async with asyncio.timeout(seconds), Client(port) as client:
+            async with asyncio.timeout(seconds), _connected(where) as client:
                 count = await _open(client, mailbox)
                 texts = []
                 for first in range(1, count + 1, PIPELINED):
@@ -84,6 +85,11 @@ async def read_all(port: int, mailbox: str, seconds: float) -> list[bytes]:
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(f"{mailbox} cannot be read: {error!r}") from error
             await asyncio.sleep(COME_BACK)
+
+
+def _connected(where: Where) -> Client:
+    host, port = where()
+    return Client(port, host)
 
 
 async def _open(client: Client, mailbox: str) -> int:

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 from tests.faults.ledger import Entry, Ledger
-from tests.support.array import HOST
+from tests.faults.where import CONNECT_SECONDS, Where
 
 ANSWER_SECONDS = 20.0  # longer than any pause that is allowed; then the session is given up, as a sender would
 COME_BACK = 0.1  # seconds until a lost session is opened again
@@ -19,7 +19,7 @@ BURST = 12  # messages in a row, so that kills meet batches of several; then a p
 class Sender:
     """One client of one server. `run` until cancelled."""
 
-    port: int
+    where: Where
     ledger: Ledger
     mailboxes: tuple[str, ...]
     random: random.Random
@@ -32,7 +32,8 @@ class Sender:
             writer: asyncio.StreamWriter | None = None
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    reader, writer = await asyncio.open_connection(HOST, self.port)
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        reader, writer = await asyncio.open_connection(*self.where())
                     await self._expect(reader, 220)
                     writer.write(b"EHLO sender.example\r\n")
                     await self._expect(reader, 250)

@@ -18,6 +18,7 @@ from tests.faults.killer import Killer
 from tests.faults.ledger import Ledger
 from tests.faults.readers import Reader, read_all
 from tests.faults.senders import Sender
+from tests.faults.where import local
 from tests.support.array import DOMAIN, Array
 
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -46,11 +47,11 @@ async def test_acknowledged_mail_is_read_back_exactly_once() -> None:
     with Array(accounts=MAILBOXES, annotations={"mailarray.io/local-max-restart-delay": "50ms"}) as array:
         array.start()
         senders = [
-            Sender(array.smtp(i), ledger, MAILBOXES, another(), PAUSE)
+            Sender(local(array.smtp(i)), ledger, MAILBOXES, another(), PAUSE)
             for i in range(len(array.names))
             for _ in range(SENDERS_PER_SERVER)
         ]
-        readers = [Reader(array.pop3, ledger, MAILBOXES, BIN, another()) for _ in range(READERS)]
+        readers = [Reader(local(array.pop3), ledger, MAILBOXES, BIN, another()) for _ in range(READERS)]
         killer = Killer(array, ledger, FAULTS, KILLS, INTERVAL, another())
         began = time.monotonic()
         stop = asyncio.Event()
@@ -67,7 +68,7 @@ async def test_acknowledged_mail_is_read_back_exactly_once() -> None:
         await asyncio.to_thread(array.wait_settled, SETTLE_SECONDS)
         settled = time.monotonic() - began
         began = time.monotonic()
-        texts = await asyncio.gather(*(read_all(array.pop3, mailbox, READ_SECONDS) for mailbox in MAILBOXES))
+        texts = await asyncio.gather(*(read_all(local(array.pop3), mailbox, READ_SECONDS) for mailbox in MAILBOXES))
         found = dict(zip(MAILBOXES, texts, strict=True))
         read = time.monotonic() - began
         verdict = ledger.judge(found)

@@ -12,7 +12,10 @@ from tests.support.array import DOMAIN, Array, account_line
 ACCOUNTS = (
     account_line(f"first@{DOMAIN}", "info", "sales"),  # the first account gets postmaster's mail
     *(account_line(f"{name}@{DOMAIN}") for name in ("curl", "mpop", "getmail", "fetchmail", "tls", "load", "bytes")),
-    *(account_line(f"{name}@{DOMAIN}") for name in ("anna", "ben", "carla", "tagged", "empty", "utf8", "grüße")),
+    *(
+        account_line(f"{name}@{DOMAIN}")
+        for name in ("anna", "ben", "carla", "tagged", "empty", "utf8", "grüße", "chart")
+    ),
     *(account_line(f"{name}@{DOMAIN}") for name in ("renewed", "before")),
 )
 

@@ -15,6 +15,7 @@ import pytest
 from tests.faults.ledger import Ledger
 from tests.faults.readers import read_all
 from tests.faults.senders import Sender
+from tests.faults.where import local
 from tests.support.array import DOMAIN, Array, wait_for
 from tests.support.mail import mailbox, message, payload, read, retrieve, send, wait_for_mail
 
@@ -61,7 +62,7 @@ def test_the_mail_of_a_killed_server_is_read_from_its_mirrors(array: Array) -> N
 
 async def test_a_mirror_that_hangs_is_left_and_senders_hardly_notice(array: Array) -> None:
     ledger = Ledger(7)
-    senders = [Sender(array.smtp(0), ledger, (USER,), random.Random(i), 0.02) for i in range(4)]
+    senders = [Sender(local(array.smtp(0)), ledger, (USER,), random.Random(i), 0.02) for i in range(4)]
     stop = asyncio.Event()
     at_work = [asyncio.create_task(sender.run(stop)) for sender in senders]
 
@@ -84,7 +85,7 @@ async def test_a_mirror_that_hangs_is_left_and_senders_hardly_notice(array: Arra
     assert during > 20
     assert '"segment left"' in array.log("mail-0/smtp")
     await asyncio.to_thread(array.wait_settled)
-    verdict = ledger.judge({USER: await read_all(array.pop3, USER, 30)})
+    verdict = ledger.judge({USER: await read_all(local(array.pop3), USER, 30)})
     assert verdict.good, str(verdict)
     await asyncio.to_thread(array.stop)
 

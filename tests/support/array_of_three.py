@@ -11,15 +11,17 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.database import open_catalog
-from mailarray.contract import mirroring_table
+from mailarray.contract import mirroring_table, paths
 from mailarray.contract.settings import (
     CatalogSettings,
     DirectorySettings,
@@ -51,6 +53,12 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.following.SILENCE": 0.25,
         "tracking.settling.INTERVAL": 0.05,
         "tracking.settling.MIRROR_GRACE": 0.1,
+        "tracking.settling.REPLICA_GRACE": 0.5,
+        "tracking.repairing.INTERVAL": 0.05,
+        "tracking.repairing.QUIET": 0.2,
+        "tracking.repairing.CLOSED_SECONDS": 3.0,
+        "tracking.draining.INTERVAL": 0.05,
+        "tracking.targets.RANK_SECONDS": 3.0,
     }.items():
         monkeypatch.setattr(f"mailarray.{name}", seconds)
 
@@ -106,7 +114,7 @@ class ArrayServer:
         announcer = Announcer(Path(settings.run_directory))
         mirrors = Mirrors(settings.server, table, TOKEN, settings.storage.mirror_timeout)
         writer = self.writer = JournalWriter(volume, mirrors, settings.storage, announcer, 64 << 20)
-        app = internal_app(TOKEN, dict)
+        app = internal_app(TOKEN, lambda: {"draining": writer.draining, "at_rest": writer.draining and writer.at_rest})
         add_routes(app, writer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await runner.setup()
@@ -165,7 +173,7 @@ class Array:
 
     def __init__(self, root: Path, disks: list[Disk], storage: StorageSettings | None = None) -> None:
         self.catalog_url = f"sqlite:///{root / 'catalog.sqlite'}"
-        table_file = root / "table.json"
+        self.table_file = table_file = root / "table.json"
         ports = free_ports(2 * len(disks))
         addresses = [(Listen(host="127.0.0.1", port=a), Listen(host="127.0.0.1", port=b)) for a, b in _pairs(ports)]
         self.table = mirroring_table.ring(
@@ -186,7 +194,7 @@ class Array:
                     mirroring_table_file=str(table_file),
                     storage=storage or StorageSettings(reserve=0, mirror_timeout=0.5),
                     catalog=CatalogSettings(url=self.catalog_url),
-                    directory=DirectorySettings(domains=(), accounts_file=""),
+                    directory=DirectorySettings(domains=(), accounts_file="unused"),
                 ),
                 disks[i],
             )
@@ -204,6 +212,30 @@ class Array:
             await server.start_sidecar()
         for server in self.servers:
             await server.start_writer()
+
+    async def push(self, **states: str) -> None:
+        """The next generation of the table, with these states (`mail_0="Draining"`), to every process that runs."""
+        servers = [replace(s, state=states.get(s.name.replace("-", "_"), s.state)) for s in self.table.servers]
+        self.table = mirroring_table.ring(servers, self.table.generation + 1)
+        text = mirroring_table.dump(self.table)
+        self.table_file.write_text(text)
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
+            for server in self.servers:
+                for address, runs in ((server.settings.sidecar, server.agent), (server.settings.writer, server.writer)):
+                    if runs is not None:
+                        async with http.put(f"http://{address}{paths.MIRRORING_TABLE}", data=text) as response:
+                            assert response.status == 200, await response.text()
+                            assert (await response.json())["generation"] == self.table.generation
+
+    async def until(self, what: Callable[[], object], seconds: float = 15.0) -> None:
+        """Until it is true."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not what():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            seen = [server.agent.status() for server in self.servers if server.agent is not None]
+            raise AssertionError(f"not within {seconds:g} s: " + "\n".join(map(str, seen))) from None
 
     async def settled(self, seconds: float = 15.0, servers: Sequence[ArrayServer] | None = None) -> None:
         """Until every segment on every volume is sealed, whole and registered."""

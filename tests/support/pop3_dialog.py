@@ -15,13 +15,13 @@ def lines_of(transcript: str, side: str) -> list[str]:
 class Client:
     """A bare POP3 client over a socket, for `async with`."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.host, self.port = host, port
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Client:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
+        self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=2**20)
         return self
 
     async def __aexit__(

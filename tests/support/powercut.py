@@ -122,6 +122,11 @@ class PowerCutDisk(Disk):
             folder.durable = dict(folder.live)
             folder.pending.clear()
 
+    def remove(self, path: Path) -> None:
+        with self._powered():
+            super().remove(path)
+            self._folder(path).do(lambda names: names.pop(path.name, None) and None)
+
     def rename(self, source: Path, target: Path) -> None:
         with self._powered():
             super().rename(source, target)

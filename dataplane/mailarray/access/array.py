@@ -1,7 +1,7 @@
 """The servers of the array as an access server sees them: who they are, which volume each has, who answers.
 
-Built on the mirroring table's file, which is read again when it changes. Knows HTTP and the token, and nothing
-of messages. Used by the replica reader, the maildrop (with the catalog away) and the expunger.
+Built on the mirroring table: its file, which is read again when it changes, and what is pushed. Knows HTTP and the
+token, and nothing of messages. Used by the replica reader, the maildrop (with the catalog away) and the expunger.
 
 Invariants:
 - Nothing here waits for a server that hangs longer than PATIENCE.
@@ -105,6 +105,21 @@ class ServerArray:
         if table.generation >= self._table.generation:
             self._table = table
             self._refreshed = float("-inf")
+
+    def take_table(self, table: MirroringTable) -> bool:
+        """Take a pushed table when its generation is higher; answers whether it was."""
+        self._check_table()
+        if table.generation <= self._table.generation:
+            return False
+        self._table = table
+        self._refreshed = float("-inf")
+        return True
+
+    @property
+    def table_generation(self) -> int:
+        """Of the table in force."""
+        self._check_table()
+        return self._table.generation
 
     def mark_bad(self, server: str) -> None:
         """It hung, refused or broke off: ask it last for a while."""

@@ -63,7 +63,10 @@ class Expunger:
         servers = list(self._array.servers())
         self._turn += 1
         turn = self._turn % len(servers) if servers else 0
-        return sorted(servers[turn:] + servers[:turn], key=lambda server: self._array.is_bad(server.name))
+        # A draining one takes none; it is asked all the same, last, since the table may be older than its state.
+        return sorted(
+            servers[turn:] + servers[:turn], key=lambda server: (server.draining, self._array.is_bad(server.name))
+        )
 
     async def _post(self, server: Server, body: list[dict[str, str]], seconds: float) -> bool:
         try:

@@ -10,14 +10,15 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from mailarray.access.array import ServerArray
 from mailarray.access.late_catalog import LateCatalog
 from mailarray.access.listener import Pop3Listener
 from mailarray.access.metrics import LOGINS
 from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
 from mailarray.contract import paths
 from mailarray.contract.settings import AccessSettings
-
-_OPEN = frozenset({paths.HEALTH})  # without the token: probes have none
+from mailarray.observe.http import WITHOUT_TOKEN, readiness
+from mailarray.observe.pushed_table import take_pushed
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,11 +26,14 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class InternalServer:
     """Serves `settings.internal`."""
 
-    def __init__(self, settings: AccessSettings, listener: Pop3Listener, catalog: LateCatalog) -> None:
+    def __init__(
+        self, settings: AccessSettings, listener: Pop3Listener, catalog: LateCatalog, array: ServerArray
+    ) -> None:
         """Raises OSError when the token cannot be read."""
         self._settings = settings
         self._listener = listener
         self._catalog = catalog
+        self._array = array
         token = Path(settings.token_file).read_text(encoding="utf-8").strip()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
         self._runner: web.AppRunner | None = None
@@ -44,6 +48,8 @@ class InternalServer:
         """Raises OSError when the port cannot be had."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get(paths.HEALTH, self._health)
+        app.router.add_get(paths.READY, self._ready)
+        app.router.add_put(paths.MIRRORING_TABLE, self._table)
         app.router.add_get(paths.METRICS, self._metrics)
         app.router.add_get(paths.STATUS, self._status)
         app.router.add_get(paths.MAILBOX, self._mailbox)
@@ -60,12 +66,18 @@ class InternalServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode()
-        if request.path not in _OPEN and not hmac.compare_digest(given, self._expected):
+        if request.path not in WITHOUT_TOKEN and not hmac.compare_digest(given, self._expected):
             raise web.HTTPUnauthorized(text="the token is missing or wrong\n")
         return await handler(request)
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return readiness(None if self._listener.listening else "the POP3 port is not open")
+
+    async def _table(self, request: web.Request) -> web.Response:
+        return take_pushed(await request.text(), self._array.take_table, lambda: self._array.table_generation)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -86,6 +98,7 @@ class InternalServer:
                 "logins": logins,
                 "catalog": self._catalog.state,
                 "lookup": paths.MAILBOX,
+                "table_generation": self._array.table_generation,
                 "started_at": int(REGISTRY.get_sample_value("process_start_time_seconds") or time.time()),
             }
         )

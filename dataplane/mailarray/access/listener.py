@@ -13,7 +13,7 @@ from typing import cast
 
 from mailarray.access.metrics import REFUSED, SESSIONS
 from mailarray.access.pop3 import Offer
-from mailarray.access.session import Pop3Connection, Services
+from mailarray.access.session import HANDSHAKE_SECONDS, Pop3Connection, Services
 from mailarray.contract.settings import AccessSettings
 
 log = logging.getLogger(__name__)
@@ -26,26 +26,22 @@ BACKLOG = 1024  # connections that the kernel holds for us
 class _Refusal(asyncio.Protocol):
     """A connection beyond a limit: one line, and the end."""
 
-    def __init__(self, *, silent: bool) -> None:
-        self._silent = silent  # TLS is spoken here, and a handshake is not worth it
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-        if not self._silent:
-            transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
+        transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
         transport.close()
 
 
 class _Arrival(asyncio.Protocol):
     """A connection whose peer is not known yet; becomes a session or a refusal."""
 
-    def __init__(self, listener: Pop3Listener, *, implicit_tls: bool = False) -> None:
+    def __init__(self, listener: Pop3Listener, *, secure: bool = False) -> None:
         self._listener = listener
-        self._implicit_tls = implicit_tls
+        self._secure = secure
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        protocol = self._listener.arrive(str(peer[0]) if peer else "", implicit_tls=self._implicit_tls)
+        protocol = self._listener.arrive(str(peer[0]) if peer else "", secure=self._secure)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 
@@ -76,17 +72,28 @@ class Pop3Listener:
         return None if self._tls_server is None else int(self._tls_server.sockets[0].getsockname()[1])
 
     @property
+    def listening(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def sessions(self) -> int:
         """Sessions that are open."""
         return len(self._sessions)
 
     async def start(self) -> None:
         """Raises OSError when the port cannot be had."""
-        loop, where, secure = asyncio.get_running_loop(), self._settings.pop3, self._settings.pop3s
+        loop, where = asyncio.get_running_loop(), self._settings.pop3
+        certificate, where_tls = self._services.certificate, self._settings.pop3s
         self._server = await loop.create_server(lambda: _Arrival(self), where.host, where.port, backlog=BACKLOG)
-        if secure is not None:
+        if where_tls is not None and certificate is not None:
             self._tls_server = await loop.create_server(
-                lambda: _Arrival(self, implicit_tls=True), secure.host, secure.port, backlog=BACKLOG
+                lambda: _Arrival(self, secure=True),
+                where_tls.host,
+                where_tls.port,
+                backlog=BACKLOG,
+                ssl=certificate.for_listener(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,  # until then a connection counts towards no limit
             )
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -107,7 +114,7 @@ class Pop3Listener:
                 session.abort()
             await asyncio.wait({asyncio.create_task(self._empty.wait())}, timeout=STOP_SECONDS)
 
-    def arrive(self, address: str, *, implicit_tls: bool = False) -> asyncio.Protocol:
+    def arrive(self, address: str, *, secure: bool = False) -> asyncio.Protocol:
         """The protocol for a new connection from `address`."""
         limit = None
         if len(self._sessions) >= self._settings.max_connections:
@@ -117,13 +124,13 @@ class Pop3Listener:
         if limit is not None:
             REFUSED.labels(limit).inc()
             log.warning("connection refused", extra={"client": address, "limit": limit})
-            return _Refusal(silent=implicit_tls)
+            return _Refusal()
         offer = Offer(
             self._settings.hostname,
             starttls=self._services.certificate is not None,
             plaintext_login=self._settings.allow_plaintext_login or is_loopback(address),
         )
-        session = Pop3Connection(self._services, offer, address, self._ended, implicit_tls=implicit_tls)
+        session = Pop3Connection(self._services, offer, address, self._ended, secure=secure)
         self._sessions.add(session)
         self._by_address[address] += 1
         self._empty.clear()

@@ -45,7 +45,7 @@ class AccessServer:
             delay or LoginDelay(),
         )
         self.listener = Pop3Listener(settings, services)
-        self.internal = InternalServer(settings, self.listener, self.catalog)
+        self.internal = InternalServer(settings, self.listener, self.catalog, self.array)
         self._stack = contextlib.AsyncExitStack()
 
     async def start(self) -> None:

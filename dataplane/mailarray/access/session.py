@@ -25,7 +25,7 @@ from mailarray.access.pop3 import Close, Flush, Login, Offer, Pop3Machine, Retri
 from mailarray.access.pop3.machine import OUTPUT_HIGH
 from mailarray.access.prefetch import Budget, ReadAhead
 from mailarray.access.replicas import VERIFIED_BYTES, BodyDamaged, NoReplica, ReplicaReader
-from mailarray.directory.directory import Account, Directory
+from mailarray.directory.directory import Account, Directory, DirectoryUnavailable
 from mailarray.tls import TlsContext
 
 log = logging.getLogger(__name__)
@@ -74,15 +74,14 @@ class Pop3Connection(asyncio.Protocol):
         address: str,
         ended: Callable[[Pop3Connection], None],
         *,
-        implicit_tls: bool = False,
+        secure: bool = False,
     ) -> None:
-        """`implicit_tls`: the handshake comes before the greeting (RFC 8314 section 3.3)."""
+        """`secure`: TLS is there from the first byte (RFC 8314 section 3.3)."""
         self.address = address
         self.active = asyncio.get_running_loop().time()  # of the last sign of life, either way
         self.working = False  # handling a command, rather than waiting for one
         self._services = services
-        self._machine = Pop3Machine(offer, secure=implicit_tls)
-        self._implicit_tls = implicit_tls
+        self._machine = Pop3Machine(offer, secure=secure)
         self._ended = ended
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -103,8 +102,6 @@ class Pop3Connection(asyncio.Protocol):
         first = self._task is None  # called again with the TLS transport
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         if first:
-            if self._implicit_tls:
-                self._transport.pause_reading()  # what comes is the handshake's; `start_tls` takes up reading again
             self._task = asyncio.create_task(self._run())
 
     def data_received(self, data: bytes) -> None:
@@ -143,8 +140,6 @@ class Pop3Connection(asyncio.Protocol):
 
     async def _run(self) -> None:
         try:
-            if self._implicit_tls:
-                await self._shake_hands()
             await self._converse()
         except (_Gone, asyncio.CancelledError):
             pass  # cancelled by connection_lost only
@@ -209,7 +204,13 @@ class Pop3Connection(asyncio.Protocol):
     # -- events --------------------------------------------------------------------------------------
 
     async def _log_in(self, event: Login) -> None:
-        account = await self._services.directory.verify(event.login, event.password)
+        try:
+            account = await self._services.directory.verify(event.login, event.password)
+        except DirectoryUnavailable as error:
+            log.error("login cannot be checked", extra={"client": self.address, "reason": str(error)})
+            LOGINS.labels("unavailable").inc()
+            self._machine.login_refused("SYS/TEMP", "the accounts cannot be read now, try again later")
+            return
         if account is None:
             await self._refuse_login(event)
             return
@@ -241,14 +242,10 @@ class Pop3Connection(asyncio.Protocol):
         self._machine.login_refused("AUTH", "wrong name or password", close=self._failures >= MAX_LOGIN_FAILURES)
 
     async def _start_tls(self) -> None:
-        await self._flush()
-        self._machine.tls_begins()  # no await in between: `start_tls` takes the socket's bytes from its first step on
-        await self._shake_hands()
-        self._machine.tls_started()
-
-    async def _shake_hands(self) -> None:
         certificate = self._services.certificate
         assert certificate is not None and self._transport is not None  # else it was not offered
+        await self._flush()
+        self._machine.tls_begins()  # no await in between: `start_tls` takes the socket's bytes from its first step on
         try:
             transport = await asyncio.get_running_loop().start_tls(
                 self._transport,
@@ -264,6 +261,7 @@ class Pop3Connection(asyncio.Protocol):
             raise _Gone
         self._transport = transport
         self._reading = True
+        self._machine.tls_started()
 
     async def _retrieve(self, event: Retrieve) -> None:
         assert self._drop is not None and self._ahead is not None  # RETR is of TRANSACTION

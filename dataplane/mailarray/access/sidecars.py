@@ -5,7 +5,8 @@ names is not listed. Called when a maildrop opens.
 
 Invariant: an answer stands for its volume; all volumes but `copies` - 1 must have answered, or there is no list.
 A message that was acknowledged lies on `copies` volumes, so one of those that answered has it. The volumes are those of
-the mirroring table's servers and all that the listed messages name as members.
+the mirroring table's servers and all that the listed messages name as members, but those that were drained: what they
+held is on `copies` others, as a sidecar that answered remembers. A drained one that is back is a server of the table.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Answer:
     volume: VolumeId
     messages: tuple[tuple[Found, Location], ...]
     tombstones: frozenset[PlacementId]
+    gone: frozenset[VolumeId] = frozenset()  # drained: nobody has to wait for them
 
 
 def parse_answer(raw: Any) -> Answer:
@@ -73,7 +75,8 @@ def parse_answer(raw: Any) -> Answer:
         location = Location(SegmentId(parse_id(item["segment"])), int(item["offset"]), found.length, members)
         messages.append((found, location))
     tombstones = frozenset(PlacementId.parse(text) for text in raw["tombstones"])
-    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones)
+    gone = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("gone", ()))
+    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones, gone)
 
 
 def merge(answers: Iterable[Answer]) -> list[Found]:
@@ -100,6 +103,8 @@ def missing_volumes(answers: Iterable[Answer], silent: Iterable[frozenset[Volume
     """
     answered = {answer.volume for answer in answers}
     named = {m for answer in answers for _, location in answer.messages for m in location.members} - answered
+    for answer in answers:
+        named -= answer.gone
     known: set[VolumeId] = set()
     strangers = 0
     for volumes in silent:

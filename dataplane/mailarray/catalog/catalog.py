@@ -7,7 +7,7 @@ keep going without it and try again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,10 @@ class CatalogUnavailable(Exception):
 
 class CatalogClosed(Exception):
     """The catalog was restored or rebuilt and has not heard from all volumes yet (rule 19): read as with it away."""
+
+
+class EpochPassed(Exception):
+    """The catalog was restored or reset since the caller checked in: what it proposes is void [10]. Ask again."""
 
 
 class SealRefused(Exception):
@@ -48,6 +52,17 @@ class SegmentState:
     cursor: int  # registered up to here
     acknowledged: int  # highest offset registered on the writer's own acknowledgement
     superseded: bool
+    replicas: tuple[VolumeId, ...] = ()  # repaired copies beyond the members, on volumes neither lost nor retired
+
+
+@dataclass(frozen=True, slots=True)
+class ShortSegment:
+    """A sealed segment that too few volumes hold."""
+
+    facts: SegmentFacts
+    sealed_length: int
+    holders: tuple[VolumeId, ...]  # those that count
+    everywhere: tuple[VolumeId, ...]  # all that may have it, to fetch it from: lost members and draining ones, too
 
 
 class MessageRow(NamedTuple):
@@ -114,6 +129,7 @@ class VolumeRow:
     id: VolumeId
     server: str
     lost: bool
+    retired: bool = False  # drained on purpose: nothing waits for it, nothing counts on it
 
 
 class Location(NamedTuple):
@@ -122,7 +138,7 @@ class Location(NamedTuple):
     segment: SegmentId
     offset: int
     length: int
-    members: tuple[VolumeId, ...]
+    members: tuple[VolumeId, ...]  # and repaired copies behind them
 
 
 class MailboxEntry(NamedTuple):
@@ -145,7 +161,7 @@ class CatalogCounts:
     placements: int
     segments: int
     unsealed_segments: int
-    under_replicated_segments: int  # sealed ones with fewer members that are not lost than copies
+    under_replicated_segments: int  # sealed ones that fewer volumes, lost and retired ones aside, hold than copies
     tombstones: int
 
 
@@ -157,12 +173,13 @@ class Catalog(Protocol):
         ...
 
     # -- sidecars: who is there ----------------------------------------------------------------------
-    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
         """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first).
 
         When either is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
         the highest seen, the catalog is closed to readers and UIDVALIDITY of all mailboxes is raised [19].
-        When the same server was known with another volume, the other one is marked lost.
+        When the same server was known with another volume, the other one is marked lost. A retired volume that
+        is `serving` again is retired no longer.
         """
         ...
 
@@ -170,12 +187,16 @@ class Catalog(Protocol):
         """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
 
         It opens when all of `expected` and all volumes it knows, but at most `copies` - 1 (lost and not yet
-        repaired ones count among those), have said so [19].
+        repaired ones count among those), have said so [19]. Retired volumes are not waited for.
         """
         ...
 
     async def mark_lost(self, volume: VolumeId) -> None:
         """For ever."""
+        ...
+
+    async def mark_retired(self, volume: VolumeId) -> None:
+        """It was drained: everything it holds is on `copies` others. Undone when it checks in as serving."""
         ...
 
     async def volumes(self) -> list[VolumeRow]:
@@ -199,16 +220,32 @@ class Catalog(Protocol):
         """Those without a `sealed_length` that have this volume in their replica set, oldest row first [15]."""
         ...
 
-    async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
+    async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:
         """Compare-and-set of `sealed_length` NULL -> length; answers the L in force, the first one wins [8].
 
-        A missing row is inserted with it. Raises SealRefused [14].
+        A missing row is inserted with it. `epoch` is the one that the caller checked in with before it asked the
+        members. Raises EpochPassed [10], SealRefused [14].
         """
         ...
 
     async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
         """Rule 13: compare-and-set L from `sealed_length` to `length`; the same transaction removes locations past
         it (and messages with no location left) and sets the cursor back. False when L was another."""
+        ...
+
+    async def add_replica(self, segment: SegmentId, volume: VolumeId, length: int) -> bool:
+        """This volume holds a whole copy up to L = `length`, durably; idempotent.
+
+        False, and nothing changed, when the segment is not sealed with that L, is superseded, or the volume is lost
+        or unknown. A copy on an original member needs no row.
+        """
+        ...
+
+    async def short_segments(self, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """Sealed segments, not superseded, that fewer than their `copies` of those volumes hold; oldest row first.
+
+        Looks at every segment: a call for every few seconds, not for every message.
+        """
         ...
 
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
@@ -252,6 +289,7 @@ class Catalog(Protocol):
     async def reset(self) -> int:
         """Drop all rows but volumes, leases and accounts, raise the epoch, close to readers; answers the new epoch.
 
-        Volumes keep their counters and stay lost, since no journal tells these again.
+        Volumes keep their counters and stay lost or retired, since no journal tells these again. Repaired copies
+        are told again by the sidecars that hold them.
         """
         ...

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, locate, mailboxes, metrics, sealing, volumes
+from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -27,6 +27,7 @@ from mailarray.catalog.catalog import (
     Registration,
     SegmentFacts,
     SegmentState,
+    ShortSegment,
     TombstoneRow,
     VolumeRow,
 )
@@ -92,10 +93,12 @@ class DatabaseCatalog:
         """See `Catalog`."""
         await self._engine.close()
 
-    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
         """See `Catalog`."""
         async with self._call("check_in") as engine:
-            return await engine.write(lambda c: volumes.check_in(c, volume, server, epoch, counter), alone=True)
+            return await engine.write(
+                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving), alone=True
+            )
 
     async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """See `Catalog`."""
@@ -107,6 +110,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("mark_lost") as engine:
             await engine.write(lambda c: volumes.mark_lost(c, volume), alone=True)
+
+    async def mark_retired(self, volume: VolumeId) -> None:
+        """See `Catalog`."""
+        async with self._call("mark_retired") as engine:
+            await engine.write(lambda c: volumes.mark_retired(c, volume), alone=True)
 
     async def volumes(self) -> list[VolumeRow]:
         """See `Catalog`."""
@@ -133,10 +141,10 @@ class DatabaseCatalog:
         async with self._call("unsealed_segments") as engine:
             return await engine.read(lambda c: sealing.unsealed_segments(c, member))
 
-    async def propose_seal(self, segment: SegmentFacts, length: int) -> int:
+    async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:
         """See `Catalog`."""
         async with self._call("propose_seal") as engine:
-            return await engine.write(lambda c: sealing.propose_seal(c, segment, length))
+            return await engine.write(lambda c: sealing.propose_seal(c, segment, length, epoch))
 
     async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
         """See `Catalog`."""
@@ -144,6 +152,16 @@ class DatabaseCatalog:
             return await engine.write(
                 lambda c: sealing.lower_seal(c, segment, sealed_length, length), SCAN_SECONDS, alone=True
             )
+
+    async def add_replica(self, segment: SegmentId, volume: VolumeId, length: int) -> bool:
+        """See `Catalog`."""
+        async with self._call("add_replica") as engine:
+            return await engine.write(lambda c: replicas.add_replica(c, segment, volume, length))
+
+    async def short_segments(self, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """See `Catalog`."""
+        async with self._call("short_segments") as engine:
+            return await engine.read(lambda c: replicas.short_segments(c, counting), SCAN_SECONDS)
 
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """See `Catalog`."""

@@ -6,25 +6,19 @@ from sqlalchemy import Connection, Table, func, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CatalogCounts
+from mailarray.catalog.holders import living_holders
 
-_segments, _members, _volumes = schema.segments, schema.segment_members, schema.volumes
+_segments = schema.segments
 
 
 def counts(connection: Connection) -> CatalogCounts:
     """See `Catalog.counts`."""
-    lost = select(_volumes.c.id).where(_volumes.c.lost)
-    left = (
-        select(func.count())
-        .where(_members.c.segment == _segments.c.number, _members.c.volume.not_in(lost))
-        .correlate(_segments)
-        .scalar_subquery()
-    )
     live = _segments.c.superseded_by.is_(None)
     unsealed = select(func.count()).select_from(_segments).where(_segments.c.sealed_length.is_(None), live)
     short = (
         select(func.count())
         .select_from(_segments)
-        .where(_segments.c.sealed_length > 0, live, left < _segments.c.copies)
+        .where(_segments.c.sealed_length > 0, live, living_holders() < _segments.c.copies)
     )
     return CatalogCounts(
         messages=_count(connection, schema.messages),

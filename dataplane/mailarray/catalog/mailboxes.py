@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CatalogClosed, Location, MailboxEntry
-from mailarray.catalog.sealing import PIECE
+from mailarray.catalog.holders import PIECE, replicas_of
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 _p, _m, _l = schema.placements.c, schema.messages.c, schema.locations.c
@@ -55,11 +55,14 @@ def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
 
 
 def _segments(connection: Connection, numbers: set[int]) -> dict[int, tuple[SegmentId, tuple[VolumeId, ...]]]:
-    """Their ids and members, by number."""
+    """Their ids, members and repaired copies, by number."""
     every = list(numbers)
     found: dict[int, tuple[SegmentId, tuple[VolumeId, ...]]] = {}
     for start in range(0, len(every), PIECE):
         for number, segment, volume in connection.execute(_MEMBERS.where(_s.number.in_(every[start : start + PIECE]))):
             members = found[number][1] if number in found else ()
             found[number] = (SegmentId(segment), (*members, VolumeId(volume)))
+    copies = replicas_of(connection, [segment for segment, _ in found.values()])
+    if copies:
+        return {number: (id, members + copies.get(id, ())) for number, (id, members) in found.items()}
     return found

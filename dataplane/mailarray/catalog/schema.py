@@ -27,6 +27,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -57,6 +58,7 @@ volumes = _table(
     Column("lost", Boolean, nullable=False),
     Column("counter", BigInteger, nullable=False),
     Column("caught_up_epoch", BigInteger, nullable=False),  # 0: never
+    Column("retired", Boolean, nullable=False, server_default=false()),  # drained on purpose; may come back
 )
 
 beats = _table(
@@ -87,6 +89,13 @@ segment_members = _table(
     Column("segment", _Number, ForeignKey(segments.c.number), primary_key=True),
     Column("position", Integer, primary_key=True),  # 0 is the writer
     Column("volume", LargeBinary, nullable=False),
+)
+
+# Repaired copies (see replicas.py). By id, not number: rows outlive a reset by a process that does not know them.
+segment_replicas = _table(
+    "segment_replicas",
+    Column("segment_id", LargeBinary, primary_key=True),
+    Column("volume", LargeBinary, primary_key=True),
 )
 
 mailboxes = Table(

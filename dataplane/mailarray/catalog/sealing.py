@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, case, delete, or_, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import SealRefused, SegmentFacts, SegmentState
+from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
+from mailarray.catalog.holders import PIECE, facts_of, members_of, replicas_of
 from mailarray.catalog.sql import insert_for
-from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+from mailarray.model.ids import SegmentId, VolumeId
 
-PIECE = 500  # ids in one statement
 _segments, _members = schema.segments, schema.segment_members
 _messages, _locations = schema.messages, schema.locations
 
@@ -34,42 +34,24 @@ def unsealed_segments(connection: Connection, member: VolumeId) -> list[SegmentS
 def _states(connection: Connection, condition: ColumnElement[bool]) -> dict[SegmentId, SegmentState]:
     rows = connection.execute(select(_segments).where(condition).order_by(_segments.c.number)).all()
     members = members_of(connection, [row.number for row in rows])
+    replicas = replicas_of(connection, [bytes(row.id) for row in rows])
     return {
         SegmentId(bytes(row.id)): SegmentState(
-            facts=SegmentFacts(
-                id=SegmentId(bytes(row.id)),
-                writer=VolumeId(bytes(row.writer)),
-                incarnation=IncarnationId(bytes(row.incarnation)),
-                worker=row.worker,
-                members=members.get(row.number, ()),
-                copies=row.copies,
-            ),
+            facts=facts_of(row, members.get(row.number, ())),
             sealed_length=row.sealed_length,
             cursor=row.cursor,
             acknowledged=row.acknowledged,
             superseded=row.superseded_by is not None,
+            replicas=replicas.get(bytes(row.id), ()),
         )
         for row in rows
     }
 
 
-def members_of(connection: Connection, numbers: Iterable[int]) -> dict[int, tuple[VolumeId, ...]]:
-    """The replica sets of those segments, writer first."""
-    sets: dict[int, list[VolumeId]] = {}
-    every = list(numbers)
-    for start in range(0, len(every), PIECE):
-        rows = connection.execute(
-            select(_members.c.segment, _members.c.volume)
-            .where(_members.c.segment.in_(every[start : start + PIECE]))
-            .order_by(_members.c.segment, _members.c.position)
-        )
-        for number, volume in rows:
-            sets.setdefault(number, []).append(VolumeId(bytes(volume)))
-    return {number: tuple(members) for number, members in sets.items()}
-
-
-def propose_seal(connection: Connection, segment: SegmentFacts, length: int) -> int:
-    """See `Catalog.propose_seal`."""
+def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epoch: int) -> int:
+    """See `Catalog.propose_seal`. A new epoch runs alone, so it cannot begin between this look and the end."""
+    if connection.scalar(select(schema.state.c.epoch)) != epoch:
+        raise EpochPassed(f"the proposal was made in epoch {epoch}, which is over")
     inserted = connection.execute(
         insert_for(connection, _segments)
         .values(

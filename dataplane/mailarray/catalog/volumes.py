@@ -13,13 +13,14 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
+from mailarray.catalog.holders import living_holders
 from mailarray.catalog.sql import upsert
 from mailarray.model.ids import IncarnationId, VolumeId
 
 _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
 
 
-def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, counter: int) -> CheckIn:
+def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
     row = connection.execute(select(_volumes).where(_volumes.c.id == volume)).one_or_none()
@@ -30,10 +31,15 @@ def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, 
     known = max(known, counter)  # or it would look restored for ever
     if row is None:
         connection.execute(
-            insert(_volumes).values(id=volume, server=server, lost=False, counter=known, caught_up_epoch=0)
+            insert(_volumes).values(
+                id=volume, server=server, lost=False, counter=known, caught_up_epoch=0, retired=False
+            )
         )
     else:
-        connection.execute(update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known))
+        retired = row.retired and not serving
+        connection.execute(
+            update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known, retired=retired)
+        )
     if row is None or not row.lost:  # a lost one that comes back does not drive out the one in its place
         connection.execute(
             update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
@@ -62,7 +68,7 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
     known = {bytes(row.id) for row in rows}
     members = {bytes(v) for v in connection.scalars(select(schema.segment_members.c.volume).distinct())}
     missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
-    missing |= {bytes(row.id) for row in rows if not row.lost and row.caught_up_epoch != epoch}
+    missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
     missing |= _lost_and_not_repaired(connection)
     if len(missing) > copies - 1:
         return False
@@ -71,15 +77,9 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
 
 
 def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
-    """Lost volumes with a segment that has too few members left; one that was lowered to nothing holds nothing."""
+    """Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing."""
     lost = select(_volumes.c.id).where(_volumes.c.lost)
     members, segments = schema.segment_members, schema.segments
-    left = (
-        select(func.count())
-        .where(members.c.segment == segments.c.number, members.c.volume.not_in(lost))
-        .correlate(segments)
-        .scalar_subquery()
-    )
     rows = connection.scalars(
         select(members.c.volume)
         .distinct()
@@ -88,7 +88,7 @@ def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
             members.c.volume.in_(lost),
             func.coalesce(segments.c.sealed_length, 1) > 0,
             segments.c.superseded_by.is_(None),
-            left < segments.c.copies,
+            living_holders() < segments.c.copies,
         )
     )
     return {bytes(row) for row in rows}
@@ -96,14 +96,20 @@ def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
 
 def mark_lost(connection: Connection, volume: VolumeId) -> None:
     """See `Catalog.mark_lost`."""
-    row = {"id": volume, "server": "", "lost": True, "counter": 0, "caught_up_epoch": 0}
+    row = {"id": volume, "server": "", "lost": True, "counter": 0, "caught_up_epoch": 0, "retired": False}
     connection.execute(upsert(connection, _volumes, row, ["lost"]))
+
+
+def mark_retired(connection: Connection, volume: VolumeId) -> None:
+    """See `Catalog.mark_retired`."""
+    row = {"id": volume, "server": "", "lost": False, "counter": 0, "caught_up_epoch": 0, "retired": True}
+    connection.execute(upsert(connection, _volumes, row, ["retired"]))
 
 
 def volumes(connection: Connection) -> list[VolumeRow]:
     """See `Catalog.volumes`."""
     rows = connection.execute(select(_volumes).order_by(_volumes.c.server, _volumes.c.id))
-    return [VolumeRow(VolumeId(bytes(row.id)), row.server, row.lost) for row in rows]
+    return [VolumeRow(VolumeId(bytes(row.id)), row.server, row.lost, row.retired) for row in rows]
 
 
 def beat(connection: Connection, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
@@ -134,6 +140,7 @@ def reset(connection: Connection) -> int:
         schema.tombstones,
         schema.mailboxes,
         schema.segment_members,
+        schema.segment_replicas,
         schema.segments,
         schema.beats,
     ):

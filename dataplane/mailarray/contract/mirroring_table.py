@@ -3,6 +3,10 @@
 A table has a generation; a higher one replaces a lower one, never the other way round. Each server has
 candidates in classes: the writer takes the next candidate of the best class in turn for each new segment.
 Made by the launcher (a ring over all servers); read by writers, sidecars and access servers.
+
+A server that is Draining takes no new mail and is offered to nobody as a mirror; it serves reads, and keeps what it
+holds, until others hold it. Processes of two versions read the same table while a cluster rolls: what is absent has
+its default, what is unknown is ignored.
 """
 
 from __future__ import annotations
@@ -12,6 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+SERVING = "Serving"
+DRAINING = "Draining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,17 @@ class Server:
     writer: str  # host:port of the smtp process' internal port
     zone: str = ""
     node: str = ""
+    state: str = SERVING  # SERVING or DRAINING; a word of a later version counts as neither
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is to be emptied."""
+        return self.state == DRAINING
+
+    @property
+    def serving(self) -> bool:
+        """Whether new mail and new copies may be brought to it."""
+        return self.state == SERVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +56,8 @@ class MirroringTable:
         return next((s for s in self.servers if s.name == name), None)
 
     def candidates(self, name: str) -> tuple[tuple[Server, ...], ...]:
-        """Candidate mirrors of a server, in classes, best first; empty when it has no row."""
-        by_name = {s.name: s for s in self.servers}
+        """Candidate mirrors of a server, in classes, best first; never a draining one; empty when it has no row."""
+        by_name = {s.name: s for s in self.servers if s.serving}
         return tuple(
             tuple(by_name[m] for m in group if m in by_name and m != name) for group in self.rows.get(name, ())
         )
@@ -49,11 +67,12 @@ def ring(servers: Sequence[Server], generation: int) -> MirroringTable:
     """The default table: every other server is a candidate, those in another zone (else node) first.
 
     Candidates are ordered as a ring that starts after the server itself, so that the load of mirroring and of
-    a later rebuild is spread over all.
+    a later rebuild is spread over all. A draining server is nobody's candidate, but still has candidates of its own,
+    for the mail that was on its way when it began to drain.
     """
     rows: dict[str, tuple[tuple[str, ...], ...]] = {}
     for i, server in enumerate(servers):
-        others = [*servers[i + 1 :], *servers[:i]]
+        others = [other for other in (*servers[i + 1 :], *servers[:i]) if other.serving]
         other_zone = tuple(o.name for o in others if o.zone != server.zone)
         other_node = tuple(o.name for o in others if o.zone == server.zone and o.node != server.node)
         same_node = tuple(o.name for o in others if o.zone == server.zone and o.node == server.node)
@@ -64,7 +83,7 @@ def ring(servers: Sequence[Server], generation: int) -> MirroringTable:
 def dump(table: MirroringTable) -> str:
     """Render as JSON."""
     servers = [
-        {"name": s.name, "sidecar": s.sidecar, "writer": s.writer, "zone": s.zone, "node": s.node}
+        {"name": s.name, "sidecar": s.sidecar, "writer": s.writer, "zone": s.zone, "node": s.node, "state": s.state}
         for s in table.servers
     ]
     rows = {name: [list(group) for group in groups] for name, groups in table.rows.items()}
@@ -77,11 +96,17 @@ def parse(text: str) -> MirroringTable:
         raw: Any = json.loads(text)
         return MirroringTable(
             int(raw["generation"]),
-            tuple(Server(**s) for s in raw["servers"]),
+            tuple(_server(s) for s in raw["servers"]),
             {n: tuple(tuple(group) for group in groups) for n, groups in raw["rows"].items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a mirroring table: {error}") from error
+
+
+def _server(raw: Any) -> Server:
+    """Raises KeyError or TypeError."""
+    optional = {name: str(raw[name]) for name in ("zone", "node", "state") if name in raw}
+    return Server(str(raw["name"]), str(raw["sidecar"]), str(raw["writer"]), **optional)
 
 
 def load(path: str | Path) -> MirroringTable:

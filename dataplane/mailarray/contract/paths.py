@@ -2,29 +2,41 @@
 
 Who speaks it: a writer to the sidecars of its mirrors (PUT), access servers to sidecars (GET) and to
 writers (tombstones), sidecars to sidecars (fence, GET), supervisor and operator to all (status, metrics).
-Every request but `HEALTH` carries `Authorization: Bearer <token>`.
+Every request but `HEALTH` and `READY` carries `Authorization: Bearer <token>`.
 """
 
 from __future__ import annotations
 
 # Sidecar (message tracking agent) -----------------------------------------------------------------
-VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool, "full": bool}
-SEGMENTS = "/v1/volumes/{volume}/segments"  # GET: list of segments held, for status and repair
+VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool, "full": bool}; stopping: also draining
+# GET: {"segments": [{"segment": hex, "length": durable bytes offered, "sealed_length": n | null, "own": bool,
+#    "replica": bool}, ...]}: what is held, for status, repair and the proof at the end of a drain
+SEGMENTS = "/v1/volumes/{volume}/segments"
 SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
 FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L
 # GET: this volume's records for a mailbox, from the local index, as JSON:
 #   {"volume": hex, "messages": [{"placement": "hex.0", "message": hex, "segment": hex, "offset": n, "length": n,
-#    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...]}
+#    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...],
+#    "gone": [hex, ...]}: volumes that nobody has to wait for: all that they held is on `copies` others
 MAILBOX = "/v1/mailboxes/{mailbox}"
+# GET ?revision=: this server's snapshot of the accounts, as JSON lines: {"position": [revision, stamp]}, then any
+# number of {"accounts": [[address, hash, quota, enabled, created, false], ...]} and
+# {"aliases": [[address, account, false], ...]}, then {"end": true}; 204 when the asker's revision is as new, 503 when
+# there is no snapshot
+ACCOUNTS = "/v1/accounts"
+ACCOUNTS_SECONDS = 30.0  # without a byte, before an answer is given up
 
 # Writer (smtp process) ----------------------------------------------------------------------------
 # POST: [{"placement": "hex.0", "message": hex, "mailbox": address}, ...]; 200 when acknowledged as mail is, 503 else
 TOMBSTONES = "/v1/tombstones"
 WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer answers for its own volume
-MIRRORING_TABLE = "/v1/mirroring-table"  # PUT: a newer generation of the mirroring table
 
 # All processes ------------------------------------------------------------------------------------
-HEALTH = "/healthz"  # GET without token: 200 when the process serves
+# PUT: the mirroring table as JSON; answers {"generation": n, "taken": bool}: a higher generation is taken, another not
+MIRRORING_TABLE = "/v1/mirroring-table"
+HEALTH = "/healthz"  # GET without token: 200 when the process lives
+# GET without token: 200 when it does its work; else 503 with the reason in one line. A draining writer is not ready.
+READY = "/readyz"
 STATUS = "/v1/status"  # GET: JSON for `mailarray status`
 METRICS = "/metrics"  # GET: Prometheus text format
 
@@ -44,6 +56,11 @@ def fence_path(volume_hex: str, segment_hex: str) -> str:
 def writer_fence_path(segment_hex: str) -> str:
     """Path on the writer process that fences one of its own segments."""
     return f"/v1/writer/segments/{segment_hex}/fence"
+
+
+def accounts_path(revision: int) -> str:
+    """Path of a server's accounts, for who knows a revision already (-1: none)."""
+    return f"{ACCOUNTS}?revision={revision}"
 
 
 def mailbox_path(mailbox: str) -> str:

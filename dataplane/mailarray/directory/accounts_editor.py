@@ -6,7 +6,7 @@ Called by `mailarray account` and by the launcher for its demo account. Invarian
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from mailarray.directory.accounts_file import AccountLine, AccountsError, parse
@@ -29,6 +29,38 @@ def set_password(text: str, address: str, password_hash: str, domains: Collectio
     """Give an account another hash. Raises AccountsError when it is not there."""
     number, account = _line_of(text, address, domains)
     return _replaced(text, number, replace(account, password_hash=password_hash).render(), domains)
+
+
+def set_aliases(
+    text: str, address: str, change: Callable[[tuple[str, ...]], tuple[str, ...]], domains: Collection[str]
+) -> str:
+    """Give an account other aliases, made from those that it has. Raises AccountsError when it is not there."""
+    number, account = _line_of(text, address, domains)
+    return _replaced(text, number, replace(account, aliases=change(account.aliases)).render(), domains)
+
+
+def put(text: str, accounts: Iterable[AccountLine], domains: Collection[str]) -> tuple[str, int, int, int]:
+    """Make accounts be as given; the rest stays. Also how many were added, changed, and as they should be already.
+
+    Raises AccountsError when the file would be none afterwards: all or nothing, as with every edit of a flat file.
+    """
+    wanted = {account.address: account for account in accounts}
+    there = parse(text, domains).accounts
+    lines = []
+    for raw in text.splitlines():
+        first = raw.strip().partition(":")[0].strip()
+        address = "@".join(split(first)) if first and not first.startswith("#") else ""
+        same = address not in wanted or _sorted(wanted[address]) == _sorted(there[address])
+        lines.append(raw if same else wanted[address].render())
+    added = [account for address, account in wanted.items() if address not in there]
+    changed = sum(_sorted(there[a]) != _sorted(line) for a, line in wanted.items() if a in there)
+    lines += [account.render() for account in added]
+    result = _checked("".join(f"{line}\n" for line in lines), domains)
+    return result, len(added), changed, len(wanted) - len(added) - changed
+
+
+def _sorted(account: AccountLine) -> AccountLine:
+    return replace(account, aliases=tuple(sorted(account.aliases)))
 
 
 def remove(text: str, address: str, domains: Collection[str]) -> str:

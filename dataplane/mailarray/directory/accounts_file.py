@@ -87,8 +87,8 @@ def parse(text: str, domains: Collection[str], name: str = "accounts") -> Accoun
     return table
 
 
-def parse_line(line: str, known_domains: Collection[str]) -> AccountLine:
-    """Read one line. Raises AccountsError without file and line."""
+def parse_line(line: str, known_domains: Collection[str] | None) -> AccountLine:
+    """Read one line; without `known_domains` any domain will do. Raises AccountsError without file and line."""
     if len(line) > MAX_LINE:
         raise AccountsError(f"the line is longer than {MAX_LINE} characters; split its aliases over several accounts")
     fields = line.split(":")
@@ -97,11 +97,11 @@ def parse_line(line: str, known_domains: Collection[str]) -> AccountLine:
             f"{len(fields)} fields where address:hash:aliases:quota has {_FIELDS}; remove the surplus colons"
         )
     raw_address, password_hash, raw_aliases, raw_quota = (f.strip() for f in (*fields, *[""] * (_FIELDS - len(fields))))
-    address = _address(raw_address, known_domains, "address")
+    address = parse_address(raw_address, known_domains)
     domain = split(address)[1]
     _check_hash(password_hash)
     aliases = tuple(
-        _address(a if "@" in a else f"{a}@{domain}", known_domains, "alias")
+        parse_address(a if "@" in a else f"{a}@{domain}", known_domains, "alias")
         for a in (part.strip() for part in raw_aliases.split(","))
         if a
     )
@@ -126,11 +126,12 @@ def render_size(size: int) -> str:
     return str(size)
 
 
-def _address(text: str, known_domains: Collection[str], what: str) -> str:
+def parse_address(text: str, known_domains: Collection[str] | None, what: str = "address") -> str:
+    """The canonical form of an address. Raises AccountsError, also when it is in no known domain."""
     local, domain = split(text)
     if not local or not domain or _BAD_IN_ADDRESS.search(text) or "@" in local:
         raise AccountsError(f"{text!r} is not an {what}; write it as user@domain")
-    if domain not in known_domains:
+    if known_domains is not None and domain not in known_domains:
         some = ", ".join(sorted(known_domains)) or "none"
         raise AccountsError(
             f"{what} {text} is in a domain that the cluster does not receive for ({some}); "

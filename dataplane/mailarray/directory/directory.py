@@ -26,11 +26,15 @@ class Account:
     quota: int | None = None  # bytes, None for no limit
 
 
+class DirectoryUnavailable(Exception):
+    """Nothing is known of the accounts yet: mail is put off (451 4.3.0) and logins too, nobody is told "unknown"."""
+
+
 class Directory(Protocol):
     """A mailbox database."""
 
     def resolve(self, recipient: str) -> Account | NotFound:
-        """The account that mail for a forward-path goes to.
+        """The account that mail for a forward-path goes to. Raises DirectoryUnavailable.
 
         Case-insensitive; `user+tag@domain` goes to `user@domain`; aliases are followed; `postmaster` and
         `postmaster@domain` always work for the cluster's domains (RFC 5321 4.5.1).
@@ -38,5 +42,8 @@ class Directory(Protocol):
         ...
 
     async def verify(self, login: str, password: str) -> Account | None:
-        """The account that login and password open, or None. A wrong password costs as much time as a right one."""
+        """The account that login and password open, or None. A wrong password costs as much time as a right one.
+
+        Raises DirectoryUnavailable.
+        """
         ...

@@ -18,14 +18,13 @@ from pathlib import Path
 from mailarray.contract.settings import DirectorySettings
 from mailarray.directory import metrics
 from mailarray.directory.accounts_file import AccountLine, AccountsError, AccountTable, parse
-from mailarray.directory.addresses import TAG_SEPARATOR, canonical_domain, split
+from mailarray.directory.addresses import split
 from mailarray.directory.directory import Account, NotFound
 from mailarray.directory.passwords import PasswordChecker
+from mailarray.directory.resolving import Resolver
 
 POLL_SECONDS = 1.0  # one stat a second costs nothing, and works where inotify does not (a mounted Secret)
-MAX_REMEMBERED_RECIPIENTS = 65536  # spellings of recipients that were found; forgotten all at once when it is full
 MAX_FILE_SIZE = 64 << 20  # bytes; some 400,000 accounts, far beyond what a flat file is for
-POSTMASTER = "postmaster"
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +48,9 @@ class FlatFileDirectory:
         if settings.accounts_file is None:
             raise ValueError("the settings name no accounts_file")
         self._path = Path(settings.accounts_file)
-        self._postmasters = {canonical_domain(d.name): d.postmaster for d in settings.domains}
         self._checker = checker or PasswordChecker(clock=clock)
+        self._resolver = Resolver(settings.domains, self, self._checker)
         self._table = AccountTable()
-        self._found: dict[str, Account] = {}
-        self._accounts: dict[str, Account] = {}
         self._stamp: _Stamp | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.problem: str | None = None  # why the file as it is now is not used; None when it is
@@ -78,59 +75,24 @@ class FlatFileDirectory:
 
     # -- Directory -------------------------------------------------------------------------------------
     def resolve(self, recipient: str) -> Account | NotFound:
-        """The account that mail for a forward-path goes to; a dictionary hit for a spelling seen before."""
-        account = self._found.get(recipient)
-        if account is not None:
-            return account
-        found = self._look_up(recipient)
-        if isinstance(found, Account):
-            if len(self._found) >= MAX_REMEMBERED_RECIPIENTS:
-                self._found.clear()
-            self._found[recipient] = found
-        return found
+        """See `Directory`."""
+        return self._resolver.resolve(recipient)
 
     async def verify(self, login: str, password: str) -> Account | None:
-        """The account that login and password open, or None."""
-        local, domain = split(login)
-        line = self._table.find(f"{local}@{domain}")
-        if line is None:
-            await self._checker.refuse(self._borrowed_hash())
-            metrics.LOGINS.labels("unknown").inc()
-            return None
-        if not await self._checker.verify(line.address, line.password_hash, password):
-            metrics.LOGINS.labels("wrong").inc()
-            return None
-        metrics.LOGINS.labels("right").inc()
-        return self._accounts.get(line.address)  # None when the account went while its password was checked
+        """See `Directory`."""
+        return await self._resolver.verify(login, password)
 
-    # -- lookups ---------------------------------------------------------------------------------------
-    def _look_up(self, recipient: str) -> Account | NotFound:
-        local, domain = split(recipient)
-        if not domain and local == POSTMASTER:  # RFC 5321 4.1.1.3: <postmaster> without a domain
-            domain = next(iter(self._postmasters), "")
-        if domain not in self._postmasters:
-            return NotFound.DOMAIN
-        line = self._table.find(f"{local}@{domain}")
-        if line is None and TAG_SEPARATOR in local:
-            local = local.partition(TAG_SEPARATOR)[0]
-            line = self._table.find(f"{local}@{domain}")
-        if local == POSTMASTER:
-            line = self._postmaster(domain)
-        return NotFound.RECIPIENT if line is None else self._accounts[line.address]
+    # -- resolving.Accounts ----------------------------------------------------------------------------
+    def find(self, address: str) -> AccountLine | None:
+        """The account of a canonical address or alias."""
+        return self._table.find(address)
 
-    def _postmaster(self, domain: str) -> AccountLine | None:
-        """RFC 5321 4.5.1: mail for postmaster is always taken; the first of these that there is gets it."""
-        named = self._postmasters[domain]
-        choices = [] if named is None else [named]
-        choices += [f"{POSTMASTER}@{d}" for d in (domain, *self._postmasters)]
-        for choice in choices:
-            local, choice_domain = split(choice)
-            line = self._table.find(f"{local}@{choice_domain}")
-            if line is not None:
-                return line
+    def first(self) -> AccountLine | None:
+        """The first account of the file."""
         return next(iter(self._table.accounts.values()), None)
 
-    def _borrowed_hash(self) -> str:
+    def borrowed_hash(self) -> str:
+        """The first password hash of the file."""
         return next((a.password_hash for a in self._table.accounts.values() if a.password_hash), "")
 
     # -- the file --------------------------------------------------------------------------------------
@@ -162,12 +124,11 @@ class FlatFileDirectory:
 
     def _use(self, table: AccountTable) -> None:
         self._table = table
-        self._accounts = {a.address: Account(a.address, a.quota) for a in table.accounts.values()}
-        self._found.clear()
+        self._resolver.forget()
         self.problem = None
         self._checker.forget_changed(self._current_hash)
         metrics.ACCOUNTS.set(len(table.accounts))
-        for domain, mailbox in self._postmasters.items():
+        for domain, mailbox in self._resolver.postmasters.items():
             local, mailbox_domain = split(mailbox or "")
             if mailbox and table.find(f"{local}@{mailbox_domain}") is None:
                 log.warning("postmaster mailbox is not an account", extra={"domain": domain, "mailbox": mailbox})
@@ -190,7 +151,7 @@ class FlatFileDirectory:
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1
             raise AccountsError(f"{self._path.name}:{line}: the line is not UTF-8; save the file as UTF-8") from None
-        return stamp, parse(text, self._postmasters, self._path.name)
+        return stamp, parse(text, self._resolver.postmasters, self._path.name)
 
     def _sentence(self, error: Exception) -> str:
         if isinstance(error, FileNotFoundError):

@@ -5,5 +5,14 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge
 
 ACCOUNTS = Gauge("mailarray_directory_accounts", "Accounts in the file as last read.")
-RELOADS = Counter("mailarray_directory_reloads", "Times the accounts file was read again, by result.", ["result"])
+RELOADS = Counter(
+    "mailarray_directory_reloads",
+    "Times changed accounts were taken over from the file or snapshot, by result.",
+    ["result"],
+)
 LOGINS = Counter("mailarray_directory_logins", "Logins that were checked, by result.", ["result"])
+SNAPSHOT_REVISION = Gauge("mailarray_directory_snapshot_revision", "Revision of the accounts that the snapshot holds.")
+SNAPSHOT_CHECKED = Gauge(
+    "mailarray_directory_snapshot_checked_seconds",
+    "When the snapshot was last known to be current, seconds since 1970.",
+)

@@ -23,15 +23,26 @@ from typing import NamedTuple
 import argon2
 import argon2.exceptions
 
+from mailarray.directory.accounts_file import AccountsError
+
 REMEMBER_SECONDS = 300.0  # a stolen session ends and a changed password counts within this time in the worst case
 MAX_REMEMBERED = 16384  # logins; 200 bytes each; the oldest goes first
 CHECKS_AT_ONCE = 2  # threads; each takes 64 MiB for one check, and mail must keep its share of the CPU
+MIN_PASSWORD = 8  # characters; NIST SP 800-63B
 MAX_PASSWORD = 1024  # characters; longer ones are wrong without a look, hashing them would be work for nothing
 
 # Of a random password nobody has seen; costs what a real check costs when the file has no hash at all to borrow.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$0cfY6+qqOVnTuhYeicI9Bg$ejGmukIyyukCr55HoBHY6+nv+Aj3S2LKHnlMD4LXdG0"
 
 _hasher = argon2.PasswordHasher()
+
+
+def check_new_password(password: str) -> None:
+    """Raises AccountsError for a password that nobody should have."""
+    if len(password) < MIN_PASSWORD:
+        raise AccountsError(f"the password has {len(password)} characters; use at least {MIN_PASSWORD}")
+    if len(password) > MAX_PASSWORD:
+        raise AccountsError(f"the password has {len(password)} characters; use at most {MAX_PASSWORD}")
 
 
 def hash_password(password: str) -> str:

@@ -30,6 +30,8 @@ class SyncPoint(enum.Enum):
     FENCE_FILE = "a fence or a remembered length is written before it is answered or obeyed"
     FENCE_NAME = "the directory entry of the fence file, likewise"
     RECOVERED = "what survived a crash, before it is offered or answered for"
+    COPY_FILE = "the bytes of a copied segment, before it gets a segment's name"
+    COPY_NAME = "that name, before the length is remembered and the copy offered and told to the catalog"
     MEMORY_FILE = "the sidecar's memory of the catalog's epoch"
     MEMORY_NAME = "the directory entry of that memory"
 
@@ -91,6 +93,10 @@ class Disk:
             self.close(fd)
         self.rename(temporary, path)
         self.sync_directory(path.parent, name_point)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that nobody was promised; a power cut may bring it back. Raises OSError."""
+        path.unlink()
 
     def rename(self, source: Path, target: Path) -> None:
         """Atomic rename within a directory."""

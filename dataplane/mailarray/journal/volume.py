@@ -4,6 +4,7 @@
     writer.lock        locked (flock) by the writer process while it runs (rule 9)
     segments/ID.segment    the bytes of one segment, as far as this member holds them
     segments/ID.fence      JSON: what this member has promised about the segment (fence.py)
+    segments/ID.copy       part of a segment that is being copied here (tracking/copying.py); nobody is promised it
     memory.json        the sidecar's durable memory of the catalog (rule 19)
     index.sqlite       the sidecar's local index; may be deleted at any time
 
@@ -26,6 +27,7 @@ from mailarray.model.ids import SegmentId, VolumeId, new_volume_id, parse_id
 FORMAT = 1
 SEGMENT_SUFFIX = ".segment"
 FENCE_SUFFIX = ".fence"
+COPY_SUFFIX = ".copy"
 
 
 class VolumeError(Exception):
@@ -49,8 +51,19 @@ class Volume:
         """Where the promises about a segment lie."""
         return self.segments / (segment.hex() + FENCE_SUFFIX)
 
+    def copy_path(self, segment: SegmentId) -> Path:
+        """Where a copy of a segment lies until it is whole."""
+        return self.segments / (segment.hex() + COPY_SUFFIX)
+
     def list_segments(self) -> list[SegmentId]:
-        """All segments of which this volume holds bytes or a promise, oldest first."""
+        """All segments of which this volume holds bytes or a promise, oldest first. Raises VolumeError."""
+        return self._list((SEGMENT_SUFFIX, FENCE_SUFFIX))
+
+    def list_copies(self) -> list[SegmentId]:
+        """Segments of which part of a copy is here. Raises VolumeError."""
+        return self._list((COPY_SUFFIX,))
+
+    def _list(self, suffixes: tuple[str, ...]) -> list[SegmentId]:
         try:
             names = [entry.name for entry in self.segments.iterdir()]
         except OSError as error:
@@ -58,7 +71,7 @@ class Volume:
         found = set()
         for name in names:
             stem, dot, suffix = name.partition(".")
-            if dot + suffix in (SEGMENT_SUFFIX, FENCE_SUFFIX):
+            if dot + suffix in suffixes:
                 with contextlib.suppress(ValueError):
                     found.add(SegmentId(parse_id(stem)))
         return sorted(found)

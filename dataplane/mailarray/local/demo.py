@@ -1,13 +1,16 @@
-"""The demo account: made when there is no accounts file yet, so that a first message can be sent and read."""
+"""The demo account: made when there are no accounts yet, so that a first message can be sent and read."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
 
+from mailarray.contract.settings import CatalogSettings
 from mailarray.directory.accounts_editor import add
 from mailarray.directory.accounts_file import AccountLine
+from mailarray.directory.database.store import AccountStore
 from mailarray.directory.passwords import hash_password
+from mailarray.directory.rows import AccountsUnavailable
 from mailarray.local.layout import Layout, write_private
 
 DEMO_DOMAIN = "mail.example"
@@ -32,6 +35,24 @@ def make_demo_account(layout: Layout, domains: Sequence[str]) -> None:
     account = AccountLine(demo_address(domains), hash_password(password))
     write_private(layout.demo_password, password + "\n")
     write_private(layout.accounts, add(_HEADER, account, domains))
+
+
+async def make_demo_in_database(layout: Layout, domains: Sequence[str], catalog: CatalogSettings) -> None:
+    """Add the account and write its password file, when the database has no account. Raises OSError.
+
+    With the database away there is none for now: the array starts all the same.
+    """
+    store = AccountStore(catalog.current_url)
+    try:
+        if await store.count():
+            return
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        write_private(layout.demo_password, password + "\n")
+        await store.add(AccountLine(demo_address(domains), hash_password(password)))
+    except AccountsUnavailable:
+        layout.demo_password.unlink(missing_ok=True)
+    finally:
+        await store.close()
 
 
 def demo_password(layout: Layout) -> str | None:

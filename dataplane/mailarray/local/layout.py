@@ -8,6 +8,7 @@
       settings/                         what the launcher rendered; written anew at each start
         mail-0.json  access.json  mirroring-table.json
       catalog/catalog.sqlite            the index; may be deleted while nothing runs, and rebuilt
+      catalog/accounts.sqlite           the accounts, when they are in the database; not to be deleted
       servers/mail-0/volume/            the mail itself: the journals of one server
       servers/mail-0/run/  log/         UNIX socket; logs
       access/run/  log/

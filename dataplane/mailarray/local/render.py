@@ -7,6 +7,7 @@ sidecars +20, access +30. Called by `up.py`, which writes the files and starts t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from mailarray.contract import mirroring_table, settings
 from mailarray.contract.resources import to_settings
@@ -101,7 +102,7 @@ def _server(
         mirroring_table_file=str(layout.mirroring_table),
         storage=to_settings.storage(spec),
         catalog=catalog,
-        directory=_directory(resources, layout),
+        directory=_directory(resources, layout, layout.volume(name)),
     )
 
 
@@ -117,7 +118,7 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
         token_file=str(layout.token),
         mirroring_table_file=str(layout.mirroring_table),
         catalog=catalog,
-        directory=_directory(resources, layout),
+        directory=_directory(resources, layout, layout.access),
         copies=spec.storage.copies,
         tls=_tls(resources, layout),
         allow_plaintext_login=pop3.allow_plaintext_login,
@@ -127,8 +128,11 @@ def _access(resources: Resources, layout: Layout, catalog: settings.CatalogSetti
     )
 
 
-def _directory(resources: Resources, layout: Layout) -> settings.DirectorySettings:
-    return settings.DirectorySettings(domains=to_settings.domains(resources.spec), accounts_file=str(layout.accounts))
+def _directory(resources: Resources, layout: Layout, own: Path) -> settings.DirectorySettings:
+    domains = to_settings.domains(resources.spec)
+    if resources.spec.accounts.database is not None:
+        return settings.DirectorySettings(domains=domains, snapshot_file=str(own / "accounts" / "snapshot.sqlite"))
+    return settings.DirectorySettings(domains=domains, accounts_file=str(layout.accounts))
 
 
 def _tls(resources: Resources, layout: Layout) -> TlsSettings | None:

@@ -141,10 +141,8 @@ def _check_cluster(reader: Reader, spec: MailClusterSpec) -> None:
                 f"spec.domains[{i}].postmaster",
                 f"is {domain.postmaster!r}; write a mailbox in one of the cluster's domains",
             )
-    if spec.accounts.database is not None:
-        raise reader.fail(
-            "spec.accounts.database", "is not there on one machine; use accounts: {secretRef: {name: accounts}}"
-        )
+    if spec.accounts.database is not None and spec.accounts.secret_ref is not None:
+        raise reader.fail("spec.accounts", "has a secretRef and a database; leave one of them out")
     if spec.catalog.database_secret_ref is not None:
         raise reader.fail(
             "spec.catalog.databaseSecretRef", "is not read on one machine; remove it, the catalog is kept in SQLite"

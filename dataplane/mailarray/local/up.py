@@ -26,7 +26,7 @@ from mailarray.contract.settings import Listen
 from mailarray.local import checks, supervisor
 from mailarray.local.array_status import ACCESS, SIDECAR, SMTP, array_status
 from mailarray.local.checks import StartError
-from mailarray.local.demo import demo_address, demo_password, make_demo_account
+from mailarray.local.demo import demo_address, demo_password, make_demo_account, make_demo_in_database
 from mailarray.local.layout import Isolation, Layout, prepare, write_private
 from mailarray.local.poller import POLL_SECONDS, Poller, Target
 from mailarray.local.render import ACCESS_NAME, RenderedArray, render
@@ -89,8 +89,11 @@ def run_up(options: UpOptions, console: Console) -> None:
         checks.check_tls(layout, array)
         domains = [d.name for d in resources.spec.domains]
         try:
-            make_demo_account(layout, domains)
+            if resources.spec.accounts.database is None:
+                make_demo_account(layout, domains)
             prepare(layout, resources.server_names, isolation)
+            if resources.spec.accounts.database is not None:
+                asyncio.run(make_demo_in_database(layout, domains, array.access.catalog))
             array = _write_settings(resources, layout, options, isolation)
             logs.configure("up", file=layout.log)
         except OSError as error:

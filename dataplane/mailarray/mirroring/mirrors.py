@@ -42,6 +42,12 @@ class Mirrors:
         self._sync_links()
         return True, before != table.candidates(self._server)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the table says that this server is to be emptied."""
+        own = self.table.server(self._server)
+        return own is not None and own.draining
+
     def _sync_links(self) -> None:
         wanted = {server.name: server for group in self.table.candidates(self._server) for server in group}
         for name in list(self.links):

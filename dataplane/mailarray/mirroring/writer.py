@@ -7,6 +7,7 @@ Invariants (rules 2, 5, 6, 7):
 - A failed segment is left, not repaired: the batch in flight goes, under the same ids, to the next segment with the
   next candidates; no step waits for a person, none for the sealing of the old one.
 - Every submitted message hears exactly one outcome.
+- A draining server leaves its segment after each batch: what was on its way is taken, and then nothing is open.
 
 One commit is under way at a time; the next batch gathers meanwhile. Callers: the SMTP listener (as MessageSink), the
 writer's internal port (tombstones, fence, mirroring table).
@@ -98,6 +99,16 @@ class JournalWriter:
             return BUSY
         return None
 
+    @property
+    def draining(self) -> bool:
+        """Whether this server is to be emptied: callers bring no new mail and no tombstones."""
+        return self.mirrors.draining
+
+    @property
+    def at_rest(self) -> bool:
+        """No segment is open, and nothing waits that would open one."""
+        return self.segment is None and not self._queue and self._idle.is_set()
+
     def open_body(self) -> BodyWriter:
         """A body that is spooled on this server's volume when it is large."""
         return SpoolWriter(self.volume.path)
@@ -170,7 +181,10 @@ class JournalWriter:
         await self._idle.wait()
 
     def set_table(self, table: MirroringTable) -> bool:
-        """Take a newer generation of the mirroring table; a changed row of our own ends the segment (rule 7)."""
+        """Take a newer generation of the mirroring table; a changed row of our own ends the segment (rule 7).
+
+        So does a table that has this server drained. Answers whether it was newer.
+        """
         accepted, row_changed = self.mirrors.set_table(table)
         self._row_changed = self._row_changed or row_changed
         if self._idle.is_set():
@@ -265,6 +279,8 @@ class JournalWriter:
             return
         if segment.failed is not None:
             self._leave(segment, segment.failed)
+        elif self.draining:
+            self._leave(segment, "the server is draining")
         elif self._row_changed:
             self._leave(segment, "the mirroring table changed")
         elif segment.acknowledged >= self._settings.segment_size:

@@ -1,7 +1,8 @@
 """The internal HTTP port of a process: health, metrics, status; and the token check for everything else on it.
 
 Each process builds its application here, adds routes of its own, and serves it on the one address it is told.
-Refuses every request without the shared token, `/healthz` apart. Paths are in `contract/paths.py`.
+Refuses every request without the shared token, `/healthz` and `/readyz` apart: probes have none. Paths are in
+`contract/paths.py`.
 """
 
 from __future__ import annotations
@@ -27,13 +28,25 @@ class ListenError(Exception):
     """A port cannot be listened on; the text is one sentence for a person."""
 
 
-def internal_app(token: str, status: Callable[[], dict[str, Any]]) -> web.Application:
-    """An application with health, metrics and status; `status` is called for each request and must be quick."""
+WITHOUT_TOKEN = frozenset({paths.HEALTH, paths.READY})
+
+
+def internal_app(
+    token: str, status: Callable[[], dict[str, Any]], unready: Callable[[], str | None] = lambda: None
+) -> web.Application:
+    """An application with health, readiness, metrics and status.
+
+    `status` and `unready` (why the process does not do its work now, or None) are called for each request and must
+    be quick.
+    """
     if not token:
         raise ValueError("the internal ports need a token")
 
     async def health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        return readiness(unready())
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -43,9 +56,15 @@ def internal_app(token: str, status: Callable[[], dict[str, Any]]) -> web.Applic
 
     app = web.Application(middlewares=[token_check(token)], client_max_size=MAX_REQUEST)
     app.router.add_get(paths.HEALTH, health)
+    app.router.add_get(paths.READY, ready)
     app.router.add_get(paths.METRICS, metrics)
     app.router.add_get(paths.STATUS, show_status)
     return app
+
+
+def readiness(reason: str | None) -> web.Response:
+    """The answer to a readiness probe: 200, or 503 and why not."""
+    return web.Response(text="ready\n") if reason is None else web.Response(status=503, text=f"{reason}\n")
 
 
 def token_check(token: str) -> Any:  # aiohttp marks middlewares with an attribute, which no Callable type has
@@ -55,7 +74,7 @@ def token_check(token: str) -> Any:  # aiohttp marks middlewares with an attribu
     @web.middleware
     async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if request.path != paths.HEALTH and not hmac.compare_digest(given, expected):
+        if request.path not in WITHOUT_TOKEN and not hmac.compare_digest(given, expected):
             return web.Response(status=401, text="401 a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
         return await handler(request)
 

@@ -163,6 +163,11 @@ class Connection(asyncio.Protocol):
         if self.session is not None:
             self.session.stopping = True
 
+    def go_on(self) -> None:
+        """The listener that drained serves again: the session is not ended after its message."""
+        if self.session is not None:
+            self.session.stopping = False
+
     def abort(self) -> None:
         """Cut the connection now."""
         self._transport.abort()

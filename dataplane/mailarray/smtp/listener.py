@@ -47,6 +47,7 @@ class SmtpListener:
         self._sweeper: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._stopping = False
+        self._draining = False
         self._run = os.urandom(3).hex()
         self._numbers = itertools.count(1)
 
@@ -82,6 +83,40 @@ class SmtpListener:
             self._sweeper = None
         self._flush()
 
+    def drain(self) -> None:
+        """Take no new session and no new transaction; a transaction under way may end (RFC 5321 3.8). Idempotent."""
+        if self._draining:
+            return
+        self._draining = True
+        log.info("listener drains", extra={"sessions": self.sessions})
+        self._leave_idle_sessions()
+
+    def serve_again(self) -> None:
+        """The end of `drain`."""
+        if not self._draining:
+            return
+        self._draining = False
+        for connection in self._connections:
+            connection.go_on()
+        log.info("listener serves again")
+
+    def _leave_idle_sessions(self) -> None:
+        for connection in list(self._connections):
+            if connection.session is not None and connection.session.in_transaction:
+                connection.stop_after_message()
+            elif not connection.lingering:
+                connection.hang_up(replies.STOPPING)
+
+    @property
+    def listening(self) -> bool:
+        """Whether clients can connect."""
+        return self._server is not None and not self._stopping
+
+    @property
+    def transactions(self) -> int:
+        """Mail transactions under way: what may still be submitted, or waits for its outcome."""
+        return sum(c.session is not None and c.session.in_transaction for c in self._connections)
+
     @property
     def port(self) -> int:
         """The port that is bound; differs from the settings' when that is 0."""
@@ -98,7 +133,7 @@ class SmtpListener:
         """A connection was accepted; why it is refused, or None."""
         self._connections.add(connection)
         self.service.tally.connections += 1
-        if self._stopping:
+        if self._stopping or self._draining:
             return replies.STOPPING
         if len(self._connections) > self._settings.limits.max_connections:
             return replies.BUSY
@@ -154,6 +189,8 @@ class SmtpListener:
         while True:
             await asyncio.sleep(step)
             self._flush()
+            if self._draining:
+                self._leave_idle_sessions()  # those that gave their transaction up
             for connection in list(self._connections):
                 if connection.client_is_waiting:
                     connection.idle = 0.0

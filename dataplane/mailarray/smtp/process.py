@@ -1,4 +1,8 @@
-"""The smtp process of a server: listener, journal writer and internal port, put together and taken down."""
+"""The smtp process of a server: listener, journal writer and internal port, put together and taken down.
+
+A server whose state in the mirroring table is Draining takes no new session and no tombstone; sessions under way hear
+421 after their transaction. `at_rest` says that nothing is open, nor can be opened, until the table says Serving.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 from mailarray.contract import mirroring_table
 from mailarray.contract.settings import ServerSettings
-from mailarray.directory.flatfile import FlatFileDirectory
+from mailarray.directory.opening import open_directory
 from mailarray.journal.disk import Disk
 from mailarray.journal.spool import check_directory
 from mailarray.journal.volume import Volume, VolumeError, open_volume
@@ -51,7 +55,27 @@ def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListen
         "accepted": writer.accepted,
         "pending": writer.pending_bytes,
         "refusing": None if refusal is None else refusal.text,
+        "draining": writer.draining,
+        "at_rest": writer.draining and writer.at_rest and listener.transactions == 0,
     }
+
+
+def unready(writer: JournalWriter, listener: SmtpListener) -> str | None:
+    """Why no mail should be sent here now, or None; for /readyz."""
+    if not listener.listening:
+        return "the SMTP port is not open"
+    if writer.draining:
+        return "the server is draining"
+    refusal = writer.refusal()
+    return None if refusal is None else refusal.text
+
+
+def follow_table(writer: JournalWriter, listener: SmtpListener) -> None:
+    """Drain the listener, or let it serve again, as the mirroring table says."""
+    if writer.draining:
+        listener.drain()
+    else:
+        listener.serve_again()
 
 
 async def run(settings: ServerSettings) -> None:
@@ -65,12 +89,13 @@ async def run(settings: ServerSettings) -> None:
         raise VolumeError(f"another writer uses the volume {volume.path}; stop it, or give this server another volume")
     token = Path(settings.token_file).read_text(encoding="ascii").strip()
     table = mirroring_table.load(settings.mirroring_table_file)
-    directory = FlatFileDirectory(settings.directory)
+    directory = open_directory(settings.directory)
     await directory.start()
     writer = _writer(settings, volume, table, token)
     listener = SmtpListener(settings.smtp, directory, writer)
-    app = internal_app(token, lambda: status(settings, writer, listener))
-    add_routes(app, writer)
+    follow_table(writer, listener)
+    app = internal_app(token, lambda: status(settings, writer, listener), lambda: unready(writer, listener))
+    add_routes(app, writer, lambda: follow_table(writer, listener))
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     stop = asyncio.Event()

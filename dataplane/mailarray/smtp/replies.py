@@ -100,6 +100,7 @@ TLS_UNAVAILABLE = Refusal(454, "4.7.0", "TLS is not available now", "tls")
 # Recipients.
 UNKNOWN_DOMAIN = Refusal(550, "5.1.2", "Domain is not served here", "unknown_domain")
 UNKNOWN_RECIPIENT = Refusal(550, "5.1.1", "No such mailbox here", "unknown_recipient")
+DIRECTORY_AWAY = Refusal(451, "4.3.0", "Mailboxes cannot be looked up now, try again later", "directory")
 TOO_MANY_RECIPIENTS = Refusal(452, "4.5.3", "Too many recipients", "recipients")
 
 # The message.

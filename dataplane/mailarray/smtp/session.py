@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailarray.directory.directory import NotFound
+from mailarray.directory.directory import DirectoryUnavailable, NotFound
 from mailarray.model.message import Committed, IncomingMessage, Outcome, Refused
 from mailarray.smtp import commands, replies
 from mailarray.smtp.client import ClientAddress
@@ -163,6 +163,11 @@ class Session:
         """Whether a message text is coming in."""
         return self._intake is not None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a mail transaction is under way: from MAIL to its outcome."""
+        return not self._closed and (self._envelope is not None or self._submitted is not None)
+
     # Lines.
 
     def _incomplete(self, line: bytes) -> bytes:
@@ -285,6 +290,8 @@ class Session:
         return service.ehlo_tls if self.tls else service.ehlo
 
     def _cmd_mail(self, argument: bytes) -> bytes:
+        if self.stopping:
+            return self._hang_up(replies.STOPPING)  # RFC 5321 3.8: 421 to any command
         try:
             mail = commands.parse_mail(argument)
         except commands.BadArgument as error:
@@ -313,7 +320,10 @@ class Session:
             return self._refuse(replies.WANTS_SMTPUTF8)
         if envelope.recipients >= self._service.limits.max_recipients:
             return self._refuse(replies.TOO_MANY_RECIPIENTS)
-        account = self._service.directory.resolve(commands.mailbox_name(recipient))
+        try:
+            account = self._service.directory.resolve(commands.mailbox_name(recipient))
+        except DirectoryUnavailable:
+            return self._refuse(replies.DIRECTORY_AWAY)
         if isinstance(account, NotFound):
             unknown_domain = account is NotFound.DOMAIN
             return self._refuse(replies.UNKNOWN_DOMAIN if unknown_domain else replies.UNKNOWN_RECIPIENT)

@@ -1,6 +1,7 @@
 """The internal port of the smtp process: what others ask of a writer.
 
-Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables.
+Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables. While the
+server is draining it takes no tombstones: 503, and the access server goes to another writer.
 """
 
 from __future__ import annotations
@@ -8,25 +9,31 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 
-from mailarray.contract import mirroring_table, paths
+from mailarray.contract import paths
+from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.format import Tombstone
 from mailarray.mirroring.gather import MAX_TOMBSTONES
 from mailarray.mirroring.writer import JournalWriter
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, parse_id
 from mailarray.model.message import Committed, Refused
+from mailarray.observe.pushed_table import take_pushed
 
 log = logging.getLogger(__name__)
 
+DRAINING = "this server is draining; bring tombstones to another one"
 
-def add_routes(app: web.Application, writer: JournalWriter) -> None:
-    """Add the writer's routes to the process' internal application."""
+
+def add_routes(app: web.Application, writer: JournalWriter, table_taken: Callable[[], None] = lambda: None) -> None:
+    """Add the writer's routes to the process' internal application; `table_taken` hears of every newer table."""
 
     async def tombstones(request: web.Request) -> web.Response:
+        if writer.draining:
+            return web.json_response({"error": DRAINING}, status=503)
         try:
             wanted = parse_tombstones(await request.json())
         except ValueError as error:
@@ -49,12 +56,13 @@ def add_routes(app: web.Application, writer: JournalWriter) -> None:
         return web.json_response(answer.render())
 
     async def table(request: web.Request) -> web.Response:
-        try:
-            wanted = mirroring_table.parse(await request.text())
-        except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+        return take_pushed(await request.text(), take, lambda: writer.mirrors.table.generation)
+
+    def take(wanted: MirroringTable) -> bool:
         taken = writer.set_table(wanted)
-        return web.json_response({"generation": writer.mirrors.table.generation, "taken": taken})
+        if taken:
+            table_taken()
+        return taken
 
     app.router.add_post(paths.TOMBSTONES, tombstones)
     app.router.add_post(paths.WRITER_FENCE, fence)

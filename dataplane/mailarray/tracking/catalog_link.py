@@ -32,6 +32,7 @@ class CatalogLink:
         self._server = server
         self._memory = memory
         self._catalog: Catalog | None = None
+        self.serving: Callable[[], bool] = lambda: True  # False: a volume that was drained stays retired
         self.state: CheckIn | None = None  # None while the catalog is away
         self._complaint = ""  # logged last, until the catalog answers
 
@@ -39,6 +40,13 @@ class CatalogLink:
     def up(self) -> bool:
         """The last word was an answer."""
         return self.state is not None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that was checked in with. Raises CatalogUnavailable."""
+        if self.state is None:
+            raise CatalogUnavailable("not connected")
+        return self.state.epoch
 
     @property
     def catalog(self) -> Catalog:
@@ -52,7 +60,9 @@ class CatalogLink:
         try:
             if self._catalog is None:
                 self._catalog = await self._connect()
-            state = await self._catalog.check_in(self._volume, self._server, self._memory.epoch, self._memory.counter)
+            state = await self._catalog.check_in(
+                self._volume, self._server, self._memory.epoch, self._memory.counter, self.serving()
+            )
         except CatalogUnavailable as error:
             self.away(error)
             raise

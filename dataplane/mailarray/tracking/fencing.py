@@ -1,7 +1,8 @@
 """Fencing a segment on this volume (rule 9).
 
 Invariants: a fence is durable before it is answered. On an own segment the writer process answers while it may still
-append; when it does not answer, its lock must be held: only then can nobody append behind our back.
+append; when it does not answer, its lock must be held: only then can nobody append behind our back. A repaired copy
+answers no fence: its volume is no original member (rule 8).
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class WriterSilent(Exception):
     """The own writer holds its lock, and does not answer: nothing can be promised for its segment now."""
 
 
+class NotMember(Exception):
+    """This volume is not in the segment's replica set."""
+
+
 class Fencer:
     """Fences members on this volume."""
 
@@ -30,7 +35,7 @@ class Fencer:
         self._writer = writer_address
 
     async def fence(self, segment: SegmentId) -> FenceAnswer:
-        """Fence, durably, and answer. Raises WriterSilent, OSError, VolumeError."""
+        """Fence, durably, and answer. Raises NotMember, WriterSilent, OSError, VolumeError."""
         holding = self._shelf.holdings.get(segment)
         if holding is None:
             # Perhaps the own writer's newest, of which this process has not heard yet.
@@ -38,6 +43,8 @@ class Fencer:
             if answer is not None:
                 return answer
             holding = self._shelf.adopt_left(segment) or self._shelf.mirrored(segment)
+        if holding.is_replica(self._shelf.volume.id):
+            raise NotMember
         if holding.own and holding.member is None:
             answer = await self._take_over(holding)
             if answer is not None:

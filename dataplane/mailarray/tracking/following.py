@@ -41,7 +41,7 @@ class Follower:
         self.announcement: Announcement | None = None
         self._last_take_over: tuple[IncarnationId, SegmentId | None, int] | None = None
         self.last_word = 0.0  # monotonic
-        self.current: Holding | None = None
+        self._current: Holding | None = None
         self.cursor = 0  # of the current segment; meaningful while `current` is set, in that epoch of the catalog
         self._cursor_epoch = -1
 
@@ -77,6 +77,15 @@ class Follower:
     def holds(self, segment: SegmentId) -> bool:
         """The writer, as far as we heard, may still append to this own segment."""
         return self.announcement is None or self.announcement.segment == segment
+
+    @property
+    def current(self) -> Holding | None:
+        """The segment that the writer is writing; None also when it was fenced here behind a dead writer's back."""
+        return self._current if self._current is not None and self._current.member is None else None
+
+    @current.setter
+    def current(self, holding: Holding | None) -> None:
+        self._current = holding
 
     @property
     def lag_bytes(self) -> int:

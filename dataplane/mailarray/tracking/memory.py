@@ -1,6 +1,11 @@
-"""What a sidecar remembers of the catalog across restarts, so that it notices when the catalog was restored (rule 19).
+"""What a sidecar remembers of the catalog across restarts: to notice that it was restored (rule 19), and to know with
+the catalog away which volumes nobody has to wait for (rule 20).
 
-    memory.json: {"epoch": int, "counter": int}     counter = registrations of this volume; only grows
+    memory.json: {"epoch": int, "counter": int, "retired": [volume id, ...], "lost": [volume id, ...]}
+
+counter = registrations of this volume; only grows. retired = volumes that were drained: all that they held is on
+`copies` others; lost = volumes that never come back. Headers name both for ever, so a catalog that was made anew is
+told that nobody has to wait for them. A version that does not know these words ignores them.
 
 Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
 """
@@ -12,34 +17,45 @@ import time
 
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.volume import Volume
+from mailarray.model.ids import VolumeId, parse_id
 
 SAVE_INTERVAL = 1.0  # seconds
 
 
 class CatalogMemory:
-    """Epoch and counter, as last heard and as last saved."""
+    """Epoch, counter and retired volumes, as last heard and as last saved."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._path = volume.path / "memory.json"
         self.epoch = 0
         self.counter = 0
-        self._saved = (0, 0)
+        self.retired: frozenset[VolumeId] = frozenset()
+        self.lost: frozenset[VolumeId] = frozenset()
+        self._saved = self._state
         self._saved_at = 0.0
         try:
             raw = json.loads(self._path.read_text(encoding="ascii"))
-            self.epoch, self.counter = self._saved = int(raw["epoch"]), int(raw["counter"])
+            self.epoch, self.counter = int(raw["epoch"]), int(raw["counter"])
+            self.retired = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("retired", ()))
+            self.lost = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("lost", ()))
+            self._saved = self._state
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing remembered: the catalog is believed, as at the first start
 
+    @property
+    def _state(self) -> tuple[int, int, frozenset[VolumeId], frozenset[VolumeId]]:
+        return self.epoch, self.counter, self.retired, self.lost
+
     def due(self) -> bool:
         """There is something new, and it is time to save it."""
-        return (self.epoch, self.counter) != self._saved and time.monotonic() - self._saved_at >= SAVE_INTERVAL
+        return self._state != self._saved and time.monotonic() - self._saved_at >= SAVE_INTERVAL
 
     def save(self) -> None:
         """Make it durable. Blocking. Raises OSError."""
-        state = self.epoch, self.counter
-        text = json.dumps({"epoch": state[0], "counter": state[1]}) + "\n"
+        state = self._state
+        retired, lost = (sorted(volume.hex() for volume in volumes) for volumes in state[2:])
+        text = json.dumps({"epoch": state[0], "counter": state[1], "retired": retired, "lost": lost}) + "\n"
         self._volume.disk.replace_file(self._path, text.encode(), SyncPoint.MEMORY_FILE, SyncPoint.MEMORY_NAME)
         self._saved = state
         self._saved_at = time.monotonic()

@@ -1,12 +1,13 @@
 """Making this member whole: the rest of a sealed segment, and bytes that were damaged, from another member.
 
-Invariant (rules 4, 11, 12): what is written is what another original member holds at the same offset, checked batch by
-batch before it is made durable; nothing is taken past L.
+Invariant (rules 4, 11, 12): what is written is what another member or a repaired copy holds at the same offset, checked
+batch by batch before it is made durable; nothing is taken past L.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from mailarray.catalog.catalog import SegmentFacts
 from mailarray.journal.format import FormatError, decode_segment_header
@@ -29,7 +30,9 @@ class Mender:
         self._shelf = shelf
         self._peers = peers
 
-    async def fill(self, holding: Holding, facts: SegmentFacts, sealed_length: int) -> bool:
+    async def fill(
+        self, holding: Holding, facts: SegmentFacts, sealed_length: int, replicas: Sequence[VolumeId] = ()
+    ) -> bool:
         """Fetch the rest up to L; answers whether the member is whole now."""
         member = holding.member
         assert member is not None
@@ -38,7 +41,7 @@ class Mender:
         if self._shelf.volume.free_bytes() - (sealed_length - member.length) < self._kept_free:
             log.warning("no room to complete a replica", extra={"segment": facts.id.hex(), "to": sealed_length})
             return False
-        found = await self._fetch(facts, member.length, sealed_length)
+        found = await self._fetch(facts, member.length, sealed_length, replicas)
         if found is None:
             return False
         header = member.header
@@ -54,12 +57,14 @@ class Mender:
         log.info("replica completed", extra={"segment": facts.id.hex(), "from": start, "to": sealed_length})
         return True
 
-    async def mend(self, holding: Holding, facts: SegmentFacts, start: int, end: int) -> bool:
+    async def mend(
+        self, holding: Holding, facts: SegmentFacts, start: int, end: int, replicas: Sequence[VolumeId] = ()
+    ) -> bool:
         """Replace damaged bytes [start, end); answers whether that was possible."""
         member = holding.member
         if member is None or member.header is None:
             return False
-        found = await self._fetch(facts, start, end)
+        found = await self._fetch(facts, start, end, replicas)
         if found is None:
             return False
         async with holding.turn:
@@ -68,11 +73,11 @@ class Mender:
         log.info("replica mended", extra={"segment": facts.id.hex(), "from": start, "to": end})
         return True
 
-    async def _fetch(self, facts: SegmentFacts, start: int, end: int) -> bytes | None:
+    async def _fetch(self, facts: SegmentFacts, start: int, end: int, replicas: Sequence[VolumeId]) -> bytes | None:
         if end - start > MAX_STRETCH:
             log.error("stretch too long to mend", extra={"segment": facts.id.hex(), "from": start, "to": end})
             return None
-        for volume in facts.members:
+        for volume in (*facts.members, *replicas):
             if volume == self._own:
                 continue
             try:

@@ -17,5 +17,7 @@ SEALED = Counter("mailarray_segments_sealed", "Segments whose seal this sidecar 
 SEAL_REFUSED = Counter(
     "mailarray_seals_refused", "Seals below what was acknowledged: a disk lied or a volume was rolled back"
 )
+COPIES = Counter("mailarray_segments_copied", "Whole segments fetched from other servers, to repair, drain or rebuild")
+COPIED_BYTES = Counter("mailarray_copied_bytes", "Bytes of such segments")
 CATALOG_UP = Gauge("mailarray_catalog_up", "1 when the last call to the catalog was answered")
 UNSETTLED = Gauge("mailarray_segments_unsettled", "Segments here that are not yet sealed, whole and registered")

@@ -20,6 +20,7 @@ from mailarray.model.ids import SegmentId, VolumeId, parse_id
 log = logging.getLogger(__name__)
 
 TIMEOUT = 1.0  # seconds for a fence or a question
+LISTING_TIMEOUT = 10.0  # seconds for the list of all segments of a volume
 RANGE_TIMEOUT = 10.0  # seconds for one piece of a segment
 PIECE = 4 * 1024 * 1024  # bytes fetched at a time
 
@@ -76,15 +77,27 @@ class Peers:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise PeerUnreachable(f"{address}: {error}") from error
 
+    async def held(self, volume: VolumeId) -> dict[SegmentId, int]:
+        """Everything that a volume holds durably, as it says itself: segment -> bytes. Raises PeerUnreachable."""
+        raw = await self._on(volume, "GET", paths.SEGMENTS.replace("{volume}", volume.hex()), LISTING_TIMEOUT)
+        try:
+            return {SegmentId(parse_id(row["segment"])): int(row["length"]) for row in raw["segments"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise PeerUnreachable(f"volume {volume.hex()} does not say what it holds: {error}") from error
+
+    async def status(self, address: str) -> Any:
+        """/v1/status of a process. Raises PeerUnreachable."""
+        return await self._json("GET", address, paths.STATUS)
+
     async def ask_writer(self, address: str, segment: SegmentId) -> FenceAnswer | None:
         """Fence on the own writer process (rule 9); None: it does not hold the segment. Raises PeerUnreachable."""
         raw = await self._json("POST", address, paths.writer_fence_path(segment.hex()), absent=404)
         return None if raw is None else _parse_fence(raw)
 
-    async def _on(self, volume: VolumeId, method: str, path: str) -> Any:
+    async def _on(self, volume: VolumeId, method: str, path: str, seconds: float = TIMEOUT) -> Any:
         address = await self._address(volume)
         try:
-            return await self._json(method, address, path)
+            return await self._json(method, address, path, seconds=seconds)
         except PeerUnreachable:
             self._addresses.pop(volume, None)
             raise
@@ -97,9 +110,10 @@ class Peers:
         except KeyError:
             raise PeerUnreachable(f"no server answers for volume {volume.hex()}") from None
 
-    async def _json(self, method: str, address: str, path: str, absent: int = 0) -> Any:
+    async def _json(self, method: str, address: str, path: str, absent: int = 0, seconds: float = TIMEOUT) -> Any:
         try:
-            async with self._session.request(method, f"http://{address}{path}") as response:
+            timeout = aiohttp.ClientTimeout(total=seconds)
+            async with self._session.request(method, f"http://{address}{path}", timeout=timeout) as response:
                 if response.status == absent:
                     return None
                 if response.status != 200:

@@ -13,12 +13,14 @@ from typing import Any
 
 from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.database import open_catalog
-from mailarray.contract import mirroring_table
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
+from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.copying import Copier
+from mailarray.tracking.draining import Drainer
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
@@ -28,11 +30,13 @@ from mailarray.tracking.peers import Peers
 from mailarray.tracking.port import Port
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
+from mailarray.tracking.repairing import Repairer
 from mailarray.tracking.routes import Routes
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.table import NewestTable
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class Agent:
     def __init__(self, settings: ServerSettings, volume: Volume, token: str) -> None:
         self.settings = settings
         self.volume = volume
-        self._table = mirroring_table.load(settings.mirroring_table_file)
+        self.table = NewestTable(settings.server, settings.mirroring_table_file)
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="volume")
         self.memory = CatalogMemory(volume)
         self.link = CatalogLink(
@@ -55,9 +59,10 @@ class Agent:
         self.shelf = Shelf(volume, self.executor)
         self.index = LocalIndex(self.shelf)
         self.peers = Peers(settings.server, token, self.table)
-        self.receiver = Receiver(self.shelf, settings.storage.reserve)
+        reserve = settings.storage.reserve
+        self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
-        self.server = Server(self.shelf, self.index, settings.server, settings.storage.reserve)
+        self.server = Server(self.shelf, self.index, settings.server, reserve, self.memory, lambda: self.table.draining)
         registrar = Registrar(self.link, volume.id, self.memory)
         wake = asyncio.Event()
         self.follower = Follower(self.shelf, self.link, registrar, wake)
@@ -68,22 +73,25 @@ class Agent:
             self.receiver,
             registrar,
             Sealer(volume.id, self.link, self.fencer, self.peers),
-            Mender(volume.id, self.shelf, self.peers, settings.storage.reserve),
+            Mender(volume.id, self.shelf, self.peers, reserve),
             self.peers,
             self.table,
             settings.storage.copies,
             wake,
         )
-        routes = Routes(volume.id, token, self.receiver, self.server, self.fencer, self.status)
+        self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
+        copier = Copier(self.shelf, self.peers, reserve)
+        self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
+        self.repairer.copied = wake.set
+        self.drainer = Drainer(
+            self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
+        )
+        self.link.serving = lambda: not self.drainer.stays_retired()
+        self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
+        routes = Routes(
+            volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
+        )
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
-
-    def table(self) -> mirroring_table.MirroringTable:
-        """The mirroring table, as the file says now; the last good one while it cannot be read."""
-        with contextlib.suppress(OSError, ValueError):
-            table = mirroring_table.load(self.settings.mirroring_table_file)
-            if table.generation >= self._table.generation:
-                self._table = table
-        return self._table
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
@@ -92,14 +100,19 @@ class Agent:
         return {
             "server": self.settings.server,
             "volume": self.volume.id.hex(),
+            "table_generation": self.table().generation,
             "segments": {
                 "own": sum(holding.own for holding in holdings),
                 "mirrored": sum(not holding.own for holding in holdings),
+                "replicas": sum(holding.is_replica(self.volume.id) for holding in holdings),
                 "unsealed": sum(holding.sealed_length is None for holding in holdings),
                 "unsettled": len(self.settler.unsettled),
             },
             "lag_bytes": self.follower.lag_bytes,
             "under_replicated": self.under_replicated(),
+            "drain": self.drainer.progress,
+            "rebuild": self.repairer.rebuild(),
+            "copying": self.repairer.copying(),
             "catalog": {
                 "state": "up" if state else "away",
                 "epoch": state.epoch if state else self.memory.epoch,
@@ -109,14 +122,18 @@ class Agent:
         }
 
     def under_replicated(self) -> int:
-        """Segments with fewer living members than copies; each is counted by its first living member."""
+        """Segments on fewer volumes than copies; each is counted by the first one that holds it.
+
+        Of sealed ones the catalog knows who holds them; of the others their headers do.
+        """
         lost = self.settler.lost
-        count = 0
+        short = {s.facts.id for s in self.repairer.short if s.holders[:1] == (self.volume.id,)}
         for holding in self.shelf:
-            if holding.header is not None:
+            if holding.header is not None and holding.sealed_length is None:
                 living = [volume for volume in holding.header.members if volume not in lost]
-                count += len(living) < holding.header.copies and living[:1] == [self.volume.id]
-        return count
+                if len(living) < holding.header.copies and living[:1] == [self.volume.id]:
+                    short.add(holding.segment)
+        return len(short)
 
     async def remember(self) -> None:
         """Save what is known of the catalog, at most once a second."""
@@ -136,6 +153,9 @@ class Agent:
             self.settler.beat(),
             self.index.run(),
             self.remember(),
+            *([] if self.accounts is None else [self.accounts.run()]),
+            self.repairer.run(),
+            self.drainer.run(),
         ]
 
     async def settle_for_stop(self) -> None:

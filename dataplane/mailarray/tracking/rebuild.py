@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mailarray.catalog.catalog import Catalog, NotRegistered, Registration, SealRefused, SegmentFacts
+from mailarray.catalog.catalog import Catalog, EpochPassed, NotRegistered, Registration, SealRefused, SegmentFacts
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError
 from mailarray.journal.scan import read_segment_header
 from mailarray.journal.volume import Volume, VolumeError, read_volume
-from mailarray.model.ids import SegmentId
+from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.registering import DamagedRun, read_run
 
 RECORDS_AT_ONCE = 2000  # in one transaction; nobody else waits for a closed catalog
@@ -49,7 +49,7 @@ async def rebuild(catalog: Catalog, volumes: Sequence[tuple[str, Path]], progres
     opened = [(server, read_volume(path, Disk())) for server, path in volumes]
     epoch = await catalog.reset()
     for server, volume in opened:
-        await catalog.check_in(volume.id, server, 0, 0)
+        await catalog.check_in(volume.id, server, 0, 0, serving=False)
     done = Rebuilt()
     found = _sealed_segments([volume for _, volume in opened], done)
     total = sum(length for _, _, length in found)
@@ -104,7 +104,7 @@ async def _register_from_any(
             facts = SegmentFacts(
                 segment, header.writer, header.incarnation, header.worker, header.members, header.copies
             )
-            sealed = await catalog.propose_seal(facts, length)
+            sealed = await catalog.propose_seal(facts, length, epoch)
             limit = min(sealed, os.fstat(fd).st_size)
             while cursor < limit:
                 run = read_run(fd, segment, header.length, cursor, limit, RECORDS_AT_ONCE)
@@ -122,10 +122,21 @@ async def _register_from_any(
                 progress(behind + cursor)
             rows = await catalog.segments([segment])
             if segment in rows and rows[segment].cursor >= sealed:
+                await _tell_replicas(catalog, segment, header.members, holders, sealed)
                 return True
             cursor = rows[segment].cursor if segment in rows else 0
-        except (DamagedRun, FormatError, SealRefused) as error:
+        except (DamagedRun, EpochPassed, FormatError, SealRefused) as error:
             done.troubles.append(f"segment {segment.hex()} on {volume.path}: {error}")
         finally:
             os.close(fd)
     return False
+
+
+async def _tell_replicas(
+    catalog: Catalog, segment: SegmentId, members: Sequence[VolumeId], holders: Sequence[Volume], sealed: int
+) -> None:
+    """Repaired copies, beyond the members that the header names."""
+    for volume in holders:
+        path = volume.segment_path(segment)
+        if volume.id not in members and path.exists() and path.stat().st_size >= sealed:
+            await catalog.add_replica(segment, volume.id, sealed)

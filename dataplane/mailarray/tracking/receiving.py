@@ -6,6 +6,7 @@ Invariants (rules 3, 4, 9):
 - One request for a segment at a time; a batch is written only after the one before is durable.
 - An offset past the durable length is 409 with that length; below it equal bytes are 200, others 409 and an alarm.
 - A fenced segment is 423, another volume's id 404, a server that stops on purpose 503.
+- A server that is draining takes no new segment: 503. Those it takes part in go on until their writers have left them.
 
 Bodies are gathered in memory up to a limit and checked there; larger ones go to the file as they come, and are
 checked from the file before they are made durable, so memory is flat.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,15 +64,18 @@ class Stream(Protocol):
 class Receiver:
     """Handles PUT; see the module."""
 
-    def __init__(self, shelf: Shelf, reserve: int = 0) -> None:
+    def __init__(self, shelf: Shelf, reserve: int = 0, draining: Callable[[], bool] = lambda: False) -> None:
         self._shelf = shelf
         self._kept_free = reserve // 2  # bytes: writers stop at the reserve; the rest is for fences and the index
+        self._draining = draining
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
     async def put(
         self, segment: SegmentId, offset: int, acknowledged: int, body: bytes | Stream, length: int
     ) -> Answer:
         """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
+        if segment not in self._shelf.holdings and self._draining():
+            return refuse(503, "draining")
         holding = self._shelf.mirrored(segment)
         if holding.own or holding.member is None:
             return refuse(409, "this volume is the segment's writer")

@@ -1,6 +1,6 @@
 """The sidecar's internal port: from a request's path to the part that answers it.
 
-Writers have a leaner way for their batches (put_wire.py). Every path but /healthz wants the shared token.
+Writers have a leaner way for their batches (put_wire.py). Every path but /healthz and /readyz wants the shared token.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from mailarray.contract import paths
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
+from mailarray.observe.http import readiness
+from mailarray.observe.pushed_table import take_pushed
+from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.answers import answer, refuse
-from mailarray.tracking.fencing import Fencer, WriterSilent
+from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
 from mailarray.tracking.serving import Server
+from mailarray.tracking.table import NewestTable
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ class Routes:
         server: Server,
         fencer: Fencer,
         status: Callable[[], dict[str, Any]],
+        table: NewestTable,
+        accounts: ServerAccounts | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -47,12 +53,16 @@ class Routes:
         self._server = server
         self._fencer = fencer
         self._status = status
+        self._accounts = accounts
+        self._table = table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         path = request.rel_url.raw_path
         if path == paths.HEALTH:
             return web.Response(text="ok\n")
+        if path == paths.READY:
+            return readiness("the server is stopping" if self._server.stopping else None)
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._expected):
             return refuse(401, "the internal port wants the array's token")
@@ -66,11 +76,15 @@ class Routes:
         method = request.method
         if path.startswith(_VOLUMES):
             return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
+        if method == "PUT" and path == paths.MIRRORING_TABLE:
+            return take_pushed(await request.text(), self._table.take, lambda: self._table().generation)
         if method == "GET":
             if path == paths.VOLUME:
                 return self._server.volume()
             if path.startswith(_MAILBOXES):
                 return await self._server.mailbox(unquote(path[len(_MAILBOXES) :]))
+            if path == paths.ACCOUNTS and self._accounts is not None:
+                return await self._accounts.answer(request)
             if path == paths.STATUS:
                 return web.Response(body=json.dumps(self._status()).encode(), content_type="application/json")
             if path == paths.METRICS:
@@ -108,6 +122,8 @@ class Routes:
         if parts[3:] == ["fence"] and method == "POST":
             try:
                 return answer(**(await self._fencer.fence(segment)).render())
+            except NotMember:
+                return refuse(404, "not a member: a repaired copy is here")
             except WriterSilent as error:
                 return refuse(503, f"the writer does not answer: {error}")
         return refuse(405, "no such method here")

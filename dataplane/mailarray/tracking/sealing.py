@@ -5,6 +5,7 @@ Invariants:
 - L is the longest durable length among fenced original members; a remembered L is proposed before any length.
 - A length that only members know which cut a tail seals only once every other member has answered or is lost.
 - The catalog's compare-and-set decides; what it answers is remembered durably before it is obeyed.
+- What members answered before the catalog was restored is void: the proposal names the epoch in which they were asked.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mailarray.catalog.catalog import SealRefused, SegmentFacts
+from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, SealRefused, SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.fencing import Fencer, WriterSilent
+from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.peers import Peers, PeerUnreachable
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,19 @@ class Sealer:
 
     async def seal(self, facts: SegmentFacts, lost: Collection[VolumeId]) -> int | None:
         """Fence, decide, propose; answers L, or None when it has to wait. Raises CatalogUnavailable."""
+        epoch = self._link.epoch
         verdict = decide(facts.members, await self.ask_members(facts), lost)
         if verdict.length is None:
             log.warning("seal waits", extra={"segment": facts.id.hex(), "reason": verdict.reason})
             return None
+        return await self.propose(facts, verdict.length, epoch)
+
+    async def propose(self, facts: SegmentFacts, length: int, epoch: int) -> int | None:
+        """Answers the L in force, or None. Raises CatalogUnavailable, also when `epoch` is over: all starts anew."""
         try:
-            sealed = await self._link.catalog.propose_seal(facts, verdict.length)
+            sealed = await self._link.catalog.propose_seal(facts, length, epoch)
+        except EpochPassed as error:
+            raise CatalogUnavailable(str(error)) from error
         except SealRefused as error:
             metrics.SEAL_REFUSED.inc()
             log.critical("seal refused", extra={"segment": facts.id.hex(), "reason": str(error)})
@@ -87,6 +95,6 @@ class Sealer:
             if volume == self._own:
                 return await self._fencer.fence(facts.id)
             return await self._peers.fence(volume, facts.id)
-        except (PeerUnreachable, WriterSilent, OSError, VolumeError) as error:
+        except (PeerUnreachable, NotMember, WriterSilent, OSError, VolumeError) as error:
             log.info("member not reached", extra={"segment": facts.id.hex(), "reason": str(error)})
             return None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 from aiohttp import web
 
 from mailarray.model.ids import SegmentId
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.shelf import Shelf
 
 ONE_PIECE = 1024 * 1024  # bytes of a range answered from memory
@@ -25,17 +27,28 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 class Server:
     """Handles GET; see the module."""
 
-    def __init__(self, shelf: Shelf, index: LocalIndex, server: str, reserve: int) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        index: LocalIndex,
+        server: str,
+        reserve: int,
+        memory: CatalogMemory,
+        draining: Callable[[], bool],
+    ) -> None:
         self._shelf = shelf
         self._index = index
         self._server = server
         self._reserve = reserve
+        self._memory = memory
+        self._draining = draining
         self.stopping = False
 
     def volume(self) -> web.Response:
-        """Who is here."""
+        """Who is here. Writers leave a mirror alone that stops, or that is to be emptied."""
         full = self._shelf.volume.free_bytes() < self._reserve
-        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=self.stopping, full=full)
+        stopping = self.stopping or self._draining()
+        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=stopping, full=full)
 
     def segments(self) -> web.Response:
         """What is here, for status and repair."""
@@ -45,6 +58,7 @@ class Server:
                 "length": holding.readable,
                 "sealed_length": holding.sealed_length,
                 "own": holding.own,
+                "replica": holding.is_replica(self._shelf.volume.id),
             }
             for holding in self._shelf
         ]
@@ -85,6 +99,7 @@ class Server:
             os.close(fd)
 
     async def mailbox(self, mailbox: str) -> web.Response:
-        """This volume's records for a mailbox (rule 20)."""
+        """This volume's records for a mailbox, and the volumes that nobody has to wait for (rule 20)."""
         found = await self._index.mailbox(mailbox)
-        return answer(volume=self._shelf.volume.id.hex(), **found)
+        gone = [volume.hex() for volume in self._memory.retired if volume != self._shelf.volume.id]
+        return answer(volume=self._shelf.volume.id.hex(), **found, gone=gone)

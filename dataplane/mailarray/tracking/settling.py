@@ -4,6 +4,8 @@ Invariants (rules 11 to 17, 19):
 
 - A segment of a living writer is left alone until the writer has left it.
 - The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
+- A repaired copy is told to the catalog in every epoch, and after every start, before it counts as at rest. It takes
+  no part in agreeing on L; when no member does either, it proposes the L that it remembers and holds, nothing else.
 - When all is at rest in an epoch, and only then, this volume says so, which opens a rebuilt catalog to readers.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mailarray.catalog.catalog import CatalogUnavailable, SegmentFacts, SegmentState
 from mailarray.contract.mirroring_table import MirroringTable
@@ -22,7 +24,7 @@ from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.following import Follower
 from mailarray.tracking.mending import Mender
-from mailarray.tracking.peers import Peers
+from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import DamagedRun, Registrar, read_run
 from mailarray.tracking.sealing import Sealer
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two passes
 MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed segment to its writer's sidecar
+REPLICA_GRACE = 5.0  # seconds that a repaired copy leaves the sealing of a segment to its members
 STATES_AT_ONCE = 500  # segments asked of the catalog in one call
 
 
@@ -66,6 +69,7 @@ class Settler:
         self._wake = wake
         self._watch = Watch(time.monotonic)
         self._sealed_since: dict[SegmentId, float] = {}
+        self._unsealed_since: dict[SegmentId, float] = {}  # of repaired copies
         self._beat = 0
         self.lost: set[VolumeId] = set()
 
@@ -125,6 +129,7 @@ class Settler:
                     if await self._settle(holding, rows.get(holding.segment), state.epoch):
                         holding.settled_epoch = state.epoch
                         self._sealed_since.pop(holding.segment, None)
+                        self._unsealed_since.pop(holding.segment, None)
         if not state.open:
             await self._tell_caught_up(state.epoch)
 
@@ -150,7 +155,12 @@ class Settler:
         member = holding.member
         if member is None:
             return False
+        replica = holding.is_replica(self._shelf.volume.id)
         sealed = None if row is None else row.sealed_length
+        if sealed is None and replica:
+            sealed = await self._seal_as_remembered(holding, facts)
+            if sealed is None:
+                return False
         if sealed is None:
             if not self._may_seal(holding):
                 registered_to = 0 if row is None else row.cursor
@@ -162,11 +172,31 @@ class Settler:
         length = sealed
         async with holding.turn:
             await self._shelf.run(lambda: member.remember(length, epoch))
-        whole = await self._mender.fill(holding, facts, length)
-        if not whole and await self._lower(facts, length):
+        replicas = () if row is None else row.replicas
+        whole = await self._mender.fill(holding, facts, length, replicas)
+        if not whole and not replica and await self._lower(facts, length, replicas):
             return False  # the next pass sees the new L
+        if replica and whole and not await self._tell_replica(holding, length):
+            return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
         return whole and registered
+
+    async def _seal_as_remembered(self, holding: Holding, facts: SegmentFacts) -> int | None:
+        """A catalog that was restored knows no L, and no member told it yet: any L that was agreed once, and is held
+        whole, covers everything that was acknowledged (rules 8, 10)."""
+        since = self._unsealed_since.setdefault(holding.segment, time.monotonic())
+        remembered, member = holding.sealed_length, holding.member
+        assert member is not None
+        if remembered is None or member.length < remembered or time.monotonic() - since < REPLICA_GRACE:
+            return None
+        return await self._sealer.propose(facts, remembered, self._link.epoch)
+
+    async def _tell_replica(self, holding: Holding, sealed_length: int) -> bool:
+        own = self._shelf.volume.id
+        if await self._link.catalog.add_replica(holding.segment, own, sealed_length):
+            return True
+        rows = await self._link.catalog.segments([holding.segment])  # a lost volume's copy counts for nothing: at rest
+        return own in self.lost or (holding.segment in rows and rows[holding.segment].superseded)
 
     def _may_seal(self, holding: Holding) -> bool:
         if holding.own:
@@ -196,7 +226,8 @@ class Settler:
                 run = await self._shelf.run(lambda at=start: read_run(fd, facts.id, header.length, at, limit))  # type: ignore[misc]
             except DamagedRun as error:
                 log.error("segment damaged", extra={"segment": facts.id.hex(), "reason": str(error)})
-                if not await self._mender.mend(holding, facts, error.start, error.end):
+                replicas = () if row is None else row.replicas
+                if not await self._mender.mend(holding, facts, error.start, error.end, replicas):
                     return False
                 continue
             refused = await self._registrar.register(facts, run, sealed)
@@ -208,13 +239,18 @@ class Settler:
                 return refused.reason == "superseded"
         return cursor >= sealed
 
-    async def _lower(self, facts: SegmentFacts, sealed: int) -> bool:
-        """Rule 13: when all members were reached or are lost, and none holds up to L."""
+    async def _lower(self, facts: SegmentFacts, sealed: int, replicas: Sequence[VolumeId]) -> bool:
+        """Rule 13: when all members were reached or are lost, and no volume, repaired copies too, holds up to L."""
         answers: list[FenceAnswer] = await self._sealer.ask_members(facts)
         reached = {answer.volume for answer in answers}
         if any(volume not in reached and volume not in self.lost for volume in facts.members) or not answers:
             return False
         longest = max(answer.length for answer in answers)
+        for volume in replicas:
+            try:
+                longest = max(longest, (await self._peers.held(volume)).get(facts.id, 0))
+            except PeerUnreachable:
+                return False
         if longest >= sealed:
             return False
         log.critical("sealed length lowered", extra={"segment": facts.id.hex(), "sealed_length": sealed, "to": longest})

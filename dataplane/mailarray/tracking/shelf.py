@@ -22,7 +22,7 @@ from mailarray.journal.format import FormatError, SegmentHeader
 from mailarray.journal.member import Member
 from mailarray.journal.scan import read_segment_header
 from mailarray.journal.volume import Volume
-from mailarray.model.ids import SegmentId
+from mailarray.model.ids import SegmentId, VolumeId
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,10 @@ class Holding:
         self.indexed = 0  # local index covers the batches below
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1
+
+    def is_replica(self, volume: VolumeId) -> bool:
+        """A repaired copy: whole, sealed, and this volume is no original member of it (rule 8)."""
+        return self.header is not None and volume not in self.header.members
 
     @property
     def readable(self) -> int:
@@ -165,6 +169,12 @@ class Shelf:
             holding = self.holdings[segment] = Holding(segment)
             holding.member = Member(self.volume, segment, own=False)
         return holding
+
+    async def adopt_copy(self, segment: SegmentId) -> Holding:
+        """A whole copy that was made durable just now: offered from here on. Raises VolumeError, OSError."""
+        holding = Holding(segment)
+        await self.recover(holding)
+        return self.holdings.setdefault(segment, holding)
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(list(self.holdings.values()))

@@ -48,6 +48,7 @@ PATH_TLS = "/etc/mailarray/tls"  # tls.crt, tls.key
 PATH_CATALOG = "/etc/mailarray/catalog"  # url
 PATH_VOLUME = "/var/lib/mailarray/volume"  # the server's volume
 PATH_RUN = "/run/mailarray"  # UNIX sockets
+PATH_SNAPSHOT = "/var/lib/mailarray/accounts"  # an access server's copy of the accounts; a server's is on its volume
 FILE_SERVER, FILE_ACCESS, FILE_TABLE = "server.json", "access.json", "mirroring-table.json"
 KEY_TOKEN, KEY_ACCOUNTS, KEY_URL, KEY_PASSWORD = "token", "accounts", "url", "password"
 
@@ -67,6 +68,11 @@ def mirroring_table(cluster: str) -> str:
 def internal_secret(cluster: str) -> str:
     """Secret with the token of the internal ports."""
     return f"{cluster}-internal"
+
+
+def smtp_service(cluster: str) -> str:
+    """The Service that reaches any ready server of a cluster on port 25, from inside of Kubernetes."""
+    return f"{cluster}-smtp"
 
 
 def database(cluster: str) -> str:

@@ -1,1 +1,1 @@
-"""kopf's handlers: each says "look again at this cluster" to our own loop, and nothing more."""
+"""Entry points that kopf calls for the custom resources; shells that tell the store and ask for a look."""

@@ -25,6 +25,7 @@ class Resource:
     generation: int
     status: Mapping[str, Any]  # as it was last written
     error: str = ""  # one sentence when the spec cannot be read; spec is then None
+    created: str = ""  # metadata.creationTimestamp: of two that want the same, the older one wins
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class StatefulSet:
     recorded: int | None  # annotation: the operator's own last count
     update_revision: str  # status.updateRevision; "" until the controller has seen the latest generation
     drain: str = ""  # annotation: the drain's persisted state, JSON (plan/drain.py)
+    claim_size: int | None = None  # bytes, in its volume claim template, which can never be changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class ServerReport:
     heard: float  # seconds, the operator's monotonic clock, of the last answer of the sidecar
     sidecar: Mapping[str, Any] | None  # None: does not answer
     writer: Mapping[str, Any] | None
+    pod: str = ""  # uid of the pod that was asked: what a pod of the same name said before counts for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +116,8 @@ class Observation:
     access_ready: int = 0
     access_total: int = 0
     database_ready: bool | None = None  # None: the operator runs none
+    database_claim_size: int | None = None  # bytes, in its StatefulSet's volume claim template; None: there is none yet
     reports: Mapping[str, ServerReport] = field(default_factory=dict)  # by server name
+    clock: float = 0.0  # seconds, the monotonic clock of `ServerReport.heard`, at the moment of this observation
+    since: float = 0.0  # seconds, the same clock: servers are asked since then; before it nobody could be heard
+    secret_bytes: Mapping[str, int] = field(default_factory=dict)  # size of all values of a referenced Secret

@@ -127,7 +127,7 @@ async def test_tls_from_the_first_byte(array: FakeArray, tmp_path: Path) -> None
         client.user(MAILBOX)
         client.pass_(PASSWORD)
         lines = client.retr(1)[1]
-        with pytest.raises(OSError):  # one session is the limit: the next is cut
+        with pytest.raises(poplib.error_proto, match="too many connections"):
             poplib.POP3_SSL("127.0.0.1", port, timeout=20, context=context)
         client.quit()
         return lines, offered
@@ -146,3 +146,24 @@ async def test_clear_text_on_the_tls_port_gets_nothing(array: FakeArray, tmp_pat
         assert b"+OK" not in await asyncio.wait_for(reader.read(), 10)
     writer.close()
     await asyncio.wait_for(array.access.listener._empty.wait(), 5)
+
+
+@pytest.mark.parametrize("name", ["localhost", None])
+async def test_the_tls_port_takes_a_new_certificate_too(array: FakeArray, tmp_path: Path, name: str | None) -> None:
+    tls = write_certificate(tmp_path)
+    await array.start(tls=tls, pop3s=Listen(host="127.0.0.1", port=0))
+    assert array.access is not None
+    port = array.access.listener.tls_port
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    async def certificate() -> bytes:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name or "")
+        seen: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return seen
+
+    before = await certificate()
+    assert await certificate() == before
+    write_certificate(tmp_path)
+    assert await certificate() != before

@@ -138,7 +138,7 @@ class Walk:
         sidecar = self.rng.choice(self.sidecars)
         segment = self.segments[sidecar.segment.id]
         length = segment.cursor + self.rng.randint(0, 3) * BODY
-        answer = await self.catalog.propose_seal(sidecar.segment, length)
+        answer = await self.catalog.propose_seal(sidecar.segment, length, sidecar.epoch)
         segment.sealed = length if segment.sealed is None else segment.sealed
         assert answer == segment.sealed
 

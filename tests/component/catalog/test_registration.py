@@ -74,7 +74,7 @@ async def test_the_ground_is_checked(catalog: Catalog) -> None:
     assert await catalog.register(other.volume, run) == NotRegistered("sealed", 0)
     sealed = dataclasses.replace(run, sealed_length=BODY)
     assert await catalog.register(other.volume, sealed) == NotRegistered("sealed", 0)
-    assert await catalog.propose_seal(sidecar.segment, 2 * BODY) == 2 * BODY
+    assert await catalog.propose_seal(sidecar.segment, 2 * BODY, sidecar.epoch) == 2 * BODY
     assert await catalog.register(other.volume, sealed) == NotRegistered("sealed", 0)
     past = dataclasses.replace(run, end=3 * BODY)
     assert await catalog.register(sidecar.volume, past) == NotRegistered("sealed", 0)

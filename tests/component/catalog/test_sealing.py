@@ -15,11 +15,11 @@ async def test_the_first_proposal_wins(catalog: Catalog) -> None:
     await sidecar.join()
     await sidecar.register(message("a@x"))
     assert [s.facts for s in await catalog.unsealed_segments(sidecar.mirror)] == [sidecar.segment]
-    assert await catalog.propose_seal(sidecar.segment, 300) == 300
-    assert await catalog.propose_seal(sidecar.segment, 200) == 300
+    assert await catalog.propose_seal(sidecar.segment, 300, 1) == 300
+    assert await catalog.propose_seal(sidecar.segment, 200, 1) == 300
     assert await catalog.unsealed_segments(sidecar.mirror) == []
     unknown = facts(sidecar.volume, sidecar.mirror, copies=3)
-    answers = await asyncio.gather(*(catalog.propose_seal(unknown, length) for length in (1, 2, 3, 4)))
+    answers = await asyncio.gather(*(catalog.propose_seal(unknown, length, 1) for length in (1, 2, 3, 4)))
     assert len(set(answers)) == 1
     state = (await catalog.segments([unknown.id]))[unknown.id]
     assert (state.facts, state.sealed_length, state.cursor) == (unknown, answers[0], 0)
@@ -32,8 +32,8 @@ async def test_a_proposal_below_the_acknowledged_is_refused(catalog: Catalog) ->
     await sidecar.join()
     await sidecar.register(message("a@x"), message("a@x"))
     with pytest.raises(SealRefused, match="acknowledged"):
-        await catalog.propose_seal(sidecar.segment, BODY)
-    assert await catalog.propose_seal(sidecar.segment, 2 * BODY) == 2 * BODY
+        await catalog.propose_seal(sidecar.segment, BODY, 1)
+    assert await catalog.propose_seal(sidecar.segment, 2 * BODY, 1) == 2 * BODY
 
 
 async def test_lowering_removes_what_is_past_it(catalog: Catalog) -> None:
@@ -43,7 +43,7 @@ async def test_lowering_removes_what_is_past_it(catalog: Catalog) -> None:
     kept, moved, gone = message("a@x"), message("a@x"), message("a@x", "b@x")
     await one.register(kept, moved, gone)
     await two.register(moved)
-    await catalog.propose_seal(one.segment, 4 * BODY)
+    await catalog.propose_seal(one.segment, 4 * BODY, 1)
     assert not await catalog.lower_seal(one.segment.id, 5 * BODY, BODY)
     assert await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
     assert not await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
@@ -62,7 +62,7 @@ async def test_a_mirror_registers_what_the_seal_covers(catalog: Catalog) -> None
     await writer.join()
     await mirror.check_in()
     await writer.register(message("a@x"))
-    await catalog.propose_seal(writer.segment, 3 * BODY)
+    await catalog.propose_seal(writer.segment, 3 * BODY, 1)
     run = writer.run([message("a@x"), message("a@x")], sealed_length=3 * BODY)
     assert await catalog.register(mirror.volume, run) == Registered(1)
     assert await catalog.register(mirror.volume, run) == NotRegistered("cursor", 3 * BODY)

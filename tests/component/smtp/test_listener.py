@@ -113,6 +113,56 @@ async def test_stop() -> None:
         assert server.sessions == 0 and len(sink.messages) == 2
 
 
+async def test_drain_and_serve_again() -> None:
+    async with listener(hold=True) as (server, sink):
+        idle, submitted, writing, slow = [await Client.connect(server.port) for _ in range(4)]
+        await idle.reply()
+        for client in (submitted, writing, slow):
+            await client.envelope()
+        submitted.send(b"one\r\n.\r\n")
+        writing.send(b"two")
+        await until(lambda: sink.waiting and sink.open_writers == 2)
+        assert server.transactions == 3
+        server.drain()
+        server.drain()
+        assert (await idle.reply()).startswith(b"421 4.3.2") and await idle.at_end()
+        late = await Client.connect(server.port)
+        assert (await late.reply()).startswith(b"421 4.3.2") and await late.at_end()
+        writing.send(b"\r\n.\r\n")
+        await until(lambda: len(sink.waiting) == 2)
+        while sink.waiting:
+            sink.waiting.pop()(sink.next_outcome())
+        for client in (submitted, writing):  # RFC 5321 3.8: the transaction ends, then the session
+            assert (await client.reply()).startswith(b"250 2.0.0")
+            assert (await client.reply()).startswith(b"421 4.3.2") and await client.at_end()
+            client.close()
+        await until(lambda: server.transactions == 1)
+        server.serve_again()
+        slow.send(b"three\r\n.\r\n")
+        await until(lambda: sink.waiting)
+        sink.waiting.pop()(sink.next_outcome())
+        assert (await slow.reply()).startswith(b"250 2.0.0")
+        await until(lambda: server.transactions == 0)
+        assert (await slow.ask(b"NOOP")).startswith(b"250")  # it was not ended by the drain that is over
+        again = await Client.connect(server.port)
+        assert (await again.reply()).startswith(b"220")
+
+
+async def test_a_transaction_that_is_given_up_while_draining_is_the_last_of_its_session() -> None:
+    async with listener() as (server, _):
+        first, second = await Client.connect(server.port), await Client.connect(server.port)
+        for client in (first, second):
+            await client.reply()
+            assert (await client.ask(b"HELO client.example")).startswith(b"250")
+            assert (await client.ask(b"MAIL FROM:<a@far.example>")).startswith(b"250")
+        server.drain()
+        first.send(b"RSET\r\nMAIL FROM:<a@far.example>\r\n")
+        assert (await first.reply()).startswith(b"250")
+        assert (await first.reply()).startswith(b"421 4.3.2") and await first.at_end()
+        assert (await second.ask(b"RSET")).startswith(b"250")
+        assert (await second.reply()).startswith(b"421 4.3.2") and await second.at_end()  # by the sweep
+
+
 async def test_stop_cuts_what_does_not_end() -> None:
     async with listener(hold=True) as (server, sink):
         client = await Client.connect(server.port)

@@ -310,7 +310,7 @@ async def test_a_length_that_nobody_holds_any_more_is_lowered(array: Array) -> N
     short = segment.batches[2].start
     for volume in (own, mirror):
         put_file(volume, segment.header.segment, segment.data[:short])
-    await (await array.catalog()).propose_seal(facts(segment), len(segment.data))
+    await (await array.catalog()).propose_seal(facts(segment), len(segment.data), 1)
     await start(array, 0)
     await asyncio.sleep(0.5)
     states = await (await array.catalog()).segments([segment.header.segment])
@@ -363,7 +363,7 @@ async def test_an_acknowledged_length_is_never_sealed_below(array: Array) -> Non
     header = writer.segment.header
     wanted = SegmentFacts(header.segment, header.writer, header.incarnation, 0, header.members, header.copies)
     with pytest.raises(SealRefused):
-        await (await array.catalog()).propose_seal(wanted, header.length)
+        await (await array.catalog()).propose_seal(wanted, header.length, 1)
 
 
 async def test_a_rebuilt_catalog_opens_while_mail_comes_in(array: Array) -> None:
@@ -388,7 +388,7 @@ async def test_damaged_bytes_are_not_taken_from_another_member(array: Array) -> 
     put_file(own, segment.header.segment, segment.data[:-1] + b"!")
     save_fence(own, segment.header.segment, Fence(True, length, 1, False, True))
     put_file(mirror, segment.header.segment, segment.data[: last.start])
-    await (await array.catalog()).propose_seal(facts(segment), length)
+    await (await array.catalog()).propose_seal(facts(segment), length, 1)
     await start(array, 0, 1, 2)
     await asyncio.sleep(0.5)
     assert files(array, segment)[1] == segment.data[: last.start]

@@ -93,3 +93,12 @@ def test_with_all_but_one_of_three_volumes_no_message_is_missed() -> None:
 def test_an_answer_without_sense(raw: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         parse_answer(raw)
+
+
+def test_a_drained_volume_is_not_waited_for() -> None:
+    rows = answer(B, row(1, A, B)), answer(C, row(2, A, C), row(3, D, C))
+    assert missing_volumes(rows, []) == 2  # A and D
+    raw = {"volume": B.hex(), "messages": [row(1, A, B)], "tombstones": [], "gone": [A.hex()]}
+    assert missing_volumes((parse_answer(raw), rows[1]), []) == 1
+    # Its server is in the table again, and silent: it counts, whatever an old memory says.
+    assert missing_volumes((parse_answer(raw), rows[1]), [frozenset({A})]) == 2

@@ -70,7 +70,9 @@ def test_an_unexpected_error_names_the_file_with_its_details(
 def test_help_knows_all_commands_and_usage_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = run(capsys, "--help")
     assert code == 0
-    assert all(f"  {name} " in said for name in ("up", "status", "account", "run", "journal", "catalog", "locate", "volume"))
+    assert all(
+        f"  {name} " in said for name in ("up", "status", "account", "run", "journal", "catalog", "locate", "volume")
+    )
     assert run(capsys, "up")[0] == 2
     assert run(capsys, "nothing")[0] == 2
 

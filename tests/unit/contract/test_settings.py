@@ -70,6 +70,27 @@ def test_the_ring_prefers_another_zone_then_another_node() -> None:
     assert mirroring_table.parse(mirroring_table.dump(table)) == table
 
 
+def test_a_draining_server_is_offered_to_nobody_and_keeps_candidates_of_its_own() -> None:
+    servers = [Server(f"mail-{i}", f"h:{i}", f"w:{i}", state="Draining" if i == 1 else "Serving") for i in range(3)]
+    table = ring(servers, 3)
+    assert [[s.name for s in group] for group in table.candidates("mail-0")] == [["mail-2"]]
+    assert [[s.name for s in group] for group in table.candidates("mail-1")] == [["mail-2", "mail-0"]]
+    # A row that names it all the same offers it no more either.
+    rows = {"mail-0": (("mail-1",), ("mail-2",))}
+    odd = mirroring_table.MirroringTable(4, tuple(servers), rows)
+    assert [[s.name for s in group] for group in odd.candidates("mail-0")] == [[], ["mail-2"]]
+    assert mirroring_table.parse(mirroring_table.dump(odd)) == odd
+
+
+def test_tables_of_other_versions_are_read() -> None:
+    old = '{"generation": 1, "servers": [{"name": "a", "sidecar": "s", "writer": "w"}], "rows": {}}'
+    (server,) = mirroring_table.parse(old).servers
+    assert server.serving and not server.draining
+    newer = old.replace('"w"', '"w", "state": "Resting", "weight": 7').replace('"rows"', '"more": [], "rows"')
+    (server,) = mirroring_table.parse(newer).servers
+    assert not server.serving and not server.draining
+
+
 def test_an_odd_table_is_a_sentence() -> None:
     for text in ("", "{}", '{"generation": 1, "servers": [{"nam": 1}], "rows": {}}'):
         with pytest.raises(ValueError, match="not a mirroring table"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailarray.contract.settings import DirectorySettings, DomainSettings
-from mailarray.directory import flatfile
+from mailarray.directory import resolving
 from mailarray.directory.directory import Account, NotFound
 from mailarray.directory.flatfile import DirectoryError, FlatFileDirectory
 
@@ -103,10 +103,10 @@ async def test_postmaster(path: Path, configured: str | None, line: str, answer:
 
 
 async def test_what_was_remembered_is_bounded(directory: FlatFileDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flatfile, "MAX_REMEMBERED_RECIPIENTS", 10)
+    monkeypatch.setattr(resolving, "MAX_REMEMBERED_RECIPIENTS", 10)
     for i in range(100):
         assert isinstance(directory.resolve(f"ann+{i}@mail.example"), Account)
-        assert len(directory._found) <= 10
+        assert len(directory._resolver.found) <= 10
 
 
 async def test_a_changed_file_is_read_again(directory: FlatFileDirectory, path: Path) -> None:

@@ -142,9 +142,8 @@ def test_the_example_is_good() -> None:
             "write a mailbox in one of the cluster's domains",
         ),
         (
-            with_spec("accounts: {database: {}}"),
-            "c.yaml, MailCluster example: spec.accounts.database is not there on one machine; "
-            "use accounts: {secretRef: {name: accounts}}",
+            with_spec("accounts: {database: {}, secretRef: {name: a}}"),
+            "c.yaml, MailCluster example: spec.accounts has a secretRef and a database; leave one of them out",
         ),
         (
             GOOD.replace("clusterRef: {name: example}", "clusterRef: {name: other}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 from collections.abc import Sequence
@@ -310,3 +311,19 @@ def test_announcements_come_back(tmp_path: Path) -> None:
         with pytest.raises(ValueError):
             announce.parse(bad)
     assert bench.writer.segment is None
+
+
+async def test_a_draining_server_leaves_its_segment_after_each_batch_until_it_serves_again(tmp_path: Path) -> None:
+    async with Bench(tmp_path) as bench:
+        await bench.accept(b"before")
+        own, *rest = servers(3)
+        assert bench.writer.set_table(ring([dataclasses.replace(own, state="Draining"), *rest], 7))
+        assert bench.writer.draining
+        await until(lambda: bench.writer.at_rest)
+        await bench.accept(b"on its way")
+        await until(lambda: bench.writer.at_rest)
+        assert len(held(bench.volume)) == 2
+        assert bench.writer.set_table(ring([own, *rest], 8))
+        await bench.accept(b"after")
+        await bench.accept(b"after")
+        assert not bench.writer.draining and not bench.writer.at_rest and len(held(bench.volume)) == 3

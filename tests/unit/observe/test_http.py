@@ -23,6 +23,7 @@ async def url() -> AsyncIterator[str]:
     ("path", "authorization", "status"),
     [
         ("/healthz", None, 200),
+        ("/readyz", None, 200),
         ("/v1/status", None, 401),
         ("/v1/status", "Bearer wrong", 401),
         ("/v1/status", "Basic s3cret", 401),
@@ -54,3 +55,13 @@ async def test_a_port_in_use_is_one_sentence() -> None:
 def test_no_token_is_no_port() -> None:
     with pytest.raises(ValueError, match="need a token"):
         internal_app("", dict)
+
+
+async def test_readiness_says_why_not() -> None:
+    reasons: list[str | None] = [None, "the server is draining"]
+    runner = await serve(internal_app("s3cret", dict, lambda: reasons.pop(0)), Listen(host="127.0.0.1", port=0))
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{bound_port(runner)}") as http:
+        assert (await http.get("/readyz")).status == 200
+        response = await http.get("/readyz")
+        assert (response.status, await response.text()) == (503, "the server is draining\n")
+    await runner.cleanup()

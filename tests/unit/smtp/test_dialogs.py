@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailarray.contract.settings import SmtpLimits
+from mailarray.directory.directory import Account, DirectoryUnavailable, NotFound
 from mailarray.model.message import Delivery, Refused
 from mailarray.smtp.session import _DISPATCH
 from tests.unit.smtp.dialog import ENVELOPE, HELLO, Peer, run
@@ -42,6 +43,25 @@ S: 221 2.0.0 Bye
     )
     assert peer.service.tally.accepted == 1 and peer.service.tally.pending == 0
     assert peer.service.tally.bytes == len(text_of(message))
+
+
+def test_without_any_accounts_mail_is_put_off_and_nobody_is_unknown() -> None:
+    peer = Peer()
+
+    def away(recipient: str) -> Account | NotFound:
+        raise DirectoryUnavailable("none yet")
+
+    peer.service.directory.resolve = away  # type: ignore[method-assign]
+    run(
+        HELLO
+        + """
+C: MAIL FROM:<carl@client.example>
+S: 250 2.1.0 Ok
+C: RCPT TO:<anna@mail.example>
+S: 451 4.3.0 Mailboxes cannot be looked up now, try again later
+""",
+        peer,
+    )
 
 
 def test_recipients() -> None:

@@ -1,0 +1,90 @@
+"""Who holds a segment: its original members, and repaired copies beyond them. Statements that several files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, func, select
+
+from mailarray.catalog import schema
+from mailarray.catalog.catalog import SegmentFacts
+from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+
+PIECE = 500  # ids in one statement
+_segments, _members, _replicas, _volumes = (
+    schema.segments,
+    schema.segment_members,
+    schema.segment_replicas,
+    schema.volumes,
+)
+
+
+def members_of(connection: Connection, numbers: Iterable[int]) -> dict[int, tuple[VolumeId, ...]]:
+    """The replica sets of those segments, writer first."""
+    sets: dict[int, list[VolumeId]] = {}
+    every = list(numbers)
+    for start in range(0, len(every), PIECE):
+        rows = connection.execute(
+            select(_members.c.segment, _members.c.volume)
+            .where(_members.c.segment.in_(every[start : start + PIECE]))
+            .order_by(_members.c.segment, _members.c.position)
+        )
+        for number, volume in rows:
+            sets.setdefault(number, []).append(VolumeId(bytes(volume)))
+    return {number: tuple(members) for number, members in sets.items()}
+
+
+def replicas_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, tuple[VolumeId, ...]]:
+    """The repaired copies of those segments, by segment id; without those on volumes that are lost or retired."""
+    found: dict[bytes, tuple[VolumeId, ...]] = {}
+    every = list(ids)
+    for start in range(0, len(every), PIECE):
+        rows = connection.execute(
+            select(_replicas.c.segment_id, _replicas.c.volume)
+            .where(_replicas.c.segment_id.in_(every[start : start + PIECE]), _replicas.c.volume.not_in(not_holders()))
+            .order_by(_replicas.c.segment_id, _replicas.c.volume)
+        )
+        for segment, volume in rows:
+            found[bytes(segment)] = (*found.get(bytes(segment), ()), VolumeId(bytes(volume)))
+    return found
+
+
+def not_holders() -> Select[tuple[bytes]]:
+    """Volumes that hold nothing any more, or are about to."""
+    return select(_volumes.c.id).where(_volumes.c.lost | _volumes.c.retired)
+
+
+def holder_count(members: ColumnElement[bool], replicas: ColumnElement[bool]) -> ColumnElement[int]:
+    """How many volumes hold a row of `segments`, in the statement around it; the conditions say which ones count."""
+    original: ScalarSelect[int] = (
+        select(func.count())
+        .where(_members.c.segment == _segments.c.number, members)
+        .correlate(_segments)
+        .scalar_subquery()
+    )
+    repaired: ScalarSelect[int] = (
+        select(func.count())
+        .where(_replicas.c.segment_id == _segments.c.id, replicas)
+        .correlate(_segments)
+        .scalar_subquery()
+    )
+    return original + repaired
+
+
+def living_holders() -> ColumnElement[int]:
+    """The same, counting every volume that is neither lost nor retired."""
+    gone = not_holders()
+    return holder_count(_members.c.volume.not_in(gone), _replicas.c.volume.not_in(gone))
+
+
+def facts_of(row: Row[Any], members: tuple[VolumeId, ...]) -> SegmentFacts:
+    """From a row of `segments`."""
+    return SegmentFacts(
+        id=SegmentId(bytes(row.id)),
+        writer=VolumeId(bytes(row.writer)),
+        incarnation=IncarnationId(bytes(row.incarnation)),
+        worker=row.worker,
+        members=members,
+        copies=row.copies,
+    )

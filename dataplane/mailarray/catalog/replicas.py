@@ -1,0 +1,70 @@
+"""Repaired copies: volumes that hold a whole sealed segment beyond its original members, and what is short of copies.
+
+Invariants (rules 8 and 13):
+
+- A replica stands here only for a sealed segment that was held up to L when it was told, on a volume that is neither
+  lost nor an original member. It never takes part in agreeing on L.
+- A lost or retired volume is no holder, whatever rows it has: rows are not removed, since nothing may depend on it.
+
+Rows name the segment by its id: a process of the version before, which resets the catalog without knowing this table,
+leaves rows that are still true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, select
+
+from mailarray.catalog import schema
+from mailarray.catalog.catalog import ShortSegment
+from mailarray.catalog.holders import facts_of, holder_count, members_of, replicas_of
+from mailarray.catalog.sql import insert_for
+from mailarray.model.ids import SegmentId, VolumeId
+
+_segments, _members, _replicas, _volumes = (
+    schema.segments,
+    schema.segment_members,
+    schema.segment_replicas,
+    schema.volumes,
+)
+
+
+def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, length: int) -> bool:
+    """See `Catalog.add_replica`."""
+    row = connection.execute(
+        select(_segments.c.number, _segments.c.sealed_length, _segments.c.superseded_by)
+        .where(_segments.c.id == segment)
+        .with_for_update()
+    ).one_or_none()
+    if row is None or row.sealed_length != length or row.superseded_by is not None:
+        return False
+    lost = connection.scalar(select(_volumes.c.lost).where(_volumes.c.id == volume))
+    if lost is None or lost:
+        return False
+    member = select(_members.c.position).where(_members.c.segment == row.number, _members.c.volume == volume)
+    if connection.scalar(member) is None:
+        connection.execute(
+            insert_for(connection, _replicas).values(segment_id=segment, volume=volume).on_conflict_do_nothing()
+        )
+    return True
+
+
+def short_segments(connection: Connection, counting: Collection[VolumeId]) -> list[ShortSegment]:
+    """See `Catalog.short_segments`."""
+    count = holder_count(_members.c.volume.in_(counting), _replicas.c.volume.in_(counting))
+    rows = connection.execute(
+        select(_segments)
+        .where(_segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)
+        .order_by(_segments.c.number)
+    ).all()
+    members = members_of(connection, [row.number for row in rows])
+    replicas = replicas_of(connection, [bytes(row.id) for row in rows])
+    counted = frozenset(counting)
+    short = []
+    for row in rows:
+        original = members.get(row.number, ())
+        every = (*original, *replicas.get(bytes(row.id), ()))
+        holders = tuple(v for v in every if v in counted)
+        short.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
+    return short

@@ -1,0 +1,173 @@
+"""Emptying a server: how far others hold what its volume holds, and the proof at the end.
+
+The work is done by those others (repairing.py); this only looks, says, and in the end marks the volume as retired.
+
+Invariants:
+
+- `done` is said only when the writer is at rest, every segment here is sealed, registered and settled, and for each of
+  them `copies` servers that the table has as Serving were asked directly, and each holds it durably up to L. The
+  catalog alone proves nothing.
+- A volume is retired only when that was proved; when mail comes to it all the same (a writer that started again with an
+  older table), it is retired no longer, and the drain goes on.
+- Nothing is removed here, ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mailarray.catalog.catalog import CatalogUnavailable, SegmentState
+from mailarray.journal.volume import VolumeError
+from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.following import Follower
+from mailarray.tracking.peers import Peers, PeerUnreachable
+from mailarray.tracking.repairing import progress
+from mailarray.tracking.settling import STATES_AT_ONCE, Settler
+from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.table import NewestTable
+from mailarray.tracking.targets import counting
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0  # seconds between two looks
+
+Proof = dict[SegmentId, tuple[int, frozenset[VolumeId]]]  # segment -> L and who should hold it
+
+
+class Drainer:
+    """See the module."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        link: CatalogLink,
+        peers: Peers,
+        settler: Settler,
+        follower: Follower,
+        table: NewestTable,
+        writer_address: str,
+    ) -> None:
+        self._shelf = shelf
+        self._link = link
+        self._peers = peers
+        self._settler = settler
+        self._follower = follower
+        self._table = table
+        self._writer = writer_address
+        self.wake = asyncio.Event()
+        self.progress: dict[str, Any] | None = None  # for /v1/status; None: this server is not draining
+        self._proved: Proof | None = None
+
+    def stays_retired(self) -> bool:
+        """Whether a check-in leaves a retired volume retired: yes, until mail came to it or the table says Serving."""
+        if self._table.draining:
+            return self.progress is None or bool(self.progress["done"])
+        return not self._table.serving  # a table that does not name this server says nothing about its return
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except CatalogUnavailable as error:
+                self._link.away(error)
+            except (OSError, VolumeError) as error:
+                log.error("drain not looked at", extra={"reason": str(error)})
+            try:
+                async with asyncio.timeout(INTERVAL):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+            self.wake.clear()
+
+    async def look(self) -> None:
+        """See what is left, and prove it when nothing is. Raises CatalogUnavailable."""
+        if not self._table.draining:
+            self.progress = self._proved = None
+            return
+        if self._link.state is None:
+            return  # what was said last stays said
+        waiting = await self._writer_problem()
+        await self._find_unannounced()
+        catalog = self._link.catalog
+        rows = await catalog.volumes()
+        counted = set(counting(self._table(), rows))
+        states: dict[SegmentId, SegmentState] = {}
+        ids = [holding.segment for holding in self._shelf]
+        for first in range(0, len(ids), STATES_AT_ONCE):
+            states |= await catalog.segments(ids[first : first + STATES_AT_ONCE])
+        unsettled = {holding.segment for holding in self._settler.unsettled}
+        total: list[int] = []
+        left: list[int] = []
+        wanted: Proof = {}
+        for holding in self._shelf:
+            row = states.get(holding.segment)
+            length = holding.readable if row is None or row.sealed_length is None else row.sealed_length
+            if length == 0 and holding.segment not in unsettled:
+                continue  # an empty fenced segment
+            total.append(length)
+            problem = holding.segment in unsettled or holding is self._follower.current
+            if problem or row is None or row.sealed_length is None:
+                waiting = waiting or f"segment {holding.segment.hex()} is not sealed and registered yet"
+                left.append(length)
+            elif row.sealed_length and not row.superseded:
+                holders = frozenset(counted.intersection((*row.facts.members, *row.replicas)))
+                if len(holders) < row.facts.copies:
+                    waiting = waiting or _too_few(holding.segment, len(holders), row.facts.copies, len(counted))
+                    left.append(length)
+                else:
+                    wanted[holding.segment] = (row.sealed_length, holders)
+        if waiting is None and wanted != self._proved:
+            waiting = await self._prove(wanted, states)
+            self._proved = wanted if waiting is None else None
+        done = waiting is None
+        was_done = self.progress is not None and self.progress["done"]
+        self.progress = {**progress(total, left, done), "waiting_for": waiting}
+        if done and not was_done:
+            log.info("server drained", extra={"segments": len(total), "bytes": sum(total)})
+        if done and not all(row.retired for row in rows if row.id == self._shelf.volume.id):
+            await catalog.mark_retired(self._shelf.volume.id)
+
+    async def _writer_problem(self) -> str | None:
+        """Why the own writer may still append, or None: it says that it is at rest, or nobody has its lock."""
+        try:
+            said = await self._peers.status(self._writer)
+        except PeerUnreachable as error:
+            with self._shelf.volume.writer_locked() as locked:
+                return None if locked else f"the writer does not answer: {error}"
+        if not isinstance(said, dict) or not said.get("draining"):
+            return "the writer has not heard yet that the server is draining"
+        return None if said.get("at_rest") else "the writer is finishing what clients have begun"
+
+    async def _find_unannounced(self) -> None:
+        """Own segments of which no word of the writer arrived here: they count, too."""
+        for segment in await self._shelf.run(self._shelf.volume.list_segments):
+            self._shelf.adopt_left(segment)
+
+    async def _prove(self, wanted: Proof, states: Mapping[SegmentId, SegmentState]) -> str | None:
+        """Ask every holder what it holds; answers what is missing."""
+        volumes = {volume for _, holders in wanted.values() for volume in holders}
+
+        async def ask(volume: VolumeId) -> dict[SegmentId, int]:
+            try:
+                return await self._peers.held(volume)
+            except PeerUnreachable as error:
+                log.info("holder not reached", extra={"holder": volume.hex(), "reason": str(error)})
+                return {}
+
+        held = dict(zip(volumes, await asyncio.gather(*map(ask, volumes)), strict=True))
+        for segment, (length, holders) in wanted.items():
+            confirmed = sum(held[volume].get(segment, 0) >= length for volume in holders)
+            if confirmed < states[segment].facts.copies:
+                return f"segment {segment.hex()}: only {confirmed} of its holders confirm that they have it"
+        return None
+
+
+def _too_few(segment: SegmentId, holders: int, copies: int, servers: int) -> str:
+    if servers < copies:
+        return f"{copies} copies need {copies} other serving servers, and there are {servers}: add servers"
+    return f"segment {segment.hex()} is on {holders} of {copies} other servers"

@@ -1,0 +1,224 @@
+"""Bringing segments that too few volumes hold back to their copies: repair, drain and rebuild are this one thing.
+
+Every sidecar looks at the catalog every few seconds, or when the mirroring table changes, and fetches what it is the
+target of (targets.py). Nobody leads, and nothing is remembered: what was begun before a restart is found again.
+
+Invariants:
+
+- Counted are only volumes of servers that the table has as Serving: so a draining server's segments are short from the
+  moment it drains, and its copies go elsewhere while it still serves them.
+- A server that drains, or whose disk is below its reserve, fetches nothing for itself; the next target takes over.
+- While the catalog is closed (restored, being told) copies may not be told yet: then nothing is fetched before
+  CLOSED_SECONDS, since a copy too many costs disk, and one too few is what the closed catalog waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mailarray.catalog.catalog import CatalogUnavailable, ShortSegment, VolumeRow
+from mailarray.contract.mirroring_table import Server
+from mailarray.journal.volume import VolumeError
+from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.tracking.catalog_link import CatalogLink
+from mailarray.tracking.copying import Copier, NoRoom
+from mailarray.tracking.memory import CatalogMemory
+from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.table import NewestTable
+from mailarray.tracking.targets import begins_after, counting, order
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 3.0  # seconds between two looks at the volumes, and at the segments while something is short
+QUIET = 15.0  # seconds between two looks at all segments while nothing was short and no volume came or went
+CLOSED_SECONDS = 30.0  # see the module
+PARALLEL = 2  # copies under way at a time: one can read while the other one waits for its source
+
+
+class Repairer:
+    """See the module."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        link: CatalogLink,
+        memory: CatalogMemory,
+        copier: Copier,
+        table: NewestTable,
+        server: str,
+        reserve: int,
+    ) -> None:
+        self._shelf = shelf
+        self._link = link
+        self._memory = memory
+        self._copier = copier
+        self._table = table
+        self._server = server
+        self._reserve = reserve
+        self.wake = asyncio.Event()
+        self.copied: Callable[[], None] = lambda: None  # called after each copy, so that it is told to the catalog
+        self.short: list[ShortSegment] = []  # as of the last look
+        self.problem: str | None = None  # why nothing is fetched that should be
+        self.rows: list[VolumeRow] = []
+        self._counted: frozenset[VolumeId] = frozenset()
+        self._looked_at = float("-inf")
+        self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
+        self._wanted: dict[SegmentId, ShortSegment] = {}
+        self._work = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._copier.forget([segment for segment in self._copier.leftovers() if segment in self._shelf.holdings])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(PARALLEL):
+                group.create_task(self._fetch_wanted())
+            group.create_task(self._look_again_and_again())
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except CatalogUnavailable as error:
+                self._link.away(error)
+            except (OSError, VolumeError) as error:
+                log.error("repair failed", extra={"reason": str(error)})
+            try:
+                async with asyncio.timeout(INTERVAL):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+            self.wake.clear()
+
+    async def look(self) -> None:
+        """See what is short, and choose what is ours to fetch. Raises CatalogUnavailable."""
+        state = self._link.state
+        if state is None:
+            return
+        catalog = self._link.catalog
+        self.rows = await catalog.volumes()
+        await self._remember_volumes()
+        servers = counting(self._table(), self.rows)
+        now = time.monotonic()
+        counted = frozenset(servers)
+        if not self.short and counted == self._counted and now - self._looked_at < QUIET:
+            return
+        self.short = await catalog.short_segments(counted)
+        self._counted, self._looked_at = counted, now
+        self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
+        patience = 0.0 if state.open else CLOSED_SECONDS
+        # In a thread: after the loss of a large volume these are some hundred thousand hashes.
+        self._want(await self._shelf.run(lambda: self._choose(servers, now - patience)))
+        self._copier.forget([segment for segment in self._copier.leftovers() if segment not in self._since])
+
+    async def _remember_volumes(self) -> None:
+        """Who is lost or retired; a catalog that was made anew, and never heard of them, is told. Raises
+        CatalogUnavailable."""
+        memory = self._memory
+        known = {row.id for row in self.rows}
+        retired, lost = memory.retired - known, memory.lost - known
+        for volume in lost:
+            await self._link.catalog.mark_lost(volume)
+        for volume in retired - lost:
+            await self._link.catalog.mark_retired(volume)
+        memory.retired = retired | {row.id for row in self.rows if row.retired}
+        memory.lost = lost | {row.id for row in self.rows if row.lost}
+
+    def _choose(self, servers: Mapping[VolumeId, Server], now: float) -> dict[SegmentId, ShortSegment]:
+        """Those of which this volume is a target whose time has come."""
+        own = self._shelf.volume.id
+        if own not in servers:
+            return {}
+        owners = {row.id: row.server for row in self.rows if row.lost}
+        chosen: dict[SegmentId, ShortSegment] = {}
+        for short in self.short:
+            facts = short.facts
+            missing = facts.copies - len(short.holders)
+            rebuilding = {owners[member] for member in facts.members if member in owners}
+            after = begins_after(order(facts.id, servers, short.holders, rebuilding, missing), own, missing)
+            if after is not None and facts.id not in self._shelf.holdings and now - self._since[facts.id] >= after:
+                chosen[facts.id] = short
+        return chosen
+
+    def _want(self, wanted: dict[SegmentId, ShortSegment]) -> None:
+        free = self._shelf.volume.free_bytes()
+        if wanted and free < self._reserve:
+            self._complain(f"{len(wanted)} segments should be copied here, but the volume is full: enlarge it")
+            wanted = {}
+        elif not wanted:
+            self.problem = None
+        self._wanted = wanted
+        if wanted:
+            self._work.set()
+
+    def _complain(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("segments not copied", extra={"reason": problem})
+        self.problem = problem
+
+    async def _fetch_wanted(self) -> None:
+        while True:
+            await self._work.wait()
+            short = next((s for id, s in self._wanted.items() if id not in self._copier.under_way), None)
+            if short is None:
+                self._work.clear()
+                continue
+            del self._wanted[short.facts.id]
+            try:
+                await self._fetch(short)
+            except NoRoom as error:
+                self._wanted = {}
+                self._complain(str(error))
+            except CatalogUnavailable as error:
+                self._link.away(error)
+            except (OSError, VolumeError) as error:
+                self._complain(f"segment {short.facts.id.hex()} cannot be copied: {error}")
+
+    async def _fetch(self, short: ShortSegment) -> None:
+        lost = {row.id for row in self.rows if row.lost}
+        own = self._shelf.volume.id
+        first = list(short.holders)  # serving ones; then whoever may have it, a draining server above all
+        sources = [v for v in (*first, *short.everywhere) if v != own and v not in lost]
+        if not sources:
+            self._complain(f"segment {short.facts.id.hex()} is held by no server that can be asked")
+        elif await self._copier.copy(short.facts, short.sealed_length, self._link.epoch, tuple(dict.fromkeys(sources))):
+            self.problem = None
+            self.copied()
+
+    # -- what is told ------------------------------------------------------------------------------------
+    def copying(self) -> dict[str, Any]:
+        """For /v1/status: what this server has to fetch now."""
+        under_way = self._copier.under_way
+        waiting = [s for id, s in self._wanted.items() if id not in under_way]
+        return {
+            "segments_left": len(waiting) + len(under_way),
+            "bytes_left": sum(s.sealed_length for s in waiting) + sum(under_way.values()),
+            "problem": self.problem,
+        }
+
+    def rebuild(self) -> dict[str, Any] | None:
+        """For /v1/status: how far this server has back what its lost volumes held; None when it lost none."""
+        lost = {row.id for row in self.rows if row.lost and row.server == self._server}
+        left = [s.sealed_length for s in self.short if lost.intersection(s.facts.members)]
+        own = self._shelf.volume.id
+        here = [
+            holding.readable
+            for holding in self._shelf
+            if holding.is_replica(own) and holding.header is not None and lost.intersection(holding.header.members)
+        ]
+        return progress([*here, *left], left, not left) if here or left else None
+
+
+def progress(total: Iterable[int], left: Iterable[int], done: bool) -> dict[str, Any]:
+    """The shape of progress in /v1/status; both lists are bytes, one number a segment."""
+    every, rest = list(total), list(left)
+    return {
+        "segments_total": len(every),
+        "segments_left": len(rest),
+        "bytes_total": sum(every),
+        "bytes_left": sum(rest),
+        "done": done,
+    }

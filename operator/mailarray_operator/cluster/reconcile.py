@@ -1,0 +1,205 @@
+"""One look at one MailCluster: observe, plan, apply, report. A shell around pure parts; run again and again.
+
+The order is that of what depends on what: a wish of `kubectl scale` before the StatefulSet is set back, Secrets and
+ConfigMaps before the pods that mount them, the mirroring table in its ConfigMap before it is pushed, all that before
+a pod is restarted from it, then statuses and events, which tell of it. A process may die between any two of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mailarray_operator.api import names
+from mailarray_operator.api.configuration import Configuration
+from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster.applier import Applier, Failure
+from mailarray_operator.cluster.client import ApiError
+from mailarray_operator.cluster.events import Poster
+from mailarray_operator.cluster.pruner import prune
+from mailarray_operator.cluster.pusher import Pusher, Target
+from mailarray_operator.cluster.reporter import Reporter
+from mailarray_operator.cluster.secrets import Secrets
+from mailarray_operator.cluster.statuses import Statuses
+from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.writer import Writer
+from mailarray_operator.plan.decisions import Decisions, Event
+from mailarray_operator.plan.observation import Observation, Pod
+from mailarray_operator.render.context import Context
+
+log = logging.getLogger(__name__)
+
+Decide = Callable[[Observation, Configuration, datetime], Decisions]
+
+SECRETS_SECONDS = 1.0  # a Secret's watch begins within it; its answer looks again by itself
+BLOCKED_SECONDS = 5.0  # between two tries of a restart that the disruption budget does not allow now
+RETRY_SECONDS = 1.0  # for what changed while it was looked at
+PRUNE_SECONDS = 60.0  # old settings are found by time, not by a change
+CALM = "Serving"  # a server in this phase is asked at leisure
+
+
+class Incomplete(Exception):
+    """Something could not be applied; the status says what, and the loop tries again."""
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """See the module."""
+
+    configuration: Configuration
+    decide: Decide
+    store: Store
+    writer: Writer
+    applier: Applier
+    statuses: Statuses
+    secrets: Secrets
+    pusher: Pusher
+    reporter: Reporter
+    poster: Poster
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    async def run(self, key: Key) -> float | None:
+        """Answers after how many seconds to look again. Raises Incomplete, ApiError, NotLeader."""
+        self.secrets.follow(key)
+        if not self.store.secrets_known(key):
+            return SECRETS_SECONDS
+        at = self.clock()
+        now = at.timestamp()
+        observation = self.store.observation(key)
+        if observation.cluster is None and not observation.groups and not observation.pairs:
+            self._forget(key)
+            return None
+        decisions = self.decide(observation, self.configuration, at)
+        self._follow(key, observation, decisions)
+        failures: list[Failure] = []
+        blocked = False
+        context = Context.of(observation, self.configuration)
+        if context is not None and decisions.render:
+            failures = await self._apply(key, observation, decisions, context, now)
+            blocked = await self._restart(observation, decisions, failures)
+        failed = await self._report(observation, decisions, failures, now)
+        return self._again(decisions, failures, failed, blocked, rendered=context is not None and decisions.render)
+
+    async def _apply(
+        self, key: Key, observation: Observation, decisions: Decisions, context: Context, now: float
+    ) -> list[Failure]:
+        await self.secrets.make(context, observation, self.writer)
+        self.applier.forget(key, decisions.groups)
+        failures = await self.applier.apply(observation, decisions, context)
+        table = (kinds.CONFIG_MAP.name, key[0], names.mirroring_table(key[1]))
+        if decisions.table is not None and all(failure.thing != table for failure in failures):
+            self.pusher.want(key, decisions.table, self.secrets.token(key), self._targets(key, observation))
+        if not failures:
+            await prune(self.store, self.writer, key, self.applier.wanted(key), now)
+        return failures
+
+    def _targets(self, key: Key, observation: Observation) -> dict[Target, int | None]:
+        """Every process that works by the mirroring table, and the generation that it was last heard to have."""
+        found: dict[Target, int | None] = {}
+        for pod in self.store.server_pods(key):
+            if pod.ip:
+                report = observation.reports.get(pod.name)
+                for port, status in (
+                    (names.PORT_WRITER, report.writer if report else None),
+                    (names.PORT_SIDECAR, report.sidecar if report else None),
+                ):
+                    generation = (status or {}).get("table_generation")
+                    found[_target(pod, port)] = generation if isinstance(generation, int) else None
+        for pod in self.store.access_pods(key):
+            if pod.ip:
+                found[_target(pod, names.PORT_ACCESS)] = None
+        return found
+
+    async def _restart(self, observation: Observation, decisions: Decisions, failures: Sequence[Failure]) -> bool:
+        """Whether the disruption budget forbids it now.
+
+        A ready pod is evicted, so that what others disrupt at the same time (a node being drained) is counted. A pod
+        that is not ready is deleted: it serves nobody, and its budget might be what it has used up itself; waiting for
+        that would be waiting for ever, since the template that mends it starts only with its restart.
+        """
+        if decisions.restart is None or failures:
+            return False
+        pods = {name: pod for group in observation.groups.values() for name, pod in group.pods.items()}
+        pod = pods.get(decisions.restart)
+        if pod is None or pod.terminating:
+            return False
+        log.info("restarting a server", extra={"namespace": observation.namespace, "server": pod.name})
+        if not pod.ready:
+            await self.writer.delete(kinds.POD, observation.namespace, pod.name, pod.uid)
+            return False
+        try:
+            await self.writer.evict(observation.namespace, pod.name, pod.uid)
+        except ApiError as error:
+            if error.status != 429:
+                raise
+            log.info("a restart waits", extra={"server": pod.name, "reason": error.message})
+            return True
+        return False
+
+    async def _report(
+        self, observation: Observation, decisions: Decisions, failures: Sequence[Failure], now: float
+    ) -> list[ApiError]:
+        namespace = observation.namespace
+        due = self.statuses.due(observation, decisions, failures, now)
+        outcomes = await asyncio.gather(*(self.statuses.write(namespace, *one) for one in due))
+        uids = self._uids(observation)
+        told = [_told(observation, failure) for failure in failures if not failure.quiet]
+        for event in (*decisions.events, *told):
+            uid = uids.get((event.kind, event.name))
+            if uid is not None:
+                await self.poster.post(namespace, uid, event, now)
+        return [error for error in outcomes if error is not None]
+
+    def _again(
+        self,
+        decisions: Decisions,
+        failures: Sequence[Failure],
+        failed: Sequence[ApiError],
+        blocked: bool,
+        rendered: bool,
+    ) -> float | None:
+        loud = [failure for failure in failures if not failure.quiet]
+        if loud or failed:
+            raise Incomplete(str(loud[0]) if loud else f"a status cannot be written: {failed[0].message}")
+        wanted = [decisions.look_again] if decisions.look_again is not None else []
+        if failures:
+            wanted.append(RETRY_SECONDS)
+        if blocked:
+            wanted.append(BLOCKED_SECONDS)
+        if rendered:
+            wanted.append(PRUNE_SECONDS)
+        return min(wanted) if wanted else None
+
+    def _follow(self, key: Key, observation: Observation, decisions: Decisions) -> None:
+        pods = {pod.name: pod for pod in self.store.server_pods(key)}
+        hurried = {name for name, pod in pods.items() if not pod.ready or pod.terminating}
+        for decision in decisions.groups.values():
+            hurried.update(s["name"] for s in decision.status.get("servers") or () if s.get("phase") != CALM)
+        self.reporter.follow(key, pods, frozenset(hurried))
+
+    def _forget(self, key: Key) -> None:
+        self.reporter.forget(key)
+        self.pusher.forget(key)
+        self.applier.forget(key)
+
+    @staticmethod
+    def _uids(observation: Observation) -> dict[tuple[str, str], str]:
+        found = {("MailServer", name): group.resource.uid for name, group in observation.groups.items()}
+        found |= {("MirrorPair", name): pair.resource.uid for name, pair in observation.pairs.items()}
+        if observation.cluster is not None:
+            found["MailCluster", observation.name] = observation.cluster.resource.uid
+        return found
+
+
+def _target(pod: Pod, port: int) -> Target:
+    host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    return Target(pod.uid, f"{host}:{port}")
+
+
+def _told(observation: Observation, failure: Failure) -> Event:
+    if failure.group:
+        return Event("MailServer", failure.group, "Warning", "ApplyFailed", str(failure))
+    return Event("MailCluster", observation.name, "Warning", "ApplyFailed", str(failure))

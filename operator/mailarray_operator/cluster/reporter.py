@@ -1,0 +1,160 @@
+"""Asks every server how it is: the status of its sidecar and of its writer, by the pod's address.
+
+Invariant: a report of a pod that is gone is gone too; a silent server's report says since when. Questions are spread,
+so that 1500 servers are a steady trickle; those that decisions wait for (draining, rebuilding, restarting) are asked
+more often.
+Tells the loop only of what can change a decision: counters that move all the time do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from mailarray.contract import paths
+from mailarray_operator.api import names
+from mailarray_operator.cluster import metrics
+from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.plan.observation import Pod, ServerReport
+
+HURRIED_SECONDS, CALM_SECONDS = 2.0, 10.0  # between two questions to one server
+ANSWER_SECONDS = 2.0
+AT_ONCE = 64
+TICK_SECONDS = 0.25
+LOOK_SECONDS = 1.0  # what many servers report within a second is looked at once
+VOLATILE = frozenset(
+    {"lag_bytes", "sessions", "accepted", "pending", "disk_free"}
+)  # move all the time; nobody decides by them
+
+
+@dataclass(slots=True)
+class _Target:
+    """One server."""
+
+    cluster: Key
+    uid: str
+    ip: str
+    hurried: bool
+    due: float
+    asking: bool = False
+
+
+class Reporter:
+    """See the module."""
+
+    def __init__(
+        self,
+        store: Store,
+        session: aiohttp.ClientSession,
+        token: Callable[[Key], str],
+        look: Callable[[Key, float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._token = token
+        self._look = look
+        self._clock = clock
+        self._targets: dict[Key, _Target] = {}  # namespace, server
+        self._seats = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def follow(self, key: Key, pods: Mapping[str, Pod], hurried: frozenset[str]) -> None:
+        """Ask these servers of a MailCluster, and no others of it."""
+        namespace = key[0]
+        for server, target in list(self._targets.items()):
+            if target.cluster == key and server[1] not in pods:
+                self._drop(server)
+        now = self._clock()
+        for name, pod in pods.items():
+            server = (namespace, name)
+            if not pod.ip:
+                self._drop(server)
+                continue
+            known = self._targets.get(server)
+            if known is None or (known.uid, known.ip) != (pod.uid, pod.ip):
+                self._drop(server)
+                first = 0.0 if len(pods) <= AT_ONCE else random.uniform(0, CALM_SECONDS / 2)
+                self._targets[server] = _Target(key, pod.uid, pod.ip, name in hurried, now + first)
+            else:
+                known.hurried = name in hurried
+                if known.hurried:
+                    known.due = min(known.due, now + HURRIED_SECONDS)
+
+    def forget(self, key: Key) -> None:
+        """The MailCluster is gone, with all its MailServers."""
+        self.follow(key, {}, frozenset())
+
+    def _drop(self, server: Key) -> None:
+        self._targets.pop(server, None)
+        self._store.reports.pop(server, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._store.asked_since = self._clock()
+        try:
+            while True:
+                now = self._clock()
+                for server, target in self._targets.items():
+                    if target.due <= now and not target.asking:
+                        target.asking = True
+                        task = asyncio.create_task(self._ask(server, target))
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+                metrics.SERVERS_SILENT.set(sum(r.sidecar is None for r in self._store.reports.values()))
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    async def _ask(self, server: Key, target: _Target) -> None:
+        try:
+            token = self._token(target.cluster)
+            if token:
+                async with self._seats:
+                    sidecar, writer = await asyncio.gather(
+                        self._status(target.ip, names.PORT_SIDECAR, token),
+                        self._status(target.ip, names.PORT_WRITER, token),
+                    )
+                if self._targets.get(server) is target:
+                    self._take(server, target, sidecar, writer)
+        finally:
+            target.asking = False
+            pause = HURRIED_SECONDS if target.hurried else CALM_SECONDS * random.uniform(0.9, 1.1)
+            target.due = self._clock() + pause
+
+    def _take(self, server: Key, target: _Target, sidecar: Any, writer: Any) -> None:
+        now = self._clock()
+        before = self._store.reports.get(server)
+        heard = now if sidecar is not None or before is None else before.heard
+        self._store.reports[server] = ServerReport(heard, sidecar, writer, target.uid)
+        if before is None or (_decisive(sidecar), _decisive(writer)) != (
+            _decisive(before.sidecar),
+            _decisive(before.writer),
+        ):
+            self._look(target.cluster, LOOK_SECONDS)
+
+    async def _status(self, ip: str, port: int, token: str) -> dict[str, Any] | None:
+        host = f"[{ip}]" if ":" in ip else ip
+        headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}"}
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        try:
+            async with self._session.get(
+                f"http://{host}:{port}{paths.STATUS}", headers=headers, timeout=timeout
+            ) as answer:
+                if answer.status != 200:
+                    return None
+                said = json.loads(await answer.read())
+                return said if isinstance(said, dict) else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+
+def _decisive(status: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if status is None else {name: value for name, value in status.items() if name not in VOLATILE}

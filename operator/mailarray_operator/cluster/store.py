@@ -1,0 +1,457 @@
+"""What is known of the world, trimmed, and the Observation of one MailCluster made of it.
+
+Invariant: an object of an Observation is the same object as long as nothing it is made of has changed (`Group` above
+all), so that those who cache by identity compare nothing. An event that is older than what the store has is dropped:
+answers to our own writes come in here too, and a watch may lag behind them.
+Refuses to hold whole objects: see `trim.py`. Fed by watches, handlers, answers and reports; read by the reconciler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.resources.mailserver import MailServerSpec
+from mailarray.contract.resources.mirrorpair import MirrorPairSpec
+from mailarray_operator.api import names
+from mailarray_operator.cluster import kinds, trim
+from mailarray_operator.cluster.kinds import Kind
+from mailarray_operator.plan.observation import (
+    Claim,
+    ClusterResource,
+    Group,
+    Observation,
+    PairResource,
+    Pod,
+    Resource,
+    ServerReport,
+    StatefulSet,
+)
+
+Json = Mapping[str, Any]
+Key = tuple[str, str]  # namespace, name; of a MailCluster where nothing else is said
+Thing = tuple[str, str, str]  # kind, namespace, name
+
+MANAGED = (
+    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.CONFIG_MAP, kinds.SERVICE, kinds.DISRUPTION_BUDGET,
+    kinds.NETWORK_POLICY,
+)  # fmt: skip
+"""Kinds whose drift is watched."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """All that belongs to one MailServer, or would if it were there."""
+
+    cluster: str = ""
+    resource: Resource | None = None
+    spec: MailServerSpec | None = None
+    version: str = ""
+    stateful_set: StatefulSet | None = None
+    pods: dict[str, Pod] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    built: Group | None = None
+
+
+@dataclass(slots=True)
+class _Cluster:
+    """What belongs to a whole MailCluster."""
+
+    resource: ClusterResource | None = None
+    groups: set[str] = field(default_factory=set)
+    pairs: dict[str, PairResource] = field(default_factory=dict)
+    table: MirroringTable | None = None
+    access: tuple[int, int] = (0, 0)  # ready, wanted
+    access_pods: dict[str, Pod] = field(default_factory=dict)
+    database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
+
+    def empty(self) -> bool:
+        return self == _Cluster()
+
+
+class Store:
+    """See the module. `changed` is called with the MailCluster that should be looked at again."""
+
+    def __init__(self, changed: Callable[[Key], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._changed = changed
+        self._clock = clock
+        self.asked_since = 0.0  # by that clock; set by the reporter
+        self._clusters: defaultdict[Key, _Cluster] = defaultdict(_Cluster)
+        self._groups: defaultdict[Key, _Group] = defaultdict(_Group)
+        self._pair_clusters: dict[Key, str] = {}
+        self._zones: dict[str, str] = {}  # node -> zone
+        self._expandable: dict[str, bool] = {}  # StorageClass -> whether its volumes grow
+        self._claim_classes: dict[Key, str] = {}
+        self._mounted: dict[Key, tuple[str, ...]] = {}  # pod or StatefulSet ("sts/name") -> ConfigMaps
+        self._secrets: dict[Key, frozenset[str] | None] = {}
+        self._secret_bytes: dict[Key, int] = {}
+        self._versions: dict[Thing, int] = {}
+        self.managed: dict[Thing, trim.Managed] = {}
+        self.reports: dict[Key, ServerReport] = {}  # namespace, server
+
+    # In -------------------------------------------------------------------------------------------
+
+    def take(self, kind: Kind, body: Json, there: bool) -> None:
+        """An object as it is now, or its deletion."""
+        metadata = body["metadata"]
+        key = metadata.get("namespace", ""), metadata["name"]
+        if not self._newer(kind, key, metadata, there):
+            return
+        if kind in MANAGED and names.LABEL_CLUSTER in (metadata.get("labels") or {}):
+            self._take_managed(kind, key, body, there)
+        elif not there:
+            self._drop_managed((kind.name, *key))
+        taker = self._takers.get(kind.name)
+        if taker is not None:
+            taker(self, key, body, there)
+
+    def _newer(self, kind: Kind, key: Key, metadata: Json, there: bool) -> bool:
+        """Whether this is news; resource versions of one kind can be compared as numbers."""
+        thing = (kind.name, *key)
+        version = metadata.get("resourceVersion", "")
+        if not there:
+            self._versions.pop(thing, None)
+            return True
+        if kind in _ANSWERED and version.isdigit():
+            if int(version) < self._versions.get(thing, 0):
+                return False
+            self._versions[thing] = int(version)
+        return True
+
+    def _take_managed(self, kind: Kind, key: Key, body: Json, there: bool) -> None:
+        thing = (kind.name, *key)
+        if not there:
+            self._drop_managed(thing)
+            return
+        known = trim.managed(body)
+        if self.managed.get(thing) != known:
+            self.managed[thing] = known
+            self._changed((key[0], known.cluster))
+
+    def _drop_managed(self, thing: Thing) -> None:
+        known = self.managed.pop(thing, None)
+        if known is not None:
+            self._changed((thing[1], known.cluster))
+
+    def _take_cluster(self, key: Key, body: Json, there: bool) -> None:
+        cluster = self._clusters[key]
+        known = ClusterResource(*trim.resource(body, MailClusterSpec)) if there else None
+        if known != cluster.resource:
+            cluster.resource = known
+            self._changed(key)
+        self._forget_empty(key)
+
+    def _take_server(self, key: Key, body: Json, there: bool) -> None:
+        group = self._groups[key]
+        if there:
+            resource, spec = trim.resource(body, MailServerSpec)
+            group.version = body["metadata"].get("resourceVersion", "")
+            name = trim.cluster_of(body)
+        else:
+            resource, spec, name = None, None, ""
+        if (resource, spec, name) == (group.resource, group.spec, group.cluster):
+            return
+        before = group.cluster
+        group.resource, group.spec, group.cluster = resource, spec, name
+        if name != before and before:
+            self._clusters[key[0], before].groups.discard(key[1])
+            self._changed((key[0], before))
+        if name:
+            self._clusters[key[0], name].groups.add(key[1])
+        self._group_changed(key)
+        if before:
+            self._forget_empty((key[0], before))
+        self._forget_empty_group(key)
+
+    def _take_pair(self, key: Key, body: Json, there: bool) -> None:
+        before = self._pair_clusters.pop(key, "")
+        name = trim.cluster_of(body) if there else ""
+        known = PairResource(*trim.resource(body, MirrorPairSpec)) if there else None
+        if before and before != name:
+            self._clusters[key[0], before].pairs.pop(key[1], None)
+            self._changed((key[0], before))
+        if name and known is not None:
+            self._pair_clusters[key] = name
+            pairs = self._clusters[key[0], name].pairs
+            if pairs.get(key[1]) != known:
+                pairs[key[1]] = known
+                self._changed((key[0], name))
+
+    def _take_stateful_set(self, key: Key, body: Json, there: bool) -> None:
+        labels = body["metadata"].get("labels") or {}
+        mounted = "sts/" + key[1]
+        if there:
+            template = ((body.get("spec") or {}).get("template") or {}).get("spec") or {}
+            self._mounted[key[0], mounted] = trim.config_maps(template)
+        else:
+            self._mounted.pop((key[0], mounted), None)
+        cluster = labels.get(names.LABEL_CLUSTER, "") or key[1].removesuffix(_DATABASE_SUFFIX)
+        if key[1] == names.database(cluster):
+            ready = (body.get("status") or {}).get("readyReplicas", 0) > 0
+            database = (ready, trim.claim_template_size(body)) if there else None
+            if self._clusters[key[0], cluster].database != database:
+                self._clusters[key[0], cluster].database = database
+                self._changed((key[0], cluster))
+            self._forget_empty((key[0], cluster))
+            return
+        group = self._groups[key]
+        known = trim.stateful_set(body) if there else None
+        if known != group.stateful_set:
+            group.stateful_set = known
+            self._group_changed(key)
+        self._forget_empty_group(key)
+
+    def _take_deployment(self, key: Key, body: Json, there: bool) -> None:
+        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
+        cluster = cluster or key[1].removesuffix(_ACCESS_SUFFIX)  # a deletion found by a list has no labels
+        if key[1] != names.access(cluster):
+            return
+        spec, status = body.get("spec") or {}, body.get("status") or {}
+        known = (status.get("readyReplicas", 0), spec.get("replicas", 1)) if there else (0, 0)
+        if self._clusters[key[0], cluster].access != known:
+            self._clusters[key[0], cluster].access = known
+            self._changed((key[0], cluster))
+        self._forget_empty((key[0], cluster))
+
+    def _take_pod(self, key: Key, body: Json, there: bool) -> None:
+        labels = body["metadata"].get("labels") or {}
+        known = trim.pod(body, self._zones) if there else None
+        if there:
+            self._mounted[key] = trim.config_maps(body.get("spec") or {})
+        else:
+            self._mounted.pop(key, None)
+            self.reports.pop(key, None)
+        cluster = labels.get(names.LABEL_CLUSTER, "")
+        if labels.get(names.LABEL_COMPONENT) == names.ACCESS and cluster:
+            pods = self._clusters[key[0], cluster].access_pods
+            if _put(pods, key[1], known):
+                self._changed((key[0], cluster))
+            self._forget_empty((key[0], cluster))
+            return
+        owner = key[0], labels.get(names.LABEL_GROUP, "") or key[1].rpartition("-")[0]
+        if names.LABEL_GROUP in labels or owner in self._groups:
+            if _put(self._groups[owner].pods, key[1], known):
+                self._group_changed(owner)
+            self._forget_empty_group(owner)
+        if not there:  # a deletion found by a list has no labels
+            for where, thing in list(self._clusters.items()):
+                if where[0] == key[0] and _put(thing.access_pods, key[1], None):
+                    self._changed(where)
+
+    def _take_claim(self, key: Key, body: Json, there: bool) -> None:
+        server = key[1].removeprefix(f"{names.VOLUME_CLAIM}-")
+        owner = key[0], server.rpartition("-")[0]
+        if server == key[1] or not owner[1]:
+            return
+        storage_class = (body.get("spec") or {}).get("storageClassName") or ""
+        self._claim_classes[key] = storage_class
+        known = trim.claim(body, self._expandable.get(storage_class)) if there else None
+        if not there:
+            self._claim_classes.pop(key, None)
+        if _put(self._groups[owner].claims, server, known):
+            self._group_changed(owner)
+        self._forget_empty_group(owner)
+
+    def _take_config_map(self, key: Key, body: Json, there: bool) -> None:
+        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
+        cluster = cluster or key[1].removesuffix(_TABLE_SUFFIX)
+        if key[1] == names.mirroring_table(cluster) and (there or (key[0], cluster) in self._clusters):
+            known = trim.table(body) if there else None
+            if self._clusters[key[0], cluster].table != known:
+                self._clusters[key[0], cluster].table = known
+                self._changed((key[0], cluster))
+            self._forget_empty((key[0], cluster))
+
+    def _take_node(self, key: Key, body: Json, there: bool) -> None:
+        zone = (body["metadata"].get("labels") or {}).get(names.LABEL_ZONE, "") if there else ""
+        if self._zones.get(key[1], "") == zone:
+            return
+        self._zones[key[1]] = zone
+        for owner, group in list(self._groups.items()):
+            for name, pod in group.pods.items():
+                if pod.node == key[1]:
+                    group.pods[name] = dataclasses.replace(pod, zone=zone)
+                    self._group_changed(owner)
+
+    def _take_storage_class(self, key: Key, body: Json, there: bool) -> None:
+        self._expandable[key[1]] = there and bool(body.get("allowVolumeExpansion", False))
+        for (namespace, claim), storage_class in list(self._claim_classes.items()):
+            server = claim.removeprefix(f"{names.VOLUME_CLAIM}-")
+            owner = namespace, server.rpartition("-")[0]
+            known = self._groups[owner].claims.get(server)
+            if storage_class == key[1] and known is not None:
+                new = dataclasses.replace(known, expandable=self._expandable[key[1]])
+                if _put(self._groups[owner].claims, server, new):
+                    self._group_changed(owner)
+
+    def take_secret(self, key: Key, keys: frozenset[str] | None, size: int, cluster: str) -> None:
+        """A referenced Secret: its keys, None when it is not there, and how many bytes its values have."""
+        if key not in self._secrets or (self._secrets[key], self._secret_bytes[key]) != (keys, size):
+            self._secrets[key], self._secret_bytes[key] = keys, size
+            self._changed((key[0], cluster))
+
+    def forget_secret(self, key: Key) -> None:
+        """Nobody refers to it any more."""
+        self._secrets.pop(key, None)
+        self._secret_bytes.pop(key, None)
+
+    _takers: Mapping[str, Callable[[Store, Key, Json, bool], None]] = {
+        "MailCluster": _take_cluster,
+        "MailServer": _take_server,
+        "MirrorPair": _take_pair,
+        "StatefulSet": _take_stateful_set,
+        "Deployment": _take_deployment,
+        "Pod": _take_pod,
+        "PersistentVolumeClaim": _take_claim,
+        "ConfigMap": _take_config_map,
+        "Node": _take_node,
+        "StorageClass": _take_storage_class,
+    }
+
+    def _group_changed(self, key: Key) -> None:
+        group = self._groups[key]
+        group.built = None
+        if group.cluster:
+            self._changed((key[0], group.cluster))
+
+    def _forget_empty(self, key: Key) -> None:
+        if key in self._clusters and self._clusters[key].empty():
+            del self._clusters[key]
+
+    def _forget_empty_group(self, key: Key) -> None:
+        group = self._groups[key]
+        if group.resource is None and group.stateful_set is None and not group.pods and not group.claims:
+            del self._groups[key]
+
+    # Out ------------------------------------------------------------------------------------------
+
+    def keys(self) -> list[Key]:
+        """Every MailCluster that is there, or that a MailServer or MirrorPair belongs to."""
+        return [key for key, cluster in self._clusters.items() if cluster.resource or cluster.groups or cluster.pairs]
+
+    def names_of(self, kind: Kind) -> list[Key]:
+        """The custom resources of a kind that the store believes in."""
+        if kind is kinds.MAIL_CLUSTER:
+            return [key for key, cluster in self._clusters.items() if cluster.resource]
+        if kind is kinds.MAIL_SERVER:
+            return [key for key, group in self._groups.items() if group.resource]
+        return list(self._pair_clusters)
+
+    def observation(self, key: Key) -> Observation:
+        """Everything of one MailCluster."""
+        namespace, name = key
+        cluster = self._clusters.get(key) or _Cluster()
+        spec = cluster.resource.spec if cluster.resource else None
+        groups = {group: self._group((namespace, group)) for group in sorted(cluster.groups)}
+        secrets = self.wanted_secrets(key)
+        own_database = spec is not None and spec.catalog.database_secret_ref is None
+        return Observation(
+            namespace=namespace,
+            name=name,
+            cluster=cluster.resource,
+            groups=groups,
+            pairs=dict(sorted(cluster.pairs.items())),
+            table=cluster.table,
+            secrets={s: self._secrets.get((namespace, s)) for s in sorted(secrets)},
+            access_ready=cluster.access[0],
+            access_total=cluster.access[1],
+            database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
+            database_claim_size=cluster.database[1] if cluster.database else None,
+            clock=self._clock(),
+            since=self.asked_since,
+            secret_bytes={s: size for s in secrets if (size := self._secret_bytes.get((namespace, s))) is not None},
+            reports={
+                server: report
+                for group in groups.values()
+                for server in group.pods
+                if (report := self.reports.get((namespace, server))) is not None
+            },
+        )
+
+    def _group(self, key: Key) -> Group:
+        group = self._groups[key]
+        if group.built is None:
+            assert group.resource is not None  # it stands in its cluster's groups
+            group.built = Group(group.resource, group.spec, group.stateful_set, dict(group.pods), dict(group.claims))
+        return group.built
+
+    def stateful_set(self, key: Key) -> StatefulSet | None:
+        """The StatefulSet of a MailServer, as it is known now."""
+        group = self._groups.get(key)
+        return group.stateful_set if group else None
+
+    def object_version(self, thing: Thing) -> str:
+        """Resource version of an object that the operator applies; "" when it is not there."""
+        version = self._versions.get(thing)
+        return str(version) if version else ""
+
+    def version(self, key: Key) -> str:
+        """Resource version of a MailServer, "" when it is not there."""
+        group = self._groups.get(key)
+        return group.version if group else ""
+
+    def cluster_of_server(self, key: Key) -> str:
+        """The MailCluster of a server's pod, by namespace and pod name."""
+        group = self._groups.get((key[0], key[1].rpartition("-")[0]))
+        return group.cluster if group else ""
+
+    def wanted_secrets(self, key: Key) -> frozenset[str]:
+        """Names of the Secrets that a MailCluster refers to, or owns."""
+        cluster = self._clusters.get(key)
+        if cluster is None or cluster.resource is None:
+            return frozenset()
+        return trim.referenced_secrets(key[1], cluster.resource.spec)
+
+    def secrets_known(self, key: Key) -> bool:
+        """Whether each of them has been looked for."""
+        return all((key[0], name) in self._secrets for name in self.wanted_secrets(key))
+
+    def server_pods(self, key: Key) -> list[Pod]:
+        """All pods of a cluster's servers."""
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            return []
+        return [pod for group in cluster.groups for pod in self._groups[key[0], group].pods.values()]
+
+    def access_pods(self, key: Key) -> list[Pod]:
+        """All pods of a cluster's access servers."""
+        cluster = self._clusters.get(key)
+        return list(cluster.access_pods.values()) if cluster else []
+
+    def mounted(self, namespace: str) -> set[str]:
+        """ConfigMaps that any pod or StatefulSet of a namespace refers to."""
+        return {name for (where, _), found in self._mounted.items() if where == namespace for name in found}
+
+    def managed_of(self, key: Key) -> Iterable[tuple[Thing, trim.Managed]]:
+        """What the operator has applied for a MailCluster, as it stands."""
+        return [(t, m) for t, m in self.managed.items() if t[1] == key[0] and m.cluster == key[1]]
+
+    def sizes(self) -> dict[str, int]:
+        """For metrics: how much is held."""
+        return {
+            "clusters": len(self._clusters),
+            "groups": len(self._groups),
+            "pods": sum(len(group.pods) for group in self._groups.values()),
+            "managed": len(self.managed),
+        }
+
+
+_DATABASE_SUFFIX, _ACCESS_SUFFIX, _TABLE_SUFFIX = names.database(""), names.access(""), names.mirroring_table("")
+_ANSWERED = (*kinds.CUSTOM, *MANAGED)  # kinds that the operator writes, and hears the answers of
+
+
+def _put(where: dict[str, Any], name: str, value: object) -> bool:
+    """Set or remove; whether that changed anything."""
+    if where.get(name) == value:
+        return False
+    if value is None:
+        del where[name]
+    else:
+        where[name] = value
+    return True

@@ -1,0 +1,262 @@
+"""The status of a MailCluster, whole, and its events: is it ready, is it degraded, and what is to be done.
+
+Ready means: every server that is wanted serves, mail can be read, and the catalog's database answers. Called by
+`deciding`. DNS and certificates are not known here, so nothing is said of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from mailarray.contract.mirroring_ring import Spread
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray_operator.api import names
+from mailarray_operator.plan import conditions, reasons
+from mailarray_operator.plan.conditions import Condition
+from mailarray_operator.plan.decisions import Event
+from mailarray_operator.plan.group_status import Shown
+from mailarray_operator.plan.observation import ClusterResource, Observation
+from mailarray_operator.plan.rolling import Rolling
+from mailarray_operator.plan.scaling import Fleet
+
+ACCOUNTS_SECRET_LARGE: Final = (
+    768 << 10
+)  # bytes; a Secret holds 1 MiB at most, and a full one cannot be changed any more
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a MailCluster's status is made of."""
+
+    fleets: Sequence[Fleet]
+    shown: Sequence[Shown]
+    table: MirroringTable
+    spread: Spread | None
+    rolling: Rolling
+
+    @property
+    def desired(self) -> int:
+        """Servers that are asked for."""
+        return sum(fleet.scale.wanted for fleet in self.fleets)
+
+    def names_in(self, *phases: str) -> list[str]:
+        """Servers in these phases."""
+        return [s.view.name for s in self.shown if s.phase in phases]
+
+
+def cluster_status(
+    observation: Observation, cluster: ClusterResource, spec: MailClusterSpec, whole: Whole, now: datetime
+) -> tuple[dict[str, Any], list[Event]]:
+    """Status and events of a MailCluster that is at work."""
+    resource = cluster.resource
+    under_replicated = sum(
+        int(s.view.sidecar.get("under_replicated") or 0) for s in whole.shown if s.view.sidecar is not None
+    )
+    said = [
+        _ready(observation, spec, whole),
+        _progressing(whole),
+        _degraded(observation, spec, whole, under_replicated),
+        Condition("Paused", False, reasons.NOT_PAUSED, "the operator is at work"),
+        _spread(spec, whole),
+    ]
+    mirroring: dict[str, Any] = {
+        "generation": whole.table.generation,
+        "servers": len(whole.table.servers),
+        "underReplicatedSegments": under_replicated,
+    }
+    if whole.spread is not None:
+        mirroring["spread"] = whole.spread
+    reference = spec.catalog.database_secret_ref
+    database = f"Secret {reference.name}, key {reference.key}" if reference else names.database(observation.name)
+    status = {
+        "observedGeneration": resource.generation,
+        "conditions": conditions.merge(resource.status, said, resource.generation, now),
+        "servers": {"desired": whole.desired, "ready": len(whole.names_in("Serving"))},
+        "mirroring": mirroring,
+        "catalog": {"database": database},
+    }
+    return status, conditions.events("MailCluster", resource.name, resource.status, said)
+
+
+def paused_status(cluster: ClusterResource, now: datetime) -> tuple[dict[str, Any], list[Event]]:
+    """Only Paused is said; the rest stays as it was."""
+    message = "spec.paused is true: the operator changes nothing, mail goes on; set it to false to let it work"
+    return _only(cluster, [Condition("Paused", True, reasons.PAUSED, message)], now)
+
+
+def unreadable_status(cluster: ClusterResource, now: datetime) -> tuple[dict[str, Any], list[Event]]:
+    """A spec that cannot be read: nothing changes until it is corrected."""
+    error = cluster.resource.error or "spec cannot be read; correct it"
+    return _only(cluster, [Condition("Ready", False, reasons.INVALID_SPEC, error)], now)
+
+
+def _only(cluster: ClusterResource, said: Sequence[Condition], now: datetime) -> tuple[dict[str, Any], list[Event]]:
+    resource = cluster.resource
+    merged = {c["type"]: c for c in conditions.merge(resource.status, said, resource.generation, now)}
+    before = conditions.conditions_of(resource.status)
+    kept = [merged.pop(type_, dict(old)) for type_, old in before.items()]
+    status = {**resource.status, "observedGeneration": resource.generation, "conditions": [*kept, *merged.values()]}
+    return status, conditions.events("MailCluster", resource.name, resource.status, said)
+
+
+def missing_secrets(observation: Observation, spec: MailClusterSpec) -> tuple[str, str] | None:
+    """Reason and sentence for the first Secret, or key of one, that is not there."""
+    wanted: list[tuple[str, str, tuple[str, ...]]] = []
+    if spec.accounts.secret_ref is not None:
+        wanted.append(("spec.accounts.secretRef", spec.accounts.secret_ref.name, (names.KEY_ACCOUNTS,)))
+    if spec.tls is not None:
+        wanted.append(("spec.tls.secretRef", spec.tls.secret_ref.name, ("tls.crt", "tls.key")))
+    if spec.catalog.database_secret_ref is not None:
+        reference = spec.catalog.database_secret_ref
+        wanted.append(("spec.catalog.databaseSecretRef", reference.name, (reference.key,)))
+    for field, name, keys in wanted:
+        if name not in observation.secrets:
+            continue  # not looked at yet
+        found = observation.secrets[name]
+        listed = " and ".join(keys)
+        if found is None:
+            text = f"{field} names the Secret {name}, which is not there; create it with the key {listed}"
+            return reasons.SECRET_MISSING, text
+        lacking = [key for key in keys if key not in found]
+        if lacking:
+            text = f"the Secret {name} of {field} has no key {' and no key '.join(lacking)}; add it"
+            return reasons.SECRET_KEY_MISSING, text
+    return None
+
+
+def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Condition:
+    def no(reason: str, message: str) -> Condition:
+        return Condition("Ready", False, reason, message)
+
+    missing = missing_secrets(observation, spec)
+    if missing is not None:
+        return no(*missing)
+    if not whole.shown and not whole.desired:
+        return no(
+            reasons.NO_SERVERS, f"no MailServer has servers for it; create one with clusterRef {observation.name}"
+        )
+    few = _too_few(spec, whole)
+    if few is not None:
+        return no(reasons.TOO_FEW_SERVERS, few)
+    unreadable = [
+        f.name for f in whole.fleets if f.name in observation.groups and observation.groups[f.name].spec is None
+    ]
+    if unreadable:
+        return no(reasons.SERVERS_NOT_READY, f"the spec of MailServer {conditions.names(unreadable)} cannot be read")
+    away = [s for s in whole.shown if s.phase in ("Joining", "Lost", "Rebuilding")]
+    restarted = whole.rolling.restart
+    away = [s for s in away if s.view.name != restarted or s.view.phase != "Serving"]
+    if away:
+        first = away[0]
+        serving = len(whole.names_in("Serving"))
+        return no(
+            reasons.SERVERS_NOT_READY,
+            f"{serving} of {whole.desired} servers serve; {first.view.name} is {first.phase}: {first.message}",
+        )
+    if observation.database_ready is False:
+        return no(reasons.DATABASE_NOT_READY, _database(observation))
+    wanted = spec.access.replicas
+    if observation.access_ready < wanted:
+        return no(
+            reasons.ACCESS_NOT_READY,
+            f"{observation.access_ready} of {wanted} access servers are ready; mail is accepted meanwhile",
+        )
+    count = len(whole.shown)
+    return Condition("Ready", True, reasons.READY, f"{conditions.servers(count)} and {wanted} access servers are ready")
+
+
+def _too_few(spec: MailClusterSpec, whole: Whole) -> str | None:
+    copies = spec.storage.copies
+    there = sum(fleet.replicas for fleet in whole.fleets)
+    if there >= copies:
+        return None
+    return (
+        f"spec.storage.copies is {copies}, and there {'is' if there == 1 else 'are'} {conditions.servers(there)}; "
+        "raise spec.replicas of a MailServer, or lower copies"
+    )
+
+
+def _database(observation: Observation) -> str:
+    return (
+        f"the catalog's database {names.database(observation.name)} is not ready; mail is still accepted, and "
+        "is listed as soon as it answers"
+    )
+
+
+def _progressing(whole: Whole) -> Condition:
+    rollout = whole.rolling.whole
+    if rollout.outdated:
+        done = f"{rollout.total - rollout.outdated} of {rollout.total} servers restarted"
+        waits = whole.rolling.waits_for
+        return Condition("Progressing", True, reasons.RESTARTING, f"{done}; {waits}" if waits else done)
+    shrinking = [fleet.name for fleet in whole.fleets if fleet.drains or fleet.waiting]
+    if shrinking:
+        verb = "scales" if len(shrinking) == 1 else "scale"
+        return Condition("Progressing", True, reasons.SCALING, f"{conditions.names(shrinking)} {verb} down")
+    joining = whole.names_in("Joining")
+    if joining:
+        verb = "joins" if len(joining) == 1 else "join"
+        return Condition("Progressing", True, reasons.JOINING, f"{conditions.names(joining)} {verb}")
+    rebuilding = whole.names_in("Rebuilding")
+    if rebuilding:
+        return Condition(
+            "Progressing", True, reasons.REBUILDING, f"{conditions.names(rebuilding)} fetches what its volume held"
+        )
+    return Condition("Progressing", False, reasons.STABLE, "nothing is under way")
+
+
+def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, under_replicated: int) -> Condition:
+    found: list[tuple[str, str]] = []
+    few = _too_few(spec, whole)
+    if few is not None and whole.desired:
+        found.append((reasons.TOO_FEW_SERVERS, few))
+    lost = [s.view.name for s in whole.shown if s.view.phase == "Lost"]
+    if lost:
+        verb, pod = ("does", "pod and node") if len(lost) == 1 else ("do", "pods and nodes")
+        found.append((reasons.SERVER_LOST, f"{conditions.names(lost)} {verb} not answer; look at the {pod}"))
+    if observation.database_ready is False:
+        found.append((reasons.DATABASE_NOT_READY, _database(observation)))
+    rebuilding = whole.names_in("Rebuilding")
+    if rebuilding:
+        found.append((reasons.REBUILDING, f"{conditions.names(rebuilding)} fetches what its volume held"))
+    if under_replicated:
+        some = "1 segment is" if under_replicated == 1 else f"{under_replicated} segments are"
+        found.append(
+            (reasons.UNDER_REPLICATED, f"{some} on fewer servers than spec.storage.copies asks for, and being repaired")
+        )
+    accounts = spec.accounts.secret_ref
+    size = observation.secret_bytes.get(accounts.name, 0) if accounts is not None else 0
+    if accounts is not None and size > ACCOUNTS_SECRET_LARGE:
+        found.append(
+            (
+                reasons.ACCOUNTS_SECRET_LARGE,
+                f"the Secret {accounts.name} is {size >> 10} KiB large, and a Secret holds 1024 KiB at most; keep "
+                "accounts in the database: spec.accounts.database",
+            )
+        )
+    if not found:
+        return Condition("Degraded", False, reasons.AS_EXPECTED, "all is as it should be")
+    return Condition("Degraded", True, found[0][0], "; ".join(text for _, text in found))
+
+
+def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
+    wanted, holds = spec.storage.spread, whole.spread
+    if holds == wanted or holds == "Zone":
+        where = "zone" if holds == "Zone" else "node"
+        return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept in another {where}")
+    if len(whole.table.servers) < 2:
+        return Condition(
+            "SpreadAsAsked", False, reasons.TOO_FEW_SERVERS, "there are fewer than 2 servers to spread over"
+        )
+    if holds == "Node":
+        message = (
+            "copies are kept on another node, since not every server has another one in another zone; add nodes with "
+            f"another label {names.LABEL_ZONE}, or set spec.storage.spread to Node"
+        )
+    else:
+        message = "some copies are kept on the same node, since there is no other one; add nodes"
+    return Condition("SpreadAsAsked", False, reasons.SPREAD_NOT_POSSIBLE, message)

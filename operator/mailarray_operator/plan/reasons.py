@@ -1,0 +1,80 @@
+"""Every reason of a condition or an event, in one file: programs and alerts match on these words, so they never change.
+
+A reason that is worth an event stands in EVENTS with its type; the others change conditions silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+# Ready
+READY: Final = "Ready"
+INVALID_SPEC: Final = "InvalidSpec"
+SECRET_MISSING: Final = "SecretMissing"
+SECRET_KEY_MISSING: Final = "SecretKeyMissing"
+NO_SERVERS: Final = "NoServers"
+TOO_FEW_SERVERS: Final = "TooFewServers"
+SERVERS_NOT_READY: Final = "ServersNotReady"
+ACCESS_NOT_READY: Final = "AccessNotReady"
+DATABASE_NOT_READY: Final = "DatabaseNotReady"
+# Progressing
+STABLE: Final = "Stable"
+RESTARTING: Final = "Restarting"
+SCALING: Final = "Scaling"
+JOINING: Final = "Joining"
+# Degraded
+AS_EXPECTED: Final = "AsExpected"
+SERVER_LOST: Final = "ServerLost"
+REBUILDING: Final = "Rebuilding"
+UNDER_REPLICATED: Final = "UnderReplicated"
+ACCOUNTS_SECRET_LARGE: Final = "AccountsSecretLarge"
+# Paused
+PAUSED: Final = "Paused"
+NOT_PAUSED: Final = "NotPaused"
+# SpreadAsAsked
+SPREAD: Final = "Spread"
+SPREAD_NOT_KNOWN: Final = "SpreadNotKnown"
+SPREAD_NOT_POSSIBLE: Final = "SpreadNotPossible"
+# Draining
+DRAINING: Final = "Draining"
+NOT_DRAINING: Final = "NotDraining"
+WOULD_LOSE_COPIES: Final = "WouldLoseCopies"
+WAITING_FOR_SERVERS: Final = "WaitingForServers"
+# ClusterMissing
+CLUSTER_MISSING: Final = "ClusterMissing"
+CLUSTER_FOUND: Final = "ClusterFound"
+# VolumesAsAsked
+VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
+VOLUMES_GROWING: Final = "VolumesGrowing"
+VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
+# MirrorPair
+OVERLAPPING: Final = "Overlapping"
+NOT_OVERLAPPING: Final = "NotOverlapping"
+UNKNOWN_MAIL_SERVER: Final = "UnknownMailServer"
+TOO_FEW_CANDIDATES: Final = "TooFewCandidates"
+# Events alone
+SCALE_TAKEN: Final = "ScaleTaken"
+SERVER_RETURNED: Final = "ServerReturned"
+SERVER_DRAINING: Final = "ServerDraining"
+SERVER_STOPPED: Final = "ServerStopped"
+SERVER_RESTARTED: Final = "ServerRestarted"
+
+EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
+    READY: "Normal",
+    INVALID_SPEC: "Warning",
+    SECRET_MISSING: "Warning",
+    SECRET_KEY_MISSING: "Warning",
+    TOO_FEW_SERVERS: "Warning",
+    DATABASE_NOT_READY: "Warning",
+    UNDER_REPLICATED: "Warning",
+    ACCOUNTS_SECRET_LARGE: "Warning",
+    PAUSED: "Normal",
+    SPREAD_NOT_POSSIBLE: "Warning",
+    WOULD_LOSE_COPIES: "Warning",
+    CLUSTER_MISSING: "Warning",
+    VOLUMES_NOT_EXPANDABLE: "Warning",
+    OVERLAPPING: "Warning",
+    UNKNOWN_MAIL_SERVER: "Warning",
+    TOO_FEW_CANDIDATES: "Warning",
+}

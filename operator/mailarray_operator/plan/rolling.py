@@ -1,0 +1,109 @@
+"""Rolling restarts: which one pod is deleted next, so that it starts from the new template (updateStrategy OnDelete).
+
+Invariants
+- While a pod of the MailCluster is stopping or missing, none is deleted.
+- A pod that is ready is deleted only when every server of the cluster is in sync, and enough others serve.
+- A pod that is not ready is replaced first: a broken template must not be in the way of its own repair. One whose
+  server still answers is not deleted while another one is away.
+- A server that drains is not restarted, since it stops soon anyway; unless it is dead, and could not end its drain.
+
+Called by `deciding`. `kubectl rollout restart statefulset` changes the template, so it comes this way too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mailarray_operator.plan.observation import Group
+from mailarray_operator.plan.scaling import Fleet
+from mailarray_operator.plan.servers import ServerView
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a cluster or a group is."""
+
+    total: int = 0  # pods that have, or shall have, the newest template
+    outdated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """The next restart, and why there is none."""
+
+    restart: str | None
+    whole: Rollout
+    groups: dict[str, Rollout]
+    waits_for: str = ""  # a sentence, while something is outdated and nothing is restarted
+
+
+def in_sync(view: ServerView, enough_servers: bool) -> bool:
+    """A server takes mail and has all the copies it wants; where there are too few servers, no more is asked of it."""
+    if not view.up or view.phase != "Serving" or view.sidecar is None:
+        return False
+    if not enough_servers:
+        return True
+    writer = view.writer
+    if writer is None or writer.get("refusing"):
+        return False
+    copies = writer.get("copies") or {}
+    wanted, now = int(copies.get("wanted") or 1), copies.get("now")
+    if now is not None:
+        return int(now) >= wanted
+    usable = [mirror for mirror in writer.get("mirrors") or () if mirror.get("state") == "InSync"]
+    return len(usable) >= wanted - 1
+
+
+def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
+    """Decide over all groups; `copies` as the MailCluster wants it."""
+    outdated: list[ServerView] = []
+    staying: list[ServerView] = []
+    away: list[ServerView] = []
+    gone = ""
+    groups: dict[str, Rollout] = {}
+    total = 0
+    drains = False
+    for group, fleet in fleets:
+        drains = drains or bool(fleet.drains)
+        revision = group.stateful_set.update_revision if group.stateful_set is not None else ""
+        mine = fleet.servers[: fleet.replicas]
+        old = 0
+        for view in reversed(mine):
+            pod, drains_itself = view.pod, view.ordinal in fleet.drains
+            if pod is None or pod.terminating:
+                gone = gone or view.name
+            elif not pod.ready:
+                away.append(view)
+            if revision and pod is not None and pod.revision != revision and (_dead(view) or not drains_itself):
+                old += 1
+                if not pod.terminating:
+                    outdated.append(view)
+        staying += [view for view in mine if view.ordinal not in fleet.drains]
+        if revision:
+            total += len(mine)
+            groups[fleet.name] = Rollout(len(mine), old)
+    whole = Rollout(total, sum(rollout.outdated for rollout in groups.values()))
+    if not outdated:
+        return Rolling(None, whole, groups)
+    if gone:
+        return Rolling(None, whole, groups, f"waits for {gone}")
+    dead = next((view for view in outdated if _dead(view)), None)
+    if dead is not None:
+        return Rolling(dead.name, whole, groups)
+    if away:
+        half = next((view for view in outdated if view is away[0] and len(away) == 1), None)
+        if half is not None:
+            return Rolling(half.name, whole, groups)
+        return Rolling(None, whole, groups, f"waits for {away[0].name}")
+    if drains and sum(view.phase == "Serving" for view in staying) <= copies:
+        return Rolling(None, whole, groups, "waits for the end of a drain")
+    enough = len(staying) >= copies
+    late = next((view for view in staying if not in_sync(view, enough)), None)
+    if late is not None:
+        return Rolling(None, whole, groups, f"waits until {late.name} is in sync")
+    return Rolling(outdated[0].name, whole, groups)
+
+
+def _dead(view: ServerView) -> bool:
+    return not view.up and view.sidecar is None

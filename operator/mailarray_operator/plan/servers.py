@@ -1,0 +1,138 @@
+"""What each server does: its phase, from its pod, its own report, and the phase it had before.
+
+Invariants
+- A server that was away is Joining until it has settled what its last run left; once Serving, it stays so while its
+  pod is ready. The phase before is read from the observed status, so an operator that starts anew decides the same.
+- Lost is said of a server that once had a volume, when its pod is not ready and it has not answered for LOST_AFTER.
+  Nothing follows from it for its mail: silence is not loss.
+- A report of another pod of the same name counts for nothing.
+
+Called by `deciding`. Drains are not judged here: `drain.py` lays its phases over these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from mailarray_operator.plan.observation import Claim, Group, Observation, Pod, ServerReport
+
+LOST_AFTER: Final = 20.0  # seconds; Kubernetes itself takes as long to say that a node does not answer
+
+Phase = Literal["Joining", "Serving", "Draining", "Drained", "Lost", "Rebuilding"]
+
+SETTLES: Final = "takes mail, and settles what its last run left"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """One server, as far as it can be judged alone."""
+
+    name: str
+    ordinal: int
+    phase: Phase  # without its drain
+    message: str
+    progress: int | None  # percent of a rebuild
+    volume: str
+    zone: str
+    node: str
+    pod: Pod | None
+    claim: Claim | None
+    sidecar: Mapping[str, Any] | None  # fresh, of this very pod; else None
+    writer: Mapping[str, Any] | None
+    before: Mapping[str, Any]  # its entry in the observed status
+    lost_in: float | None  # seconds until it would be Lost
+
+    @property
+    def up(self) -> bool:
+        """Its pod is ready and stays."""
+        return self.pod is not None and self.pod.ready and not self.pod.terminating
+
+
+def percent(progress: Mapping[str, Any]) -> int:
+    """Of a drain or rebuild that a sidecar reports."""
+    if progress.get("done"):
+        return 100
+    for unit in ("bytes", "segments"):
+        total, left = progress.get(f"{unit}_total"), progress.get(f"{unit}_left")
+        if isinstance(total, int) and isinstance(left, int) and total > 0:
+            return max(0, min(99, 100 * (total - left) // total))
+    return 0
+
+
+def before_by_name(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The servers of an observed status."""
+    found = status.get("servers")
+    if not isinstance(found, list):
+        return {}
+    return {str(entry.get("name")): entry for entry in found if isinstance(entry, Mapping)}
+
+
+def look_at(observation: Observation, group: Group, name: str, ordinal: int, before: Mapping[str, Any]) -> ServerView:
+    """Judge one server."""
+    pod = group.pods.get(name)
+    report = observation.reports.get(name)
+    if report is not None and pod is not None and report.pod and report.pod != pod.uid:
+        report = ServerReport(report.heard, None, None, report.pod)
+    silent = observation.clock - max(report.heard if report is not None else observation.since, observation.since)
+    fresh = report is not None and silent < LOST_AFTER
+    sidecar = report.sidecar if report is not None and fresh else None
+    writer = report.writer if report is not None and fresh else None
+    volume = str((sidecar or {}).get("volume") or before.get("volume") or "")
+    progress: int | None = None
+    lost_in: float | None = None
+    phase: Phase
+    if pod is None or not pod.ready or pod.terminating:
+        if volume and silent >= LOST_AFTER:
+            phase = "Lost"
+            why = f": {pod.claim_problem.rstrip('.')}" if pod is not None and pod.claim_problem else ""
+            message = f"does not answer, and its pod is not ready{why}; its mail is read from its mirrors meanwhile"
+        else:
+            phase, message = "Joining", _waiting(pod)
+            lost_in = LOST_AFTER - silent if volume else None
+    elif sidecar is None:
+        known = before.get("phase")
+        phase = known if known in ("Serving", "Rebuilding") else "Joining"
+        message = "" if phase == "Serving" else "its pod is ready; the operator has not heard from it yet"
+        kept = before.get("progress")
+        progress = kept if phase == "Rebuilding" and isinstance(kept, int) else None
+    elif (rebuild := sidecar.get("rebuild")) and not rebuild.get("done"):
+        phase, message, progress = "Rebuilding", "fetches from its mirrors what its volume held", percent(rebuild)
+    elif before.get("phase") in ("Serving", "Draining", "Drained") or unsettled(sidecar) == 0:
+        phase, message = "Serving", ""
+    else:
+        phase, message = "Joining", SETTLES
+    return ServerView(
+        name,
+        ordinal,
+        phase,
+        message,
+        progress,
+        volume,
+        pod.zone if pod is not None and pod.node else str(before.get("zone") or ""),
+        pod.node if pod is not None and pod.node else str(before.get("node") or ""),
+        pod,
+        group.claims.get(name),
+        sidecar,
+        writer,
+        before,
+        lost_in,
+    )
+
+
+def unsettled(sidecar: Mapping[str, Any]) -> int:
+    """Segments on a server's volume that are not at rest."""
+    segments = sidecar.get("segments")
+    nested = segments.get("unsettled") if isinstance(segments, Mapping) else None
+    return int(sidecar.get("unsettled", nested or 0) or 0)
+
+
+def _waiting(pod: Pod | None) -> str:
+    if pod is None:
+        return "has no pod yet"
+    if pod.claim_problem:
+        return pod.claim_problem
+    if pod.terminating:
+        return "its pod is stopping"
+    return "its pod starts" if pod.node else "its pod waits for a node"

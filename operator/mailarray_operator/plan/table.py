@@ -1,0 +1,90 @@
+"""The mirroring table of a MailCluster: who is in it, whose rows a MirrorPair gives, and its generation.
+
+Invariants
+- A server enters with its first node, and leaves only when it stops for good (Drained, or its MailServer is deleted).
+  Being down is no reason: its mirrors' rows, and where its mail is read, stay as they are.
+- Generations only grow: one more than any that was seen, and only when the content differs.
+- Addresses are DNS names of pods, so a pod may move without a new generation, unless its zone or node differ.
+
+Called by `deciding`; the ring itself is `contract.mirroring_ring`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from mailarray.contract.mirroring_ring import Rows, Spread, class_rows, ring_rows
+from mailarray.contract.mirroring_table import DRAINING, SERVING, MirroringTable, Server
+from mailarray_operator.api import names
+from mailarray_operator.plan.drain import State
+from mailarray_operator.plan.observation import Observation
+from mailarray_operator.plan.scaling import Fleet
+
+
+def by_group(table: MirroringTable | None) -> dict[str, int]:
+    """For each group one more than its highest ordinal in the table."""
+    counts: dict[str, int] = {}
+    for server in table.servers if table is not None else ():
+        group, _, ordinal = server.name.rpartition("-")
+        if ordinal.isdecimal():
+            counts[group] = max(counts.get(group, 0), int(ordinal) + 1)
+    return counts
+
+
+def servers_of(
+    observation: Observation, fleets: Iterable[Fleet], known: Mapping[str, Server], cluster_domain: str
+) -> tuple[Server, ...]:
+    """Who is in, by group and ordinal."""
+    domain = f"{names.headless_service(observation.name)}.{observation.namespace}.svc.{cluster_domain}"
+    members: list[Server] = []
+    for fleet in fleets:
+        for view in fleet.servers[: fleet.replicas]:
+            pod, old = view.pod, known.get(view.name)
+            placed = pod is not None and bool(pod.node)
+            returns = observation.table is None and bool(view.volume)  # the ConfigMap was lost, not the server
+            if old is None and not placed and not returns:
+                continue
+            drain = fleet.drains.get(view.ordinal)
+            state = DRAINING if drain is not None and drain.state is not State.LEAVING else SERVING
+            zone, node = (old.zone, old.node) if old is not None and not placed else (view.zone, view.node)
+            host = f"{view.name}.{domain}"
+            sidecar, writer = f"{host}:{names.PORT_SIDECAR}", f"{host}:{names.PORT_WRITER}"
+            if old is not None and (old.sidecar, old.writer, old.zone, old.node, old.state) == (
+                sidecar, writer, zone, node, state,
+            ):  # fmt: skip
+                members.append(old)
+            else:
+                members.append(Server(view.name, sidecar, writer, zone, node, state))
+    return tuple(members)
+
+
+@lru_cache(maxsize=4)  # most changes of a pod leave the table as it is; a table of 1,500 servers takes 30 ms
+def _ring(servers: tuple[Server, ...], spread: Spread) -> Rows:
+    return ring_rows(servers, spread)
+
+
+def rows_of(servers: tuple[Server, ...], spread: Spread, pairs: Mapping[str, Sequence[str]]) -> Rows:
+    """The ring's rows, and those of MirrorPairs in their place: `pairs` is source -> mirrors, groups, best first."""
+    rows = _ring(servers, spread)
+    if not pairs:
+        return rows
+    rows = dict(rows)
+    groups: dict[str, list[str]] = {}
+    serving: dict[str, list[str]] = {}
+    for server in servers:
+        group = server.name.rpartition("-")[0]
+        groups.setdefault(group, []).append(server.name)
+        if server.serving:
+            serving.setdefault(group, []).append(server.name)
+    for source, mirrors in pairs.items():
+        rows.update(class_rows(groups.get(source, []), [serving.get(mirror, []) for mirror in mirrors]))
+    return rows
+
+
+def next_table(observation: Observation, servers: tuple[Server, ...], rows: Rows, seen: int) -> MirroringTable:
+    """The observed table when it says the same, else the next one; `seen` is the highest generation ever heard of."""
+    old = observation.table
+    if old is not None and old.generation >= seen and old.servers == servers and old.rows == rows:
+        return old
+    return MirroringTable(max(seen, old.generation if old is not None else 0) + 1, servers, rows)

@@ -1,0 +1,218 @@
+"""The box as a whole: up, down, and what tests do to it.
+
+`up` is idempotent: a box that runs is left as it is, one that half runs is taken down first. What runs is known from
+the machine (control groups, namespaces), not from a file, so that `down` also ends a box whose `up` was killed. The
+context file tells other commands where the kubeconfig and the nodes are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tests.e2e.box import addons, binaries, cache, cgroups, images, machine, network, node, processes
+from tests.e2e.box.cgroups import Group
+from tests.e2e.box.control_plane import ControlPlane, answers
+from tests.e2e.box.machine import BoxError, run
+from tests.e2e.box.node import Node
+
+NODES = 3
+READY_SECONDS = 120
+DEFAULT_ID = "main"
+
+
+class Box:
+    """A cluster of three nodes on this machine. MAILARRAY_BOX_ID names another than `main`; one runs at a time."""
+
+    def __init__(self, box: str | None = None) -> None:
+        self.id = box or os.environ.get("MAILARRAY_BOX_ID", DEFAULT_ID)
+        self.folder = cache.folder(f"box-{self.id}")
+        self.logs = self.folder / "logs"
+        self._context = self.folder / "context.json"
+        self._network = network.Network(self.id, NODES)
+        self._switch = Group(self.id, "switch")
+        self._tools = binaries.Binaries({})
+        if self._context.exists():
+            self._tools = binaries.Binaries(
+                {name: Path(path) for name, path in json.loads(self._context.read_text())["tools"].items()}
+            )
+        self._assemble()
+
+    def _assemble(self) -> None:
+        names = [node.name(index) for index in range(1, NODES + 1)]
+        self._plane = ControlPlane(
+            self.folder,
+            self._tools,
+            address=network.SWITCH_ADDRESS,
+            nodes=names,
+            group=self._switch,
+            enter=self.enter_switch(),
+        )
+        self._nodes = {
+            name: Node(self.id, index, self.folder / name, self.logs, self._tools, self._network, self._plane.keys)
+            for index, name in enumerate(names, 1)
+        }
+
+    # What others need ---------------------------------------------------------------------------------
+
+    @property
+    def kubeconfig(self) -> Path:
+        """For kubectl, helm and clients."""
+        return self._plane.kubeconfig
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of the nodes; the zone of `node-1` is `z1`."""
+        return list(self._nodes)
+
+    def environment(self) -> dict[str, str]:
+        """KUBECONFIG, and a PATH with kubectl and helm."""
+        return self._plane.environment()
+
+    def enter_switch(self) -> list[str]:
+        """Words before a command that runs it in the switch's network."""
+        return self._network.enter(self._network.switch)
+
+    def running(self) -> bool:
+        """Whether it is up: its context was written last, and its API server answers."""
+        return self._context.exists() and bool(self._switch.processes()) and self._api_answers()
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
+        """Run kubectl and return what it prints."""
+        return run(self._tools["kubectl"], "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, seconds=seconds)
+
+    def apply(self, *manifests: addons.Manifest) -> None:
+        """Apply manifests."""
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    def load(self, *roles: str) -> list[str]:
+        """Build images and put them onto the nodes: the names for pods, in the order of the roles."""
+        with cache.locked():
+            built = [images.build(role) for role in roles]
+            for image in built:
+                images.load(image, self._nodes.values())
+        return built
+
+    def cut(self, name: str) -> None:
+        """Unplug a node from the network; it runs on."""
+        self._network.cut(self._nodes[name].index)
+
+    def heal(self, name: str) -> None:
+        """Plug it in again."""
+        self._network.heal(self._nodes[name].index)
+
+    def kill(self, name: str) -> None:
+        """Cut a node's power."""
+        self._nodes[name].kill()
+
+    def start(self, name: str) -> None:
+        """Switch its power on again."""
+        self._nodes[name].start()
+
+    # Up and down --------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """Have it running; minutes when the cache is cold."""
+        if reason := machine.why_not():
+            raise BoxError(reason)
+        with cache.locked():
+            if self.running():
+                return
+            self._down()
+            pause = self._prepare()
+            started = time.monotonic()
+            try:
+                self._up(pause)
+            except BaseException:
+                self._down(keep_logs=True)
+                raise
+            cache.say(f"{NODES} nodes Ready in {time.monotonic() - started:.0f} s")
+
+    def prepare(self) -> None:
+        """Make all that is slow and kept: packages, binaries, base image."""
+        if reason := machine.why_not():
+            raise BoxError(reason)
+        with cache.locked():
+            self._prepare()
+
+    def down(self) -> None:
+        """Remove everything but the cache."""
+        with cache.locked():
+            self._down()
+
+    def _prepare(self) -> str:
+        machine.install_packages()
+        self._tools = binaries.build()
+        self._assemble()
+        images.base()
+        return images.build_pause()
+
+    def _up(self, pause: str) -> None:
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self._network.up()
+        self._switch.make()
+        self._plane.up()
+        self.apply(*addons.nodes(list(self._nodes.values())), *addons.dns(), addons.storage_class())
+        for one in self._nodes.values():
+            one.start()
+            images.load(pause, [one])
+        self._start_switch()
+        self.kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={READY_SECONDS}s", seconds=150)
+        tools = {name: str(path) for name, path in self._tools.folders.items()}
+        self._context.write_text(json.dumps({"kubeconfig": str(self.kubeconfig), "tools": tools}, indent=2))
+
+    def _start_switch(self) -> None:
+        """DNS, Services for those who come through the switch, and the keeper of volumes."""
+        corefile = self.folder / "Corefile"
+        corefile.write_text(addons.corefile(self._plane.keys.kubeconfig("dns")))
+        dns = self._start("coredns", self._tools["coredns"], "-conf", corefile)
+        # kube-proxy wants to be some node; which one matters to node ports only.
+        proxy = self.folder / "proxy.yaml"
+        kubeconfig = str(self._plane.keys.kubeconfig("proxy"))
+        settings = node.proxy_settings(node.name(1), network.SWITCH_ADDRESS, kubeconfig)
+        proxy.write_text(yaml.safe_dump(settings))
+        self._start("kube-proxy", self._tools["kube-proxy"], f"--config={proxy}")
+        folders = [f"{name}={one.folder}" for name, one in self._nodes.items()]
+        self._start("volumes", sys.executable, "-m", "tests.e2e.box", "keep-volumes", self.kubeconfig, *folders)
+        dns.wait_for(lambda: answers(f"http://{network.SWITCH_ADDRESS}:8181/ready"), "ready", READY_SECONDS)
+
+    def _start(self, name: str, *command: str | Path) -> processes.Process:
+        env = {"PYTHONPATH": str(machine.REPOSITORY), "PATH": os.environ["PATH"], "HOME": str(Path.home())}
+        log = self.logs / f"{name}.log"
+        return processes.start(name, command, log=log, group=self._switch, enter=self.enter_switch(), env=env)
+
+    def _down(self, *, keep_logs: bool = False) -> None:
+        self._context.unlink(missing_ok=True)
+        for part in cgroups.parts(self.id) - set(self._nodes):
+            Group(self.id, part).kill()
+        for one in self._nodes.values():
+            one.remove()
+        for part in cgroups.parts(self.id):
+            Group(self.id, part).remove()
+        self._network.down()
+        for leftover in ("etcd", "keys"):
+            shutil.rmtree(self.folder / leftover, ignore_errors=True)
+        if not keep_logs:
+            shutil.rmtree(self.logs, ignore_errors=True)
+
+    def _api_answers(self) -> bool:
+        try:
+            self.kubectl("get", "--raw", "/readyz", "--request-timeout=5s")
+        except (BoxError, OSError):
+            return False
+        return True
+
+
+def status(box: Box) -> Sequence[str]:
+    """Lines for a person."""
+    if not box.running():
+        return [f"box {box.id}: not running"]
+    lines = [f"box {box.id}: running; KUBECONFIG={box.kubeconfig}; logs in {box.logs}"]
+    return [*lines, *box.kubectl("get", "nodes", "-o", "wide").splitlines()]

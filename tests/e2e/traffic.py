@@ -1,0 +1,76 @@
+"""Mail that never stops while something is done to the array, and the verdict at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.e2e.mail_array import DOMAIN, MailArray
+from tests.faults.ledger import Ledger, Verdict
+from tests.faults.readers import Reader, read_all
+from tests.faults.senders import Sender
+from tests.faults.where import Where
+
+MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(8))
+BIN = MAILBOXES[-1]  # readers delete from this one
+SENDERS, READERS = 6, 2
+PAUSE = 0.15  # seconds between a sender's bursts, in the mean
+READ_SECONDS = 90.0
+
+
+class Traffic:
+    """For `async with`: senders and readers at work inside; `judge` afterwards."""
+
+    def __init__(self, array: MailArray, seed: int, *, where: Where | None = None) -> None:
+        print(f"\nSEED={seed}")
+        self.array = array
+        self._chance = random.Random(seed)
+        self.ledger = Ledger(self._chance.randrange(1 << 31))
+        self.senders = [
+            Sender(where or array.any_smtp(self._another()), self.ledger, MAILBOXES, self._another(), PAUSE)
+            for _ in range(SENDERS)
+        ]
+        self.readers = [
+            Reader(array.any_pop3(self._another()), self.ledger, MAILBOXES, BIN, self._another())
+            for _ in range(READERS)
+        ]
+        self._stop = asyncio.Event()
+        self._at_work: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Traffic:
+        self._at_work = [asyncio.create_task(worker.run(self._stop)) for worker in (*self.senders, *self.readers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.gather(*self._at_work)
+
+    async def acknowledged(self, more: int, seconds: float = 60) -> None:
+        """Until so many more messages were acknowledged."""
+        goal = self.ledger.acknowledged + more
+        async with asyncio.timeout(seconds):
+            while self.ledger.acknowledged < goal:  # noqa: ASYNC110 - senders know of nobody who waits
+                await asyncio.sleep(0.05)
+
+    async def judge(self, mailboxes: Sequence[str] = MAILBOXES) -> Verdict:
+        """Read everything back and compare; the verdict is printed."""
+        began = time.monotonic()
+        where = self.array.any_pop3(self._another())
+        texts = await asyncio.gather(*(read_all(where, mailbox, READ_SECONDS) for mailbox in mailboxes))
+        verdict = self.ledger.judge(dict(zip(mailboxes, texts, strict=True)))
+        refused = sum((reader.refused for reader in self.readers), Counter())
+        print(
+            f"{verdict}; longest answer {max(s.longest for s in self.senders):.1f} s; "
+            f"sessions read {sum(r.sessions for r in self.readers)}, not had {dict(refused)}; "
+            f"read in {time.monotonic() - began:.1f} s"
+        )
+        for what in ("lost", "damaged", "duplicated", "undead"):
+            for line in getattr(verdict, what)[:5]:
+                print(f"{what}: {line}")
+        return verdict
+
+    def _another(self) -> random.Random:
+        return random.Random(self._chance.randrange(1 << 31))

@@ -1,0 +1,47 @@
+"""`mailarray volume` against a catalog URL."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from mailarray.catalog.database import open_catalog
+from mailarray.cli.volume import volume
+from mailarray.model.ids import new_volume_id
+
+
+def test_volumes_are_listed_and_declared_lost(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.db"
+    used, drained = new_volume_id(), new_volume_id()
+
+    async def fill() -> None:
+        catalog = await open_catalog(url)
+        await catalog.check_in(used, "mail-0", 0, 0)
+        await catalog.check_in(drained, "mail-1", 0, 0)
+        await catalog.mark_retired(drained)
+        await catalog.close()
+
+    asyncio.run(fill())
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(volume, [*arguments, "--catalog", url])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    lines = run("list").splitlines()
+    assert lines[1].split(maxsplit=2) == [used.hex(), "mail-0", "in use"]
+    assert lines[2].split(maxsplit=2) == [drained.hex(), "mail-1", "retired: drained, not waited for"]
+    assert "is marked lost" in run("lost", used.hex(), "--yes")
+    assert run("list").splitlines()[1].endswith("lost")
+
+
+def test_what_is_wrong_is_a_sentence(tmp_path: Path) -> None:
+    runner = CliRunner()
+    done = runner.invoke(volume, ["list", "--catalog", "mysql://x"])
+    assert done.exit_code == 2 and "must begin with sqlite:///" in done.output
+    done = runner.invoke(volume, ["lost", "xyz", "--catalog", f"sqlite:///{tmp_path}/c.db"])
+    assert done.exit_code == 2
+    done = runner.invoke(volume, ["list", "--data", str(tmp_path)])
+    assert done.exit_code == 1 and "holds no array" in done.output

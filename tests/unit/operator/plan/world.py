@@ -1,0 +1,357 @@
+"""A very small Kubernetes with mail servers in it, to carry out decisions and see what comes of them.
+
+Does only what plans depend on: a StatefulSet controller, pods that start and stop, servers that hold a table, drain and
+are rebuilt. Writes happen one by one in the order that the operator promises, so that it can be killed between any two.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.resources.common import NameRef
+from mailarray.contract.resources.mailcluster import Access, Accounts, Domain, MailClusterSpec, Storage
+from mailarray.contract.resources.mailserver import MailServerSpec, ServerStorage
+from mailarray.contract.resources.mirrorpair import MirrorPairSpec, Side
+from mailarray_operator.api.configuration import Configuration
+from mailarray_operator.plan import decide
+from mailarray_operator.plan.decisions import Decisions, Event
+from mailarray_operator.plan.observation import (
+    Claim,
+    ClusterResource,
+    Group,
+    Observation,
+    PairResource,
+    Pod,
+    Resource,
+    ServerReport,
+    StatefulSet,
+)
+
+CONFIGURATION = Configuration(dataplane_image="mailarray:test", postgresql_image="postgresql:test")
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+GIB = 1 << 30
+DRAIN_TICKS = 2  # that a drain or a rebuild takes
+
+
+@dataclass
+class FakePod:
+    uid: str
+    revision: str
+    age: int = 0  # ticks; node at 1, ready at 2
+    terminating: bool = False
+    crashing: bool = False
+
+
+@dataclass
+class FakeServer:
+    """A volume, and what the process on it says."""
+
+    volume: str
+    generation: int = 0  # of its table
+    drain_left: int | None = None
+    rebuild_left: int = 0
+    unsettled: int = 0
+    heard: float = -1.0
+
+
+@dataclass
+class FakeGroup:
+    name: str
+    wanted: int
+    zones: tuple[str, ...]
+    size: int = GIB
+    generation: int = 1
+    status: dict[str, Any] = field(default_factory=dict)
+    replicas: int | None = None  # of the StatefulSet; None: there is none
+    recorded: int | None = None
+    drain: str = ""
+    revision: str = "r1"
+    broken: frozenset[str] = frozenset()  # revisions that never get ready
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, copies: int = 2, spread: str = "Zone") -> None:
+        self.copies, self.spread, self.paused, self.cluster_there = copies, spread, False, True
+        self.groups: dict[str, FakeGroup] = {}
+        self.pods: dict[str, FakePod] = {}
+        self.servers: dict[str, FakeServer] = {}  # by claim, so they stay when a pod goes
+        self.claims: dict[str, Claim] = {}
+        self.table: MirroringTable | None = None
+        self.cluster_status: dict[str, Any] = {}
+        self.pairs: dict[str, MirrorPairSpec] = {}
+        self.pair_statuses: dict[str, dict[str, Any]] = {}
+        self.lost_nodes: set[str] = set()  # of servers
+        self.secrets: dict[str, frozenset[str] | None] = {"accounts": frozenset({"accounts"})}
+        self.database_ready: bool | None = True
+        self.access_ready = 2
+        self.events: list[Event] = []
+        self.restarts: list[str] = []
+        self.clock = 0.0
+        self.since = 0.0  # the operator's start
+        self._uids = itertools.count(1)
+
+    # What people do -----------------------------------------------------------------------------------
+    def group(self, name: str, wanted: int, zones: tuple[str, ...] = ("a", "b", "c")) -> FakeGroup:
+        self.groups[name] = FakeGroup(name, wanted, zones)
+        return self.groups[name]
+
+    def scale_mailserver(self, name: str, wanted: int) -> None:
+        self.groups[name].wanted = wanted
+        self.groups[name].generation += 1
+
+    def scale_statefulset(self, name: str, replicas: int) -> None:
+        self.groups[name].replicas = replicas
+
+    def pair(self, name: str, source: str, *mirrors: str) -> None:
+        self.pairs[name] = MirrorPairSpec(
+            NameRef("example"), Side(NameRef(source)), tuple(Side(NameRef(m)) for m in mirrors)
+        )
+
+    def wipe(self, server: str) -> None:
+        """The claim is deleted with its pod."""
+        self.pods.pop(server, None)
+        self.servers.pop(server, None)
+        self.claims.pop(server, None)
+
+    # What Kubernetes and the servers do ---------------------------------------------------------------
+    def tick(self, seconds: float = 1.0) -> None:
+        self.clock += seconds
+        for group in self.groups.values():
+            self._control(group)
+        for name, pod in list(self.pods.items()):
+            pod.age += 1
+            if pod.terminating and pod.age > 1 and name not in self.lost_nodes:
+                del self.pods[name]
+        for name in self.pods:
+            if self.answers(name):
+                self._serve(name)
+
+    def _control(self, group: FakeGroup) -> None:
+        """The StatefulSet controller, podManagementPolicy Parallel."""
+        if group.replicas is None:
+            return
+        for ordinal in range(group.replicas):
+            name = f"{group.name}-{ordinal}"
+            if name not in self.pods:
+                self.pods[name] = FakePod(f"uid-{next(self._uids)}", group.revision)
+            if name not in self.claims:
+                self.claims[name] = Claim(f"volume-{name}", f"claim-{next(self._uids)}", group.size, 0)
+        for name, pod in self.pods.items():
+            if name.rpartition("-")[0] == group.name and int(name.rpartition("-")[2]) >= group.replicas:
+                self.stop(pod)
+
+    def stop(self, pod: FakePod) -> None:
+        if not pod.terminating:
+            pod.terminating, pod.age = True, 0
+
+    def answers(self, name: str) -> bool:
+        return self.ready(name) and name not in self.lost_nodes
+
+    def ready(self, name: str) -> bool:
+        pod = self.pods.get(name)
+        if pod is None or pod.age < 2 or pod.crashing or name in self.lost_nodes:
+            return False
+        return not pod.terminating and pod.revision not in self.groups[name.rpartition("-")[0]].broken
+
+    def _serve(self, name: str) -> None:
+        if name not in self.servers:
+            claim = self.claims[name]
+            fresh = not any(s.heard >= 0 for s in self.servers.values())
+            known = self.table is not None and self.table.server(name) is not None and claim.uid and not fresh
+            was = any(e.get("name") == name and e.get("volume") for e in self._shown(name))
+            self.servers[name] = FakeServer(f"volume of {claim.uid}", rebuild_left=DRAIN_TICKS if known and was else 0)
+            self.claims[name] = Claim(claim.name, claim.uid, claim.requested, claim.requested, claim.expandable)
+        server, pod = self.servers[name], self.pods[name]
+        if pod.age == 2:
+            server.unsettled = 1
+        elif server.unsettled:
+            server.unsettled = 0
+        server.heard = self.clock
+        server.rebuild_left = max(0, server.rebuild_left - 1)
+        if self.table is None or self.table.generation < server.generation:
+            return
+        server.generation = self.table.generation
+        mine = self.table.server(name)
+        if mine is not None and mine.draining:
+            server.drain_left = DRAIN_TICKS if server.drain_left is None else max(0, server.drain_left - 1)
+        else:
+            server.drain_left = None
+
+    def _shown(self, name: str) -> list[dict[str, Any]]:
+        return list(self.groups[name.rpartition("-")[0]].status.get("servers", []))
+
+    # What the operator does ---------------------------------------------------------------------------
+    def now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self.clock)
+
+    def observe(self) -> Observation:
+        cluster = ClusterResource(
+            Resource("example", "c", 1, self.cluster_status),
+            MailClusterSpec(
+                (Domain("mail.example"),),
+                accounts=Accounts(NameRef("accounts")),
+                storage=Storage(copies=self.copies, spread=self.spread),  # type: ignore[arg-type]
+                access=Access(replicas=2),
+                paused=self.paused,
+            ),
+        )
+        return Observation(
+            "mail",
+            "example",
+            cluster if self.cluster_there else None,
+            {name: self._observe_group(group) for name, group in self.groups.items()},
+            {
+                name: PairResource(Resource(name, name, 1, self.pair_statuses.get(name, {})), spec)
+                for name, spec in self.pairs.items()
+            },
+            self.table,
+            self.secrets,
+            self.access_ready,
+            2,
+            self.database_ready,
+            {name: self._report(name, server) for name, server in self.servers.items() if server.heard >= self.since},
+            clock=self.clock,
+            since=self.since,
+        )
+
+    def _observe_group(self, group: FakeGroup) -> Group:
+        found = None
+        if group.replicas is not None:
+            found = StatefulSet(group.replicas, group.recorded, group.revision, group.drain)
+        mine = [name for name in {*self.pods, *self.claims} if name.rpartition("-")[0] == group.name]
+        pods = {name: self._observe_pod(group, name, self.pods[name]) for name in mine if name in self.pods}
+        claims = {name: self.claims[name] for name in mine if name in self.claims}
+        spec = MailServerSpec(NameRef("example"), group.wanted, ServerStorage(size=group.size))
+        return Group(Resource(group.name, group.name, group.generation, group.status), spec, found, pods, claims)
+
+    def _observe_pod(self, group: FakeGroup, name: str, pod: FakePod) -> Pod:
+        placed = pod.age >= 1 or pod.terminating
+        zone = group.zones[int(name.rpartition("-")[2]) % len(group.zones)]
+        problem = "container smtp crashes" if pod.crashing or pod.revision in group.broken else ""
+        node = f"node-{name}" if placed else ""
+        ready = self.ready(name)
+        return Pod(name, pod.uid, node, zone if placed else "", "", ready, pod.terminating, pod.revision, problem)
+
+    def _report(self, name: str, server: FakeServer) -> ServerReport:
+        answers = self.answers(name)
+        drain = None
+        if server.drain_left is not None:
+            left = server.drain_left
+            drain = {"segments_total": DRAIN_TICKS, "segments_left": left, "done": left == 0}
+        rebuild = None
+        if server.rebuild_left:
+            rebuild = {"segments_total": DRAIN_TICKS, "segments_left": server.rebuild_left, "done": False}
+        sidecar = {
+            "volume": server.volume,
+            "table_generation": server.generation,
+            "drain": drain,
+            "rebuild": rebuild,
+            "segments": {"unsettled": server.unsettled},
+            "under_replicated": 0,
+        }
+        mirrors = [m for group in (self.table.rows.get(name, ()) if self.table else ()) for m in group]
+        writer = {
+            "refusing": None,
+            "at_rest": drain is not None,
+            "copies": {"wanted": self.copies, "now": None},
+            "mirrors": [
+                {"server": m, "state": "InSync" if self.answers(m) else "Failed", "in_use": False} for m in mirrors
+            ],
+        }
+        uid = self.pods[name].uid if name in self.pods else ""
+        return ServerReport(server.heard, sidecar if answers else None, writer if answers else None, uid)
+
+    def decide(self) -> Decisions:
+        return decide(self.observe(), CONFIGURATION, self.now())
+
+    def writes(self, decisions: Decisions) -> list[Callable[[], None]]:
+        """What is to be written, in the order in which it is written; only what differs."""
+        writes: list[Callable[[], None]] = []
+        if decisions.render:
+            for name, decided in decisions.groups.items():
+                if decided.wish is not None:
+                    writes.append(lambda n=name, w=decided.wish: self.scale_mailserver(n, w))  # type: ignore[misc]
+            if decisions.table != self.table:
+                writes.append(lambda: setattr(self, "table", decisions.table))
+            for name, decided in decisions.groups.items():
+                group = self.groups[name]
+                if (group.replicas, group.recorded, group.drain) != (decided.replicas, decided.replicas, decided.drain):
+                    writes.append(lambda g=group, d=decided: self._apply(g, d.replicas, d.drain))  # type: ignore[misc]
+            for growth in decisions.growths:
+                writes.append(lambda g=growth: self._grow(g.claim, g.size))  # type: ignore[misc]
+        for name, decided in decisions.groups.items():
+            if decided.status != self.groups[name].status:
+                writes.append(lambda n=name, d=decided: setattr(self.groups[n], "status", dict(d.status)))  # type: ignore[misc]
+        for name, status in decisions.pair_statuses.items():
+            if status != self.pair_statuses.get(name):
+                writes.append(lambda n=name, s=status: self.pair_statuses.__setitem__(n, dict(s)))  # type: ignore[misc]
+        status = decisions.cluster_status
+        if status is not None and status != self.cluster_status:
+            writes.append(lambda: setattr(self, "cluster_status", status))
+        if decisions.restart is not None:
+            writes.append(lambda: self._restart(str(decisions.restart)))
+        return writes
+
+    def _apply(self, group: FakeGroup, replicas: int, drain: str) -> None:
+        group.replicas = group.recorded = replicas
+        group.drain = drain
+
+    def _grow(self, claim: str, size: int) -> None:
+        for name, found in self.claims.items():
+            if found.name == claim:
+                self.claims[name] = Claim(found.name, found.uid, size, size, found.expandable)
+
+    def _restart(self, name: str) -> None:
+        self.restarts.append(name)
+        self.stop(self.pods[name])
+
+    def step(self, writes: int | None = None) -> Decisions:
+        """Decide and write; with `writes` the operator is killed after that many of them."""
+        decisions = self.decide()
+        for write in self.writes(decisions)[:writes]:
+            write()
+        self.events += decisions.events
+        self.tick()
+        return decisions
+
+    def settle(self, limit: int = 200) -> None:
+        """Until nothing is left to write and nothing moves."""
+        for _ in range(limit):
+            before = self.state()
+            self.step()
+            if self.state() == before:
+                return
+        raise AssertionError(f"did not settle: {self.state()}")
+
+    def state(self) -> dict[str, Any]:
+        """All that must be the same in the end, however the operator got there: without times and generations."""
+        table = None
+        if self.table is not None:
+            table = ([(s.name, s.state) for s in self.table.servers], self.table.rows)
+        return {
+            "groups": {
+                g.name: (g.wanted, g.replicas, g.recorded, g.drain, _timeless(g.status)) for g in self.groups.values()
+            },
+            "pods": {name: (pod.revision, self.ready(name)) for name, pod in sorted(self.pods.items())},
+            "table": table,
+            "cluster": _timeless(self.cluster_status),
+            "pairs": {name: _timeless(status) for name, status in self.pair_statuses.items()},
+            "claims": {name: claim.requested for name, claim in sorted(self.claims.items())},
+        }
+
+    def phases(self) -> dict[str, str]:
+        return {e["name"]: e["phase"] for g in self.groups.values() for e in g.status.get("servers", [])}
+
+
+def _timeless(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        skipped = ("lastTransitionTime", "generation", "observedGeneration")
+        return {key: _timeless(value) for key, value in raw.items() if key not in skipped}
+    return [_timeless(item) for item in raw] if isinstance(raw, list) else raw
