@@ -17,6 +17,7 @@ from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 _placements, _messages, _locations = schema.placements, schema.messages, schema.locations
 _segments, _members, _volumes = schema.segments, schema.segment_members, schema.volumes
+_repairs = schema.segment_replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Holder:
     server: str  # "" when the volume never checked in
     lost: bool
     role: str  # "writer", "mirror": a member from the start, "repaired": copied there later
-    retired: bool = False  # drained on purpose
+    retired: bool  # drained on purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +146,15 @@ def _members_of(connection: Connection, number: int, writer: bytes) -> Sequence[
 
 
 def _repaired(connection: Connection, segment: bytes) -> Sequence[Holder]:
-    repaired = schema.metadata.tables.get("segment_replicas")
-    if repaired is None:
-        return []
-    rows = connection.execute(_holder_of(repaired).where(repaired.c.segment_id == segment).order_by(_volumes.c.server))
+    rows = connection.execute(_holder_of(_repairs).where(_repairs.c.segment_id == segment).order_by(_volumes.c.server))
     return [_holder(row, "repaired") for row in rows]
 
 
 def _holder_of(table: Table) -> Select[tuple[Any, ...]]:
     """Its volumes, with what is known of them."""
-    columns = [_volumes.c.server, _volumes.c.lost, *([_volumes.c.retired] if "retired" in _volumes.c else [])]
-    return select(table.c.volume, *columns).join_from(table, _volumes, _volumes.c.id == table.c.volume, isouter=True)
+    known = (_volumes.c.server, _volumes.c.lost, _volumes.c.retired)
+    return select(table.c.volume, *known).join_from(table, _volumes, _volumes.c.id == table.c.volume, isouter=True)
 
 
 def _holder(row: Row[tuple[Any, ...]], role: str) -> Holder:
-    return Holder(VolumeId(bytes(row[0])), row.server or "", bool(row.lost), role, bool(getattr(row, "retired", False)))
+    return Holder(VolumeId(bytes(row[0])), row.server or "", bool(row.lost), role, bool(row.retired))

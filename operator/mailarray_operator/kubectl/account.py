@@ -14,8 +14,8 @@ import click
 
 from mailarray_operator.api import names
 from mailarray_operator.kubectl import array, drawing
-from mailarray_operator.kubectl.asking import remote
-from mailarray_operator.kubectl.kubectl import Kubectl, RemoteFailure, remote_sentence
+from mailarray_operator.kubectl.asking import in_any, remote
+from mailarray_operator.kubectl.kubectl import Kubectl, Stdin
 from mailarray_operator.kubectl.status import secret_name
 from mailarray_operator.kubectl.targets import kubectl, output_option, target_options
 
@@ -62,7 +62,8 @@ def list_accounts(containing: str, output: str) -> int:
     """Show accounts."""
     client = kubectl()
     options = ["--json", *([f"--containing={containing}"] if containing else [])]
-    said = client.execute(*_pod(client), remote("account list", options=options), seconds=CHANGE_SECONDS)
+    cluster = _cluster(client)
+    said = in_any(client, cluster, remote("account list", options=options), seconds=CHANGE_SECONDS).said
     if output == "json":
         click.echo(said, nl=False)
         return 0
@@ -141,37 +142,35 @@ def _run(
     options: list[str] | None = None,
     password: bool | None = None,
     question: str = "",
-    stdin: bytes | BinaryIO | None = None,
+    stdin: Stdin = None,
     seconds: float | None = CHANGE_SECONDS,
 ) -> int:
     """In one pod. `password`: None for none, else whether it comes from standard input. `seconds`: None: no limit."""
     client = kubectl()
-    where = _pod(client)
+    cluster = _cluster(client)
     if question:
         click.confirm(question, abort=True, err=True)
     if password is not None:
         stdin = _password(from_stdin=password)
     line = remote(f"account {command}", *arguments, options=options or [])
-    done = client.execute_whole(*where, line, stdin=stdin, seconds=seconds)
-    if done.code != 0 and not done.said:
-        raise RemoteFailure(remote_sentence(done.error, where[0], line))
+    done = in_any(client, cluster, line, stdin=stdin, seconds=seconds)
     for remark in done.remarks:  # an import tells of each line that it could not take
         click.echo(remark, err=True)
     click.echo(done.said, nl=False)
     return done.code
 
 
-def _pod(client: Kubectl) -> tuple[str, str]:
-    """Pod and container to work in. Raises ClickException when accounts are not in the database, or nobody is there."""
+def _cluster(client: Kubectl) -> str:
+    """The MailCluster that is meant. Raises ClickException when its accounts are not in the database."""
     cluster = array.chosen(client)
     secret = secret_name(cluster)
     if secret is not None:
         raise click.ClickException(
             f"the accounts of {cluster.name} are the file `{names.KEY_ACCOUNTS}` in the Secret {secret}: change the "
-            f"file, then `kubectl create secret generic {secret} --from-file={names.KEY_ACCOUNTS} --dry-run=client "
-            "-o yaml | kubectl apply -f -`"
+            f"file, then `kubectl create secret generic {secret} -n {cluster.namespace} "
+            f"--from-file={names.KEY_ACCOUNTS} --dry-run=client -o yaml | kubectl apply -f -`"
         )
-    return array.one_to_ask(client, cluster.name).name, names.CONTAINER_CATALOG
+    return cluster.name
 
 
 def _password(*, from_stdin: bool) -> bytes:

@@ -156,12 +156,12 @@ def pods(kubectl: Kubectl, cluster: str) -> dict[str, Pod]:
     return {pod.name: pod for pod in sorted((_pod(item) for item in items), key=lambda p: natural(p.name))}
 
 
-def one_to_ask(kubectl: Kubectl, cluster: str) -> Pod:
-    """A pod that commands can run in. Raises ClickException with a sentence."""
+def some_to_ask(kubectl: Kubectl, cluster: str) -> list[Pod]:
+    """Pods that commands can run in, ready ones first; at least one. Raises ClickException with a sentence."""
     every = pods(kubectl, cluster)
-    for pod in sorted(every.values(), key=lambda p: not p.ready):
-        if pod.askable:
-            return pod
+    askable = [pod for pod in sorted(every.values(), key=lambda p: not p.ready) if pod.askable]
+    if askable:
+        return askable
     if not every:
         raise click.ClickException(
             f"{cluster} has no server pods to ask; look with `kubectl mailarray servers`, and at the operator's log"

@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from mailarray_operator.api import names
+from mailarray_operator.kubectl import array
 from mailarray_operator.kubectl.array import Pod
-from mailarray_operator.kubectl.kubectl import Kubectl
+from mailarray_operator.kubectl.kubectl import Done, Kubectl, PodUnreachable, RemoteFailure, Stdin, remote_sentence
 
 AT_ONCE = 8  # each is a kubectl process here and a Python process there
 SETTINGS = f"{names.PATH_SETTINGS}/{names.FILE_SERVER}"
@@ -36,6 +37,29 @@ def ask(kubectl: Kubectl, pods: Iterable[Pod]) -> dict[str, Answer]:
     every = list(pods)
     with ThreadPoolExecutor(AT_ONCE) as executor:
         return dict(zip((p.name for p in every), executor.map(lambda pod: _ask(kubectl, pod), every), strict=True))
+
+
+def in_any(kubectl: Kubectl, cluster: str, command: list[str], *, stdin: Stdin = None, seconds: float | None) -> Done:
+    """Run a command in whichever server's pod can be reached; it is run once, whatever comes of it.
+
+    Raises RemoteFailure when it failed without an answer, and ClickException when no pod can be reached.
+    """
+    failure: PodUnreachable | None = None
+    for pod in array.some_to_ask(kubectl, cluster):
+        try:
+            done = kubectl.execute_whole(pod.name, names.CONTAINER_CATALOG, command, stdin=stdin, seconds=seconds)
+        except PodUnreachable as error:
+            failure = error
+            if stdin is not None and not isinstance(stdin, bytes):  # kubectl may have read some of it
+                if not stdin.seekable():
+                    raise
+                stdin.seek(0)
+            continue
+        if done.code != 0 and not done.said:
+            raise RemoteFailure(remote_sentence(done.error, pod.name, command))
+        return done
+    assert failure is not None
+    raise failure
 
 
 def remote(command: str, *arguments: str, options: Iterable[str] = ()) -> list[str]:

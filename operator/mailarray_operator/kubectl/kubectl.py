@@ -22,6 +22,9 @@ _FRAMING = (_TERMINATED, "Defaulted container")
 EXEC_SECONDS = 20.0  # of a short command in a pod; a server that does not answer by then is shown so
 
 
+Stdin = bytes | BinaryIO | None
+
+
 class NotFound(click.ClickException):
     """The object is not there."""
 
@@ -32,6 +35,10 @@ class Forbidden(click.ClickException):
 
 class RemoteFailure(click.ClickException):
     """A command in a pod failed, with a sentence of its own."""
+
+
+class PodUnreachable(RemoteFailure):
+    """Nothing was run in the pod; another one may be asked."""
 
 
 @dataclass(slots=True)
@@ -108,7 +115,7 @@ class Kubectl:
         container: str,
         command: Sequence[str],
         *,
-        stdin: bytes | BinaryIO | None = None,
+        stdin: Stdin = None,
         seconds: float | None = EXEC_SECONDS,
     ) -> str:
         """Run a command in a pod; answers its standard output. Raises RemoteFailure with what it said."""
@@ -123,7 +130,7 @@ class Kubectl:
         container: str,
         command: Sequence[str],
         *,
-        stdin: bytes | BinaryIO | None = None,
+        stdin: Stdin = None,
         seconds: float | None = EXEC_SECONDS,
     ) -> Done:
         """The same, for a command whose failure comes with an answer. Raises when it could not be run at all."""
@@ -199,7 +206,7 @@ _EXPLANATIONS: tuple[tuple[str, type[click.ClickException], str], ...] = (
     ),
     (
         r"container not found|unable to upgrade connection|error dialing backend",
-        RemoteFailure,
+        PodUnreachable,
         "the pod cannot be asked now; it is starting, or its node is away",
     ),
 )

@@ -10,9 +10,8 @@ from typing import Any
 import click
 from rich.text import Text
 
-from mailarray_operator.api import names
 from mailarray_operator.kubectl import array, drawing
-from mailarray_operator.kubectl.asking import remote
+from mailarray_operator.kubectl.asking import in_any, remote
 from mailarray_operator.kubectl.targets import kubectl, output_option, target_options
 
 SECONDS = 600.0  # the catalog has no index from a message to its mailboxes, so a large one is read through
@@ -37,17 +36,11 @@ def locate(message_id: str, output: str) -> int:
         raise click.ClickException(f"{wanted or 'an empty text'} {what}: {WHICH_ID}")
     client = kubectl()
     cluster = array.chosen(client)
-    pod = array.one_to_ask(client, cluster.name)
-    said = client.execute(
-        pod.name,
-        names.CONTAINER_CATALOG,
-        remote("locate", wanted, options=["--missing-ok"]),
-        seconds=SECONDS,
-    )
+    done = in_any(client, cluster.name, remote("locate", wanted, options=["--missing-ok"]), seconds=SECONDS)
     try:
-        answer = json.loads(said)
+        answer = json.loads(done.said)
     except ValueError:
-        raise click.ClickException(f"{pod.name} gave an answer that is not JSON; try the same again") from None
+        raise click.ClickException("the answer is not JSON; try the same again") from None
     if output == "json":
         click.echo(json.dumps(answer, indent=2))
     elif answer.get("message") is None:

@@ -31,7 +31,12 @@ def servers(no_ask: bool, output: str) -> int:
         click.echo(json.dumps([_as_json(row, pods.get(row.name), answers.get(row.name)) for row in rows], indent=2))
         return 0
     if not rows:
-        raise click.ClickException(f"{cluster.name} has no servers; make a MailServer that refers to it")
+        wanted = sum(group.wanted for group in cluster.groups)
+        raise click.ClickException(
+            f"{cluster.name} has no servers yet, and {wanted} are wanted; the operator makes them: look whether it runs"
+            if wanted
+            else f"{cluster.name} has no servers; make a MailServer that refers to it"
+        )
     console = drawing.console()
     table = drawing.table(
         "GROUP",

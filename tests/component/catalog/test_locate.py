@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from mailarray.catalog import schema
 from mailarray.catalog.catalog import Catalog
 from mailarray.cli.locate import render
 from mailarray.model.ids import new_message_id
@@ -58,7 +55,6 @@ async def test_lost_volumes_and_deletions_are_said(catalog: Catalog) -> None:
     assert [h["lost"] for h in found["places"][0]["holders"]] == [False, True]
 
 
-@pytest.mark.skipif("segment_replicas" not in schema.metadata.tables, reason="this catalog keeps no repaired copies")
 async def test_repaired_copies_of_sealed_segments_and_drained_volumes(catalog: Catalog) -> None:
     mirror, third = Sidecar(catalog, "mail-1"), Sidecar(catalog, "mail-2")
     sidecar = Sidecar(catalog, "mail-0", mirror.volume)

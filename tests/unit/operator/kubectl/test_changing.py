@@ -188,6 +188,18 @@ def test_the_pod_that_is_ready_is_asked(theatre: Theatre) -> None:
     assert theatre.calls[-1]["line"].startswith("exec mail-1 ")
 
 
+def test_a_pod_that_cannot_be_reached_is_passed_over_and_nothing_is_done_twice(theatre: Theatre) -> None:
+    away = "error: error dialing backend: dial tcp 10.0.0.1:10250: connect: no route to host\n"
+    theatre.record(*whole()[:2], ("^exec mail-0", "", away, 1), ("^exec mail-1", "ann@mail.example disabled\n"))
+    assert "ann@mail.example disabled" in theatre.run("account", "disable", "ann@mail.example")
+    failed = "mailarray: the database does not answer\ncommand terminated with exit code 1\n"
+    theatre.record(*whole()[:2], ("^exec mail-0", "", failed, 1), ("^exec mail-1", "twice\n"))
+    said = theatre.run("account", "disable", "ann@mail.example")
+    assert "stderr: kubectl mailarray: the database does not answer" in said and "twice" not in said
+    theatre.record(*whole()[:2], ("^exec", "", away, 1))
+    assert "the pod cannot be asked now" in theatre.run("account", "disable", "ann@mail.example")
+
+
 def test_locate(theatre: Theatre, golden: Golden) -> None:
     theatre.record(*whole()[:2], (f"mailarray locate .*-- {recorded.MESSAGE}$", recorded.located()))
     golden(theatre.run("locate", recorded.MESSAGE))
