@@ -55,7 +55,7 @@ async def connection_info(reconnect: Reconnect) -> kopf.ConnectionInfo:
     """What kopf needs to know of a connection."""
     connection = await reconnect()
     bearer = (await connection.auth_settings()).get("BearerToken")
-    token = str(bearer["value"] or "").removeprefix("Bearer ") if bearer else ""
+    token = str(bearer["value"] or "").rpartition(" ")[2] if bearer else ""  # "Bearer x", or "bearer x" in a pod
     return kopf.ConnectionInfo(
         server=connection.host,
         ca_path=connection.ssl_ca_cert or None,
