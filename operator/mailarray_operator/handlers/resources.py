@@ -129,6 +129,7 @@ class Follower:
             )
         finally:
             told.cancel()
+            ready.set()  # the thread that waits for it would keep the process, which then does nothing, for ever
 
     async def _tell_ready(self, ready: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
         await asyncio.to_thread(ready.wait)
