@@ -130,10 +130,11 @@ class Cluster:
 @contextlib.contextmanager
 def a_cluster() -> Iterator[Cluster]:
     """KUBECONFIG's cluster, or a running box, or a box for as long as the context lasts."""
-    if named := os.environ.get("KUBECONFIG"):
+    box = Box()
+    named = os.environ.get("KUBECONFIG")
+    if named and named != str(box.kubeconfig):  # `make box-shell` names the box
         yield Cluster({"KUBECONFIG": named})
         return
-    box = Box()
     was_running = box.running()
     box.up()
     try:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.box import cache
-from tests.e2e.box.machine import run
+from tests.e2e.box.machine import BoxError, run
 
 MODULES = Path(__file__).parent / "go"
 BUILD_SECONDS = 3600  # the slowest tool takes six minutes on two cores
@@ -68,7 +68,7 @@ class Binaries:
         for folder in self.folders.values():
             if (folder / binary).exists():
                 return folder / binary
-        raise KeyError(binary)
+        raise BoxError(f"{binary} is not built: no box is running, start one with `make box-up`")
 
     def path(self) -> str:
         """A value for PATH that has them all."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from tests.e2e.box import addons, binaries, cache, cgroups, images, machine, network, node, processes
+from tests.e2e.box import addons, binaries, cache, cgroups, images, machine, network, node, processes, volumes
 from tests.e2e.box.cgroups import Group
 from tests.e2e.box.control_plane import ControlPlane, answers
 from tests.e2e.box.machine import BoxError, run
@@ -33,6 +35,8 @@ class Box:
 
     def __init__(self, box: str | None = None) -> None:
         self.id = box or os.environ.get("MAILARRAY_BOX_ID", DEFAULT_ID)
+        if not re.fullmatch(r"[a-z0-9]{1,10}", self.id):  # it becomes part of a link's name
+            raise BoxError(f"MAILARRAY_BOX_ID {self.id!r} is no name for a box: use up to 10 small letters and digits")
         self.folder = cache.folder(f"box-{self.id}")
         self.logs = self.folder / "logs"
         self._context = self.folder / "context.json"
@@ -115,6 +119,14 @@ class Box:
     def start(self, name: str) -> None:
         """Switch its power on again."""
         self._nodes[name].start()
+
+    def add_small_volume(self, name: str, mebibytes: int) -> str:
+        """Offer a volume of that size on a node, which really is full when it is full: the name of its class."""
+        folder = uuid.uuid4().hex[:8]
+        self._nodes[name].mount_small(folder, mebibytes)
+        volume = volumes.manifest(name, folder, storage_class=addons.SMALL_CLASS, capacity=f"{mebibytes}Mi")
+        self.apply(addons.storage_class(addons.SMALL_CLASS), volume)
+        return addons.SMALL_CLASS
 
     # Up and down --------------------------------------------------------------------------------------
 

@@ -135,6 +135,7 @@ class ControlPlane:
             f"--root-ca-file={self.keys.ca}",
             f"--cluster-signing-cert-file={self.keys.ca}",
             f"--cluster-signing-key-file={self.keys.file('ca.key')}",
+            f"--flex-volume-plugin-dir={self._folder / 'flex-volumes'}",  # it makes the folder
             "--kube-api-qps=200",
             "--kube-api-burst=400",
             "--pvclaimbinder-sync-period=2s",
