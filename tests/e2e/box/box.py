@@ -98,7 +98,7 @@ class Box:
 
     def load(self, *roles: str) -> list[str]:
         """Build images and put them onto the nodes: the names for pods, in the order of the roles."""
-        with cache.locked():
+        with cache.locked("images"):
             built = [images.build(role) for role in roles]
             for image in built:
                 images.load(image, self._nodes.values())
@@ -134,11 +134,13 @@ class Box:
         """Have it running; minutes when the cache is cold."""
         if reason := machine.why_not():
             raise BoxError(reason)
-        with cache.locked():
+        if self.running():
+            return
+        pause = self._prepare()
+        with cache.locked(f"box-{self.id}"):
             if self.running():
                 return
             self._down()
-            pause = self._prepare()
             started = time.monotonic()
             try:
                 self._up(pause)
@@ -151,20 +153,20 @@ class Box:
         """Make all that is slow and kept: packages, binaries, base image."""
         if reason := machine.why_not():
             raise BoxError(reason)
-        with cache.locked():
-            self._prepare()
+        self._prepare()
 
     def down(self) -> None:
         """Remove everything but the cache."""
-        with cache.locked():
+        with cache.locked(f"box-{self.id}"):
             self._down()
 
     def _prepare(self) -> str:
         machine.install_packages()
         self._tools = binaries.build()
         self._assemble()
-        images.base()
-        return images.build_pause()
+        with cache.locked("images"):
+            images.base()
+            return images.build_pause()
 
     def _up(self, pause: str) -> None:
         shutil.rmtree(self.logs, ignore_errors=True)
