@@ -75,13 +75,13 @@ class Cluster:
 
     @contextlib.contextmanager
     def namespace(self, prefix: str = "test") -> Iterator[str]:
-        """A namespace of a test's own, gone with all that is in it."""
+        """A namespace of a test's own; it goes, with all that is in it, while the next test runs."""
         name = f"{prefix}-{uuid.uuid4().hex[:6]}"
         self.kubectl("create", "namespace", name)
         try:
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--timeout=60s", seconds=90)
+            self.kubectl("delete", "namespace", name, "--wait=false")
 
     def wait_for(self, look: Callable[[], T | None], what: str, seconds: float = 60) -> T:
         """Look until there is something true, and return it; a BoxError when there is none in time."""
@@ -130,10 +130,11 @@ class Cluster:
 @contextlib.contextmanager
 def a_cluster() -> Iterator[Cluster]:
     """KUBECONFIG's cluster, or a running box, or a box for as long as the context lasts."""
-    if named := os.environ.get("KUBECONFIG"):
+    box = Box()
+    named = os.environ.get("KUBECONFIG")
+    if named and named != str(box.kubeconfig):  # `make box-shell` names the box
         yield Cluster({"KUBECONFIG": named})
         return
-    box = Box()
     was_running = box.running()
     box.up()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.box import BoxError
 from tests.e2e.cluster import Cluster
 
 SERVERS = 3
@@ -150,6 +151,38 @@ def test_a_new_claim_has_an_empty_volume(cluster: Cluster, servers: str) -> None
     cluster.wait_for(renewed, "a new claim that is bound")
     cluster.kubectl("wait", "--for=condition=Ready", "pod/web-1", "-n", servers, "--timeout=60s", seconds=70)
     assert cluster.execute("web-1", "cat", "/data/index.html", namespace=servers) == "web-1\n"
+
+
+def test_a_small_volume_gets_full(cluster: Cluster, namespace: str) -> None:
+    storage_class = cluster.box.add_small_volume(cluster.box.nodes[0], 8)
+    (image,) = cluster.images("client")
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "small"},
+        "spec": {
+            "storageClassName": storage_class,
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "4Mi"}},
+        },
+    }
+    container = {
+        "name": "small",
+        "image": image,
+        "imagePullPolicy": cluster.pull_policy,
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "small"}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "small"},
+        "spec": {"containers": [container], "volumes": [volume], "terminationGracePeriodSeconds": 0},
+    }
+    cluster.apply(claim, pod, namespace=namespace)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/small", "-n", namespace, "--timeout=60s", seconds=70)
+    with pytest.raises(BoxError, match="No space left on device"):
+        cluster.execute("small", "dd", "if=/dev/zero", "of=/data/file", "bs=1M", "count=9", namespace=namespace)
 
 
 def test_a_node_that_is_cut_off_is_found_out(cluster: Cluster, servers: str) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from tests.e2e.box import binaries, cache, images, machine, network, volumes
+from tests.e2e.box import binaries, images, machine, network, volumes
 from tests.e2e.box.box import Box, status
 from tests.e2e.box.machine import BoxError
 
@@ -43,8 +43,7 @@ def main(arguments: list[str]) -> int:
         case ["images", *roles]:
             print("\n".join(_running().load(*(roles or images.roles()))))
         case ["build", *tools] if tools:
-            with cache.locked():
-                print(binaries.build(*tools).path())
+            print(binaries.build(*tools).path())
         case ["keep-volumes", *rest]:
             volumes.main(rest)
         case _:

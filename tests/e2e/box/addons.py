@@ -14,6 +14,7 @@ from tests.e2e.box.node import Node
 
 Manifest = dict[str, Any]
 STORAGE_CLASS = "local"
+SMALL_CLASS = "small"  # volumes that a test makes, to see them full
 
 
 def nodes(all_nodes: Sequence[Node]) -> list[Manifest]:
@@ -76,15 +77,13 @@ def dns() -> list[Manifest]:
     return [role, binding, service, endpoints]
 
 
-def storage_class() -> Manifest:
-    """The default class: a folder of the node that the pod is put on."""
+def storage_class(name: str = STORAGE_CLASS) -> Manifest:
+    """A class of folders of the node that the pod is put on; `local` is the default class."""
+    default = "true" if name == STORAGE_CLASS else "false"
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {
-            "name": STORAGE_CLASS,
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-        },
+        "metadata": {"name": name, "annotations": {"storageclass.kubernetes.io/is-default-class": default}},
         "provisioner": "kubernetes.io/no-provisioner",
         "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": True,

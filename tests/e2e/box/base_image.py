@@ -23,7 +23,7 @@ _DROPPED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/ma
 
 
 def tarball() -> Path:
-    """The root file system as a tar file; the caller holds the cache's lock."""
+    """The root file system as a tar file; the caller holds the lock of images."""
     mirror = os.environ.get("MAILARRAY_BOX_DEBIAN", MIRROR)
     final = cache.folder("base") / f"{SUITE}-{cache.digest(SUITE, INCLUDE, mirror)}.tar"
     if final.exists():

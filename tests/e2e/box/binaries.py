@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.e2e.box import cache
-from tests.e2e.box.machine import run
+from tests.e2e.box.machine import BoxError, run
 
 MODULES = Path(__file__).parent / "go"
 BUILD_SECONDS = 3600  # the slowest tool takes six minutes on two cores
@@ -68,7 +68,7 @@ class Binaries:
         for folder in self.folders.values():
             if (folder / binary).exists():
                 return folder / binary
-        raise KeyError(binary)
+        raise BoxError(f"{binary} is not built: no box is running, start one with `make box-up`")
 
     def path(self) -> str:
         """A value for PATH that has them all."""
@@ -76,15 +76,22 @@ class Binaries:
 
 
 def build(*names: str) -> Binaries:
-    """Build what is missing of the named tools, or of all that a box needs; the caller holds the cache's lock."""
+    """Build what is missing of the named tools, or of all that a box needs."""
     wanted = [tool for tool in TOOLS if (tool.name in names if names else not tool.on_demand)]
-    return Binaries({tool.name: _folder(tool) for tool in wanted})
+    if all(_final(tool).exists() for tool in wanted):
+        return Binaries({tool.name: _final(tool) for tool in wanted})
+    with cache.locked("binaries"):
+        return Binaries({tool.name: _folder(tool) for tool in wanted})
+
+
+def _final(tool: Tool) -> Path:
+    module = MODULES / tool.name
+    key = cache.digest((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), repr(tool))
+    return cache.folder("bin") / f"{tool.name}-{key}"
 
 
 def _folder(tool: Tool) -> Path:
-    module = MODULES / tool.name
-    key = cache.digest((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), repr(tool))
-    final = cache.folder("bin") / f"{tool.name}-{key}"
+    final = _final(tool)
     if final.exists():
         return final
     log = cache.folder("build") / f"{tool.name}.log"
@@ -100,7 +107,7 @@ def _folder(tool: Tool) -> Path:
     run(
         *command,
         *tool.packages,
-        cwd=module,
+        cwd=MODULES / tool.name,
         env={"CGO_ENABLED": "1" if tool.cgo else "0"},
         seconds=BUILD_SECONDS,
         log=log,

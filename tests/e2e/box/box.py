@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from tests.e2e.box import addons, binaries, cache, cgroups, images, machine, network, node, processes
+from tests.e2e.box import addons, binaries, cache, cgroups, images, machine, network, node, processes, volumes
 from tests.e2e.box.cgroups import Group
 from tests.e2e.box.control_plane import ControlPlane, answers
 from tests.e2e.box.machine import BoxError, run
@@ -33,6 +35,8 @@ class Box:
 
     def __init__(self, box: str | None = None) -> None:
         self.id = box or os.environ.get("MAILARRAY_BOX_ID", DEFAULT_ID)
+        if not re.fullmatch(r"[a-z0-9]{1,10}", self.id):  # it becomes part of a link's name
+            raise BoxError(f"MAILARRAY_BOX_ID {self.id!r} is no name for a box: use up to 10 small letters and digits")
         self.folder = cache.folder(f"box-{self.id}")
         self.logs = self.folder / "logs"
         self._context = self.folder / "context.json"
@@ -94,7 +98,7 @@ class Box:
 
     def load(self, *roles: str) -> list[str]:
         """Build images and put them onto the nodes: the names for pods, in the order of the roles."""
-        with cache.locked():
+        with cache.locked("images"):
             built = [images.build(role) for role in roles]
             for image in built:
                 images.load(image, self._nodes.values())
@@ -116,17 +120,27 @@ class Box:
         """Switch its power on again."""
         self._nodes[name].start()
 
+    def add_small_volume(self, name: str, mebibytes: int) -> str:
+        """Offer a volume of that size on a node, which really is full when it is full: the name of its class."""
+        folder = uuid.uuid4().hex[:8]
+        self._nodes[name].mount_small(folder, mebibytes)
+        volume = volumes.manifest(name, folder, storage_class=addons.SMALL_CLASS, capacity=f"{mebibytes}Mi")
+        self.apply(addons.storage_class(addons.SMALL_CLASS), volume)
+        return addons.SMALL_CLASS
+
     # Up and down --------------------------------------------------------------------------------------
 
     def up(self) -> None:
         """Have it running; minutes when the cache is cold."""
         if reason := machine.why_not():
             raise BoxError(reason)
-        with cache.locked():
+        if self.running():
+            return
+        pause = self._prepare()
+        with cache.locked(f"box-{self.id}"):
             if self.running():
                 return
             self._down()
-            pause = self._prepare()
             started = time.monotonic()
             try:
                 self._up(pause)
@@ -139,20 +153,20 @@ class Box:
         """Make all that is slow and kept: packages, binaries, base image."""
         if reason := machine.why_not():
             raise BoxError(reason)
-        with cache.locked():
-            self._prepare()
+        self._prepare()
 
     def down(self) -> None:
         """Remove everything but the cache."""
-        with cache.locked():
+        with cache.locked(f"box-{self.id}"):
             self._down()
 
     def _prepare(self) -> str:
         machine.install_packages()
         self._tools = binaries.build()
         self._assemble()
-        images.base()
-        return images.build_pause()
+        with cache.locked("images"):
+            images.base()
+            return images.build_pause()
 
     def _up(self, pause: str) -> None:
         shutil.rmtree(self.logs, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Where the box keeps what is slow to make: outside the work tree, so that a fresh checkout starts warm.
 
     ~/.cache/mailarray-box/            MAILARRAY_BOX_CACHE names another place
-        lock                           held while anything below is made, or a box goes up or down
+        *.lock                         held while binaries or images are made, or a box goes up or down
         bin/<tool>-<digest>/           binaries, one folder for each state of go/<tool>
         base/<digest>.tar              Debian's base system
         containers/                    buildah's storage
@@ -50,9 +50,9 @@ def digest(*parts: bytes | str) -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str = "lock") -> Iterator[None]:
-    """Hold the cache's lock file; whoever has to wait is told so."""
-    with (root() / name).open("w") as file:
+def locked(what: str) -> Iterator[None]:
+    """Hold the lock file `<what>.lock`; whoever has to wait is told so."""
+    with (root() / f"{what}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.e2e.box import binaries, cache, network, processes
+from tests.e2e.box import binaries, network, processes
 from tests.e2e.box.cgroups import Group
 from tests.e2e.box.keys import Keys
 from tests.e2e.box.machine import BoxError, why_no_control_plane
@@ -135,6 +135,7 @@ class ControlPlane:
             f"--root-ca-file={self.keys.ca}",
             f"--cluster-signing-cert-file={self.keys.ca}",
             f"--cluster-signing-key-file={self.keys.file('ca.key')}",
+            f"--flex-volume-plugin-dir={self._folder / 'flex-volumes'}",  # it makes the folder
             "--kube-api-qps=200",
             "--kube-api-burst=400",
             "--pvclaimbinder-sync-period=2s",
@@ -168,8 +169,7 @@ def bare() -> Iterator[ControlPlane]:
     """
     if reason := why_no_control_plane():
         raise BoxError(reason)
-    with cache.locked():
-        tools = binaries.build(*binaries.CONTROL_PLANE)
+    tools = binaries.build(*binaries.CONTROL_PLANE)
     folder = Path(tempfile.mkdtemp(prefix="mailarray-control-plane-"))
     api, clients, peers, manager = _free_ports(4)
     plane = ControlPlane(folder, tools, address="127.0.0.1", ports=(api, clients, peers, manager))

@@ -57,7 +57,7 @@ def roles() -> list[str]:
 
 
 def build(role: str) -> str:
-    """Build a role's image, and return its name; the caller holds the cache's lock."""
+    """Build a role's image, and return its name; the caller holds the lock of images."""
     own = TESTS / role
     dockerfile = (own if own.exists() else PROJECT / role) / "Dockerfile"
     if not dockerfile.exists():
@@ -69,7 +69,7 @@ def build(role: str) -> str:
 
 
 def base() -> str:
-    """Debian's base system in buildah's storage: its name; the caller holds the cache's lock."""
+    """Debian's base system in buildah's storage: its name; the caller holds the lock of images."""
     tar = base_image.tarball()
     tagged = f"{BASE}:{tar.stem}"
     try:

@@ -33,6 +33,8 @@ def run(
 ) -> str:
     """Run a command to its end and return its standard output; with `log`, output goes there and "" is returned."""
     words = [str(word) for word in command]
+    if not shutil.which(words[0]):
+        raise BoxError(f"{words[0]} is not installed, or not in PATH: install it")
     environment = {**os.environ, **env} if env else None
     if log:
         with log.open("ab") as sink:

@@ -107,6 +107,12 @@ class Node:
         command = [*self.enter(), self._tools["ctr"], "--address", SOCKET, "--namespace", "k8s.io", *arguments]
         return run(*command, seconds=300)
 
+    def mount_small(self, folder: str, mebibytes: int) -> None:
+        """Mount a file system of that size, in memory, as a volume's folder; a power cut empties it."""
+        path = f"{HOME}/volumes/{folder}"
+        run(*self.enter(), "mkdir", "-p", path)
+        run(*self.enter(), "mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=777", "tmpfs", path)
+
     def _hold(self) -> None:
         """Start the process that holds the mount namespace."""
         self._holder_file.unlink(missing_ok=True)
@@ -217,7 +223,6 @@ def _kubelet() -> dict[str, object]:
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
         "makeIPTablesUtilChains": False,
-        "localStorageCapacityIsolation": False,
         "failSwapOn": False,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,  # no registry could bring an image back

@@ -31,7 +31,9 @@ _LABEL = "mailarray.io/box-node"
 _ANNOTATION = "mailarray.io/box-folder"
 
 
-def manifest(node: str, folder: str) -> addons.Manifest:
+def manifest(
+    node: str, folder: str, *, storage_class: str = addons.STORAGE_CLASS, capacity: str = CAPACITY
+) -> addons.Manifest:
     """One volume of a node; `folder` is the last part of its path."""
     hosts = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]
     return {
@@ -43,10 +45,10 @@ def manifest(node: str, folder: str) -> addons.Manifest:
             "annotations": {_ANNOTATION: folder},
         },
         "spec": {
-            "capacity": {"storage": CAPACITY},
+            "capacity": {"storage": capacity},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": addons.STORAGE_CLASS,
+            "storageClassName": storage_class,
             "local": {"path": f"{HOME}/volumes/{folder}"},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": hosts}]}},
         },
@@ -68,7 +70,7 @@ class Stock:
         have = dict.fromkeys(self._folders, 0)
         for volume in self._call("GET", "")["items"]:
             node = volume["metadata"].get("labels", {}).get(_LABEL)
-            if node not in have:
+            if node not in have or volume["spec"]["storageClassName"] != addons.STORAGE_CLASS:
                 continue
             if volume["status"].get("phase") == "Released":
                 self._call("DELETE", "/" + volume["metadata"]["name"])

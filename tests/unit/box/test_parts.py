@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_what_a_tool_builds_is_imported_and_summed(tool: binaries.Tool) -> None:
     assert (folder / "go.sum").stat().st_size
 
 
+@pytest.mark.skipif(not shutil.which("go"), reason="needs Go")
 def test_a_failed_build_names_its_log_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILARRAY_BOX_CACHE", str(tmp_path))
     monkeypatch.setattr(binaries, "MODULES", tmp_path / "go")
