@@ -145,12 +145,13 @@ def remove_alias(target: Target, alias: str) -> None:
 
 @account.command("list")
 @click.option("--containing", default="", help="Only accounts whose address has this text in it.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="json: a JSON list.")
+@click.option("--json", "output", flag_value="json", help="The same as -o json.")
 @_target
-def list_accounts(target: Target, containing: str, as_json: bool) -> None:
+def list_accounts(target: Target, containing: str, output: str) -> None:
     """Show accounts."""
     found = target.accounts(containing.lower())
-    if as_json:
+    if output == "json":
         _print_json(found)
         return
     rows: list[ListedAccount] = []

@@ -41,9 +41,10 @@ CREATE TABLE position (id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, stamp 
 CREATE TABLE account (
     address TEXT PRIMARY KEY, hash TEXT NOT NULL, quota INTEGER, enabled INTEGER NOT NULL, created INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX account_created ON account (created, address);
 CREATE TABLE alias (address TEXT PRIMARY KEY, account TEXT NOT NULL) WITHOUT ROWID;
 """
+
+_INDEX = "CREATE INDEX IF NOT EXISTS account_created ON account (created, address)"  # made when the table is full
 
 T = TypeVar("T")
 
@@ -152,6 +153,7 @@ class SnapshotWriter:
     def _commit(self, position: Position) -> None:
         raw = self._connection()
         raw.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?)", (*position, self._sample))
+        raw.execute(_INDEX)
         raw.execute("COMMIT")
 
     def _abandon(self) -> None:

@@ -129,10 +129,13 @@ class AccountStore:
 
             await sink.begin(whole=not known)
             try:
+                # In the order of the snapshot's own tables, which grow at their end then: many times faster.
                 accounts = select(*(account.c[name] for name in AccountRow._fields)).where(wanted(account))
+                accounts = accounts.order_by(account.c.address)
                 async for rows in (await connection.stream(accounts)).partitions(FEED_ROWS):
                     await sink.add([AccountRow(*row) for row in rows], ())
                 aliases = select(*(alias.c[name] for name in AliasRow._fields)).where(wanted(alias))
+                aliases = aliases.order_by(alias.c.address)
                 async for names in (await connection.stream(aliases)).partitions(FEED_ROWS):
                     await sink.add((), [AliasRow(*name) for name in names])
                 await sink.commit(now)
