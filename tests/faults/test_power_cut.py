@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mailarray.catalog.catalog import MailboxEntry
+from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.format import Tombstone, crc32c
 from mailarray.journal.member import FencedError, Member
@@ -22,6 +22,7 @@ from mailarray.journal.scan import survey
 from mailarray.journal.volume import VolumeError, open_volume
 from mailarray.model.ids import MessageId, PlacementId, VolumeId
 from mailarray.model.message import Committed
+from mailarray.tracking.copying import Part
 from tests.support.array_of_three import Array, fast_clocks
 from tests.support.powercut import PowerCutDisk
 from tests.support.segments import Made, made, mail
@@ -251,6 +252,22 @@ def remembered_length_is_kept(path: Path, disk: PowerCutDisk) -> None:
         raise Lost("a remembered L that was obeyed")
 
 
+def copied_segment_is_kept(path: Path, disk: PowerCutDisk) -> None:
+    """A repaired copy was told to the catalog, and counts as one."""
+    segment = made()
+    segment.add([mail()])
+    where = open_volume(path, disk)
+    part = Part(where, segment.header.segment)
+    part.append(segment.data)
+    header = segment.header
+    facts = SegmentFacts(header.segment, header.writer, header.incarnation, 0, header.members, header.copies)
+    assert part.problem(facts, len(segment.data)) is None
+    part.finish(len(segment.data), 1)
+    part.close()
+    if length_after(disk.power_cut(), path, segment, False) < len(segment.data):
+        raise Lost("a copy that was told to the catalog")
+
+
 def volume_id_is_kept(path: Path, disk: PowerCutDisk) -> None:
     """A server says who it is, a mirror's header names it, the power goes: it must still be the same volume."""
     first = open_volume(path, disk).id
@@ -287,7 +304,8 @@ SCENARIOS: dict[SyncPoint, list[Scenario]] = {
     SyncPoint.MIRROR_BATCH: [lambda path, disk: batches_are_kept(path, disk, own=False)],
     SyncPoint.MIRROR_SEGMENT_NAME: [lambda path, disk: batches_are_kept(path, disk, own=False)],
     SyncPoint.FENCE_FILE: [fence_is_kept, remembered_length_is_kept],
-    SyncPoint.FENCE_NAME: [fence_is_kept, remembered_length_is_kept],
+    SyncPoint.FENCE_NAME: [fence_is_kept, remembered_length_is_kept, copied_segment_is_kept],
+    SyncPoint.COPY_FILE: [copied_segment_is_kept],
     SyncPoint.RECOVERED: [recovered_bytes_are_kept, filled_bytes_are_kept],
 }
 PAIRS = [(point, scenario) for point, scenarios in SCENARIOS.items() for scenario in scenarios]

@@ -31,7 +31,6 @@ class SyncPoint(enum.Enum):
     FENCE_NAME = "the directory entry of the fence file, likewise"
     RECOVERED = "what survived a crash, before it is offered or answered for"
     COPY_FILE = "the bytes of a copied segment, before it gets a segment's name"
-    COPY_NAME = "that name, before the length is remembered and the copy offered and told to the catalog"
     MEMORY_FILE = "the sidecar's memory of the catalog's epoch"
     MEMORY_NAME = "the directory entry of that memory"
 

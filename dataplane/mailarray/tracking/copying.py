@@ -84,12 +84,12 @@ class Copier:
 
     async def copy(self, facts: SegmentFacts, sealed_length: int, epoch: int, sources: Sequence[VolumeId]) -> bool:
         """Fetch, check, make durable, offer; False when no source gave it whole. Raises NoRoom, OSError."""
-        if facts.id in self._shelf.holdings or facts.id in self.under_way or not sources:
+        if self._shelf.holds(facts.id) or facts.id in self.under_way or not sources:
             return False
         self.under_way[facts.id] = sealed_length
         started = time.monotonic()
         try:
-            part = await self._shelf.run(lambda: _Part(self._shelf.volume, facts.id))
+            part = await self._shelf.run(lambda: Part(self._shelf.volume, facts.id))
             try:
                 whole = await self._fetch_from_any(part, facts, sealed_length, sources)
                 if whole:
@@ -113,7 +113,7 @@ class Copier:
             del self.under_way[facts.id]
 
     async def _fetch_from_any(
-        self, part: _Part, facts: SegmentFacts, sealed_length: int, sources: Sequence[VolumeId]
+        self, part: Part, facts: SegmentFacts, sealed_length: int, sources: Sequence[VolumeId]
     ) -> bool:
         first = facts.id[-1] % len(sources)  # reads of many segments are spread over those that hold them
         for source in (*sources[first:], *sources[:first]):
@@ -131,7 +131,7 @@ class Copier:
             await self._shelf.run(part.empty)
         return False
 
-    async def _fetch(self, part: _Part, sealed_length: int, source: VolumeId) -> None:
+    async def _fetch(self, part: Part, sealed_length: int, source: VolumeId) -> None:
         """Go on to L. Raises PeerUnreachable, NoRoom, OSError."""
         segment = part.segment
         if part.size > sealed_length:
@@ -159,7 +159,7 @@ class Copier:
             )
 
 
-class _Part:
+class Part:
     """The file of one copy. Its blocking calls run in the sidecar's threads, one at a time, and none after `close`:
     a copy that is cancelled must not leave a thread behind that writes to a descriptor which is another file by now."""
 
@@ -205,7 +205,7 @@ class _Part:
         with self._open() as fd:
             volume.disk.sync(fd, SyncPoint.COPY_FILE)
             volume.disk.rename(volume.copy_path(segment), volume.segment_path(segment))
-            volume.disk.sync_directory(volume.segments, SyncPoint.COPY_NAME)
+            # Its last step syncs the directory, and with it the name from the line before.
             save_fence(volume, segment, Fence(fenced=True, sealed_length=sealed_length, epoch=epoch, whole=True))
 
     def discard(self) -> None:

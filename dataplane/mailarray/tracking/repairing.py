@@ -72,7 +72,7 @@ class Repairer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._copier.forget([segment for segment in self._copier.leftovers() if segment in self._shelf.holdings])
+        self._copier.forget([segment for segment in self._copier.leftovers() if self._shelf.holds(segment)])
         async with asyncio.TaskGroup() as group:
             for _ in range(PARALLEL):
                 group.create_task(self._fetch_wanted())
@@ -139,7 +139,7 @@ class Repairer:
             missing = facts.copies - len(short.holders)
             rebuilding = {owners[member] for member in facts.members if member in owners}
             after = begins_after(order(facts.id, servers, short.holders, rebuilding, missing), own, missing)
-            if after is not None and facts.id not in self._shelf.holdings and now - self._since[facts.id] >= after:
+            if after is not None and not self._shelf.holds(facts.id) and now - self._since[facts.id] >= after:
                 chosen[facts.id] = short
         return chosen
 

@@ -170,11 +170,20 @@ class Shelf:
             holding.member = Member(self.volume, segment, own=False)
         return holding
 
+    def holds(self, segment: SegmentId) -> bool:
+        """Bytes of it are here, or its writer may be writing it."""
+        holding = self.holdings.get(segment)
+        return holding is not None and (holding.own or holding.header is not None or holding.readable > 0)
+
     async def adopt_copy(self, segment: SegmentId) -> Holding:
         """A whole copy that was made durable just now: offered from here on. Raises VolumeError, OSError."""
         holding = Holding(segment)
         await self.recover(holding)
-        return self.holdings.setdefault(segment, holding)
+        before = self.holdings.get(segment)
+        if before is not None:
+            before.close()  # an empty one: a crash kept the fence of an earlier copy, and not its name
+        self.holdings[segment] = holding
+        return holding
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(list(self.holdings.values()))

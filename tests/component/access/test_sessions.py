@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 
 import pytest
 
 from mailarray.access.replicas import CHUNK_BYTES
+from mailarray.contract import mirroring_table
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -137,6 +139,22 @@ async def test_deletions_go_to_the_next_writer_when_one_hangs(array: FakeArray) 
         await client.ask("DELE 1")
         assert await client.ask("QUIT") == "+OK bye"
     assert len(array.servers[2].tombstones) == 1
+
+
+async def test_deletions_are_brought_to_a_draining_writer_last(array: FakeArray) -> None:
+    for _ in range(6):
+        array.deliver(b"x\r\n")
+    await array.start()
+    assert array.access is not None
+    servers = array.access.array.servers()
+    drained = [dataclasses.replace(s, state="Draining" if i < 2 else "Serving") for i, s in enumerate(servers)]
+    assert array.access.array.take_table(mirroring_table.ring(drained, array.access.array.table_generation + 1))
+    for _ in range(3):  # whoever's turn it is
+        async with Client(array.port) as client:
+            await client.log_in(MAILBOX, PASSWORD)
+            await client.ask("DELE 1")
+            assert await client.ask("QUIT") == "+OK bye"
+    assert [len(server.tombstones) for server in array.servers] == [0, 0, 3]
 
 
 async def test_a_thousand_pipelined_messages_arrive_in_order(array: FakeArray) -> None:

@@ -22,7 +22,7 @@ from tests.support.powercut import PowerCutDisk
 from tests.support.segments import Made, made, mail, put_file, random_body
 
 ANNA = "anna@mail.example"
-POINTS = (SyncPoint.COPY_FILE, SyncPoint.COPY_NAME, SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME)
+POINTS = (SyncPoint.COPY_FILE, SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_a_power_cut_at_each_sync(array: Array, point: SyncPoint, seed: in
     assert volume.id in await holders(array, segment)
 
 
-@pytest.mark.parametrize("omitted", [(), (SyncPoint.COPY_FILE,), (SyncPoint.COPY_NAME, SyncPoint.FENCE_NAME)])
+@pytest.mark.parametrize("omitted", [(), (SyncPoint.COPY_FILE,), (SyncPoint.FENCE_NAME,)])
 async def test_what_was_told_survives_a_power_cut_thanks_to_these_syncs(
     array: Array, omitted: tuple[SyncPoint, ...]
 ) -> None:
