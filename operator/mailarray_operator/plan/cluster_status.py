@@ -259,8 +259,8 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
 def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     wanted, holds = spec.storage.spread, whole.spread
     if holds == wanted or holds == "Zone":
-        where = "zone" if holds == "Zone" else "node"
-        return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept in another {where}")
+        where = "in another zone" if holds == "Zone" else "on another node"
+        return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept {where}")
     there = sum(fleet.replicas for fleet in whole.fleets)
     if sum(server.serving for server in whole.table.servers) < 2:
         return Condition(
