@@ -162,8 +162,9 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
             reasons.SERVERS_NOT_READY,
             f"{serving} of {staying} servers serve; {first.view.name} is {first.phase}: {first.message}",
         )
-    if observation.database_ready is False:
-        return no(reasons.DATABASE_NOT_READY, _database(observation))
+    database = _database(observation, spec, whole)
+    if database is not None:
+        return no(reasons.DATABASE_NOT_READY, database)
     wanted = spec.access.replicas
     if observation.access_ready < wanted:
         return no(
@@ -185,11 +186,17 @@ def _too_few(spec: MailClusterSpec, whole: Whole) -> str | None:
     )
 
 
-def _database(observation: Observation) -> str:
-    return (
-        f"the catalog's database {names.database(observation.name)} is not ready; mail is still accepted, and "
-        "is listed as soon as it answers"
-    )
+def _database(observation: Observation, spec: MailClusterSpec, whole: Whole) -> str | None:
+    """What is to be said when the catalog's database does not answer."""
+    after = "mail is still accepted, and is listed as soon as it answers"
+    if observation.database_ready is False:
+        return f"the catalog's database {names.database(observation.name)} is not ready; {after}"
+    words = [s.view.sidecar.get("catalog") for s in whole.shown if s.view.sidecar is not None]
+    if not words or any(not isinstance(word, dict) or word.get("state") != "away" for word in words):
+        return None
+    reference = spec.catalog.database_secret_ref
+    where = f"Secret {reference.name}, key {reference.key}" if reference else names.database(observation.name)
+    return f"no server reaches the catalog's database ({where}); {after}"
 
 
 def _progressing(whole: Whole) -> Condition:
@@ -223,8 +230,9 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
     if lost:
         verb, pod = ("does", "pod and node") if len(lost) == 1 else ("do", "pods and nodes")
         found.append((reasons.SERVER_LOST, f"{conditions.names(lost)} {verb} not answer; look at the {pod}"))
-    if observation.database_ready is False:
-        found.append((reasons.DATABASE_NOT_READY, _database(observation)))
+    database = _database(observation, spec, whole)
+    if database is not None:
+        found.append((reasons.DATABASE_NOT_READY, database))
     rebuilding = whole.names_in("Rebuilding")
     if rebuilding:
         found.append((reasons.REBUILDING, f"{conditions.names(rebuilding)} fetches what its volume held"))
@@ -251,8 +259,8 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
 def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     wanted, holds = spec.storage.spread, whole.spread
     if holds == wanted or holds == "Zone":
-        where = "zone" if holds == "Zone" else "node"
-        return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept in another {where}")
+        where = "in another zone" if holds == "Zone" else "on another node"
+        return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept {where}")
     there = sum(fleet.replicas for fleet in whole.fleets)
     if sum(server.serving for server in whole.table.servers) < 2:
         return Condition(

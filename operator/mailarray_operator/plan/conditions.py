@@ -78,7 +78,8 @@ def events(kind: Kind, name: str, observed: Mapping[str, Any], said: Iterable[Co
             continue
         old = before.get(condition.type)
         status = "True" if condition.status else "False"
-        if old is None or (old.get("status"), old.get("reason")) != (status, condition.reason):
+        told = any((event.reason, event.message) == (condition.reason, condition.message) for event in due)
+        if not told and (old is None or (old.get("status"), old.get("reason")) != (status, condition.reason)):
             due.append(Event(kind, name, type_, condition.reason, condition.message))
     return due
 
