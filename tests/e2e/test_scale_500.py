@@ -38,6 +38,7 @@ async def test_500_groups(control_plane: Path, tmp_path: Path) -> None:
             operator.wait_ready()
             await asyncio.sleep(5)
             idle = operator.rss()
+            print(f"idle {idle:.0f} MiB", flush=True)
             async with Kubelets(client, SPACE).running() as kubelets:
                 began = time.monotonic()
                 await _make(client)

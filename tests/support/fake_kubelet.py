@@ -85,7 +85,7 @@ class Kubelets:
             await self._client.post(kinds.POD.path(namespace, name, "binding"), binding)
         address = next(self._addresses)
         containers = [
-            {"name": c["name"], "ready": True, "restartCount": 0, "image": c["image"], "imageID": "", "state": {"running": {}}}
+            {"name": c["name"], "ready": True, "restartCount": 0, "image": c["image"], "imageID": ""}
             for c in pod["spec"]["containers"]
         ]  # fmt: skip
         conditions = [

@@ -21,8 +21,13 @@ class RunningOperator:
     """Started at once; `entry` is the module that is run."""
 
     def __init__(
-        self, kubeconfig: Path, folder: Path, *arguments: str, entry: str = "mailarray_operator.main", name: str = "operator"
-    ) -> None:  # fmt: skip
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        *arguments: str,
+        entry: str = "mailarray_operator.main",
+        name: str = "operator",
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])

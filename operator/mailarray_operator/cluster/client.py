@@ -129,7 +129,7 @@ class Client:
     async def watch(
         self, path: str, query: Mapping[str, str], *, metadata_only: bool = False
     ) -> AsyncIterator[tuple[str, Json]]:
-        """Changes as they come: (ADDED | MODIFIED | DELETED | BOOKMARK, object). Ends when the server does, or is silent.
+        """Changes as they come: (ADDED | MODIFIED | DELETED | BOOKMARK, object). Ends when it is cut, or silent.
 
         Raises ApiError: `gone` when the resource version is too old, status 0 when it cannot be reached.
         """

@@ -47,8 +47,8 @@ class Writer(Protocol):
     async def evict(self, namespace: str, pod: str, uid: str) -> None:
         """Delete that very pod as its disruption budget allows; ApiError 429 when it does not now."""
 
-    async def push(self, address: str, token: str, table: str) -> None:
-        """Hand a mirroring table to one process of the data plane. Raises PushFailed."""
+    async def push(self, address: str, token: str, table: bytes) -> None:
+        """Hand a mirroring table (JSON, gzip) to one process of the data plane. Raises PushFailed."""
 
 
 class PushFailed(Exception):
@@ -113,9 +113,13 @@ class ApiWriter:
         async with self._seats:
             await _unless_gone(self._client.post(POD.path(namespace, pod, "eviction"), eviction))
 
-    async def push(self, address: str, token: str, table: str) -> None:
+    async def push(self, address: str, token: str, table: bytes) -> None:
         """See Writer."""
-        headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"{paths.TOKEN_SCHEME} {token}",
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+        }
         timeout = aiohttp.ClientTimeout(total=PUSH_SECONDS)
         url = f"http://{address}{paths.MIRRORING_TABLE}"
         try:
@@ -162,7 +166,7 @@ class Guarded:
         """See Writer."""
         await self._ask().evict(namespace, pod, uid)
 
-    async def push(self, address: str, token: str, table: str) -> None:
+    async def push(self, address: str, token: str, table: bytes) -> None:
         """See Writer."""
         await self._ask().push(address, token, table)
 

@@ -1,4 +1,4 @@
-"""A small API server in memory: objects, resource versions, ownership of fields by server-side apply. And a Writer on it.
+"""A small API server in memory: objects, versions, ownership of fields by server-side apply. Also a Writer on it.
 
 Ownership is by top-level path of spec, metadata.labels, metadata.annotations and data: enough for drift.
 """
@@ -26,7 +26,7 @@ class FakeApi:
         self.writes: list[str] = []
         self.refuse: Callable[[str, Thing], None] = lambda verb, thing: None
         self.heard: list[Callable[[Kind, Json, bool], None]] = []
-        self.pushed: list[tuple[str, str]] = []
+        self.pushed: list[tuple[str, bytes]] = []
         self.deaf: set[str] = set()  # addresses that take no push
         self._versions = itertools.count(1)
         self._owned: dict[Thing, set[str]] = {}
@@ -122,7 +122,7 @@ class FakeApi:
     async def evict(self, namespace: str, pod: str, uid: str) -> None:
         self._log("evict", ("Pod", namespace, pod))
 
-    async def push(self, address: str, token: str, table: str) -> None:
+    async def push(self, address: str, token: str, table: bytes) -> None:
         if address in self.deaf:
             raise PushFailed(f"{address} does not answer")
         self.pushed.append((address, table))

@@ -1,5 +1,6 @@
 """The queue: never twice at once, nothing forgotten, failures back off alone."""
 
+# ruff: noqa: ASYNC110  # polls with a deadline: what is awaited has no event
 from __future__ import annotations
 
 import asyncio
