@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.box import bare, why_no_control_plane, why_not
 from tests.e2e.cluster import Cluster, a_cluster
+from tests.e2e.installation import Installation, install
 
 SECONDS = 600  # a test's own time; the first build of a box does not count
 
@@ -20,6 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SECONDS, func_only=True))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +48,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own."""
     with cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster) -> Iterator[Installation]:
+    """The chart and the example's MailCluster, Ready; tests leave it with three servers that serve."""
+    with install(cluster) as found:
+        yield found
 
 
 @pytest.hookimpl(wrapper=True)

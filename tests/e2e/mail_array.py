@@ -16,7 +16,7 @@ from tests.e2e.cluster import Cluster
 from tests.faults.where import Where
 
 DOMAIN = "mail.example"
-PASSWORD = "secret"
+PASSWORD = "secret"  # of every account that tests use
 Manifest = dict[str, Any]
 LOOK_SECONDS = 0.5  # between two looks at the pods
 
@@ -42,7 +42,7 @@ class MailArray:
 
     def __post_init__(self) -> None:
         # A client that costs no process for each look.
-        self._api = pykube.HTTPClient(pykube.KubeConfig.from_file(str(self.cluster.kubeconfig)), timeout=15)
+        self._api = pykube.HTTPClient(pykube.KubeConfig.from_file(self.cluster.environment()["KUBECONFIG"]), timeout=15)
 
     def __enter__(self) -> MailArray:
         self._look()

@@ -22,9 +22,11 @@ READ_SECONDS = 90.0
 
 
 class Traffic:
-    """For `async with`: senders and readers at work inside; `judge` afterwards."""
+    """For `async with`: senders and readers at work inside; `judge` afterwards. Readers avoid those nodes."""
 
-    def __init__(self, array: MailArray, seed: int, *, where: Where | None = None) -> None:
+    def __init__(
+        self, array: MailArray, seed: int, *, where: Where | None = None, avoid: frozenset[str] = frozenset()
+    ) -> None:
         print(f"\nSEED={seed}")
         self.array = array
         self._chance = random.Random(seed)
@@ -34,7 +36,7 @@ class Traffic:
             for _ in range(SENDERS)
         ]
         self.readers = [
-            Reader(array.any_pop3(self._another()), self.ledger, MAILBOXES, BIN, self._another())
+            Reader(array.any_pop3(self._another(), avoid), self.ledger, MAILBOXES, BIN, self._another())
             for _ in range(READERS)
         ]
         self._stop = asyncio.Event()

@@ -80,6 +80,14 @@ class Ledger:
         entry.fate = Fate.CONFIRMED
         self.acknowledged += 1
 
+    def confirmed(self, mailbox: str) -> set[str]:
+        """Names of the messages that must be in a mailbox now."""
+        return {
+            entry.name
+            for entry in self.entries.values()
+            if entry.fate is Fate.CONFIRMED and mailbox in entry.mailboxes and mailbox not in entry.deleted
+        }
+
     def check_text(self, mailbox: str, text: bytes) -> Entry | None:
         """A text that was read from a mailbox: whose it is; None, and noted, when it is nobody's or damaged."""
         found = _MARKED.search(text)

@@ -25,9 +25,12 @@ class Sender:
     random: random.Random
     pause: float  # seconds between bursts
     longest: float = 0.0  # seconds that an answer to a whole message took
+    gap: float = 0.0  # the longest time between two acknowledgements, pauses between bursts left out
+    _since: float = 0.0  # when it last had something to send, or was acknowledged
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until told to stop; the message under way is finished."""
+        self._since = asyncio.get_running_loop().time()
         while not stop.is_set():
             writer: asyncio.StreamWriter | None = None
             try:
@@ -56,9 +59,13 @@ class Sender:
                 started = asyncio.get_running_loop().time()
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._send(reader, writer, entry, text)
-                self.longest = max(self.longest, asyncio.get_running_loop().time() - started)
+                now = asyncio.get_running_loop().time()
+                self.longest = max(self.longest, now - started)
+                self.gap = max(self.gap, now - self._since)
+                self._since = now
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self.pause * 2 * self.random.random())
+            self._since = asyncio.get_running_loop().time()
 
     async def _send(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Entry, text: bytes
