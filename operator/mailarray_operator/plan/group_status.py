@@ -70,7 +70,7 @@ def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], restart: str
 def _drains(view: ServerView, state: State) -> tuple[str, int]:
     if view.phase == "Lost":
         return "does not answer; its drain ends when it is back, and nothing is assumed until then", _kept(view)
-    if not view.up:
+    if view.sidecar is None and not view.up:  # one that drains is never ready, since it takes no mail
         return f"{view.message}; its drain goes on when it is back", _kept(view)
     if state is State.LEAVING:
         return "takes mail until its MX record is forgotten", 0
@@ -161,6 +161,13 @@ def _ready(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> Condition:
     return Condition("Ready", True, reasons.READY, f"{conditions.servers(count)} {'serves' if count == 1 else 'serve'}")
 
 
+# What is told of a server that joins or serves, by the phase that it had.
+_RETURNS = {
+    "Lost": "is back",
+    "Rebuilding": "has back what its volume held",
+    "Draining": "stays, and takes mail again",
+    "Drained": "stays, and takes mail again",
+}
 _RESTARTS = "restarts with the newest template"
 
 
@@ -226,8 +233,8 @@ def _events(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> list[Event]:
             events.append(Event("MailServer", name, "Normal", reasons.REBUILDING, f"{server} {s.message}"))
         elif s.phase == "Draining":
             events.append(Event("MailServer", name, "Normal", reasons.SERVER_DRAINING, f"{server} drains"))
-        elif s.phase == "Serving" and was in ("Lost", "Rebuilding", "Draining", "Drained"):
-            events.append(Event("MailServer", name, "Normal", reasons.SERVER_RETURNED, f"{server} serves again"))
+        elif was in _RETURNS and (was != "Rebuilding" or s.phase == "Serving"):
+            events.append(Event("MailServer", name, "Normal", reasons.SERVER_RETURNED, f"{server} {_RETURNS[was]}"))
     for view in fleet.servers[fleet.replicas :]:
         if view.name in before and view.ordinal not in fleet.empty:
             text = f"{view.name} is drained and stops; its volume is kept"

@@ -75,7 +75,7 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
             pod, drains_itself = view.pod, view.ordinal in fleet.drains
             if pod is None or pod.terminating:
                 gone = gone or view.name
-            elif not pod.ready:
+            elif not pod.ready and (_dead(view) or not drains_itself):  # one that drains is not ready on purpose
                 away.append(view)
             if revision and pod is not None and pod.revision != revision and (_dead(view) or not drains_itself):
                 old += 1

@@ -84,12 +84,13 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
     lost_in: float | None = None
     phase: Phase
     if pod is None or not pod.ready or pod.terminating:
-        if volume and silent >= LOST_AFTER:
+        still_lost = before.get("phase") == "Lost" and sidecar is None  # an operator that starts anew knows no better
+        if volume and (silent >= LOST_AFTER or still_lost):
             phase = "Lost"
             why = f": {pod.claim_problem.rstrip('.')}" if pod is not None and pod.claim_problem else ""
             message = f"does not answer, and its pod is not ready{why}; its mail is read from its mirrors meanwhile"
         else:
-            phase, message = "Joining", _waiting(pod)
+            phase, message = "Joining", _waiting(pod, sidecar is not None, writer)
             lost_in = LOST_AFTER - silent if volume else None
     elif sidecar is None:
         known = before.get("phase")
@@ -128,11 +129,14 @@ def unsettled(sidecar: Mapping[str, Any]) -> int:
     return int(sidecar.get("unsettled", nested or 0) or 0)
 
 
-def _waiting(pod: Pod | None) -> str:
+def _waiting(pod: Pod | None, answers: bool, writer: Mapping[str, Any] | None) -> str:
     if pod is None:
         return "has no pod yet"
     if pod.claim_problem:
         return pod.claim_problem
     if pod.terminating:
         return "its pod is stopping"
+    if answers:
+        refusing = (writer or {}).get("refusing")
+        return f"refuses mail: {refusing}" if refusing else "answers, and its pod is not ready yet"
     return "its pod starts" if pod.node else "its pod waits for a node"

@@ -109,6 +109,8 @@ def test_a_new_operator_waits_before_it_calls_a_server_lost() -> None:
     assert look(DOWN, None, SERVED, clock=69.0).phase == "Joining"
     assert look(DOWN, None, SERVED, clock=69.0).lost_in == pytest.approx(1.0)
     assert look(DOWN, None, SERVED, clock=70.0).phase == "Lost"
+    assert look(DOWN, None, {**SERVED, "phase": "Lost"}, clock=51.0).phase == "Lost"  # and does not take it back
+    assert look(DOWN, heard(51.0), {**SERVED, "phase": "Lost"}, clock=51.0).phase == "Joining"
 
 
 @pytest.mark.parametrize(

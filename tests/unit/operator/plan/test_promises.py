@@ -99,7 +99,8 @@ def check(world: World, observation: Observation, decisions: Decisions) -> None:
         standing = [f"{n}-{i}" for n, d in decisions.groups.items() for i in range(d.replicas)]
         assert all(server in pods and not pods[server].terminating for server in standing)
         if pods[decisions.restart].ready:
-            assert all(pods[server].ready for server in standing)
+            drains = [server for server in standing if not members[server].serving]
+            assert all(pods[server].ready for server in standing if server not in drains)
         restarted = observation.groups[decisions.restart.rpartition("-")[0]].stateful_set
         assert restarted is not None and pods[decisions.restart].revision != restarted.update_revision
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailarray_operator.plan.decisions import Decisions
-from tests.unit.operator.plan.world import World
+from tests.unit.operator.plan.world import QUIET, World
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 MAX_STEPS = 60
@@ -61,12 +61,14 @@ class Teller:
     def _steps(self, verb: str, words: list[str]) -> str:
         told: list[str] = []
         limit = {"step": int(words[0]) if words else 1, "settle": MAX_STEPS, "killed-after": 1}[verb]
+        quiet = 0
         for number in range(1, limit + 1):
             state = self.world.state()
             decisions = self.world.step(int(words[0]) if verb == "killed-after" else None)
             lines = self._changes(decisions)
             told += [f"{number}: {line}" for line in lines]
-            if verb == "settle" and self.world.state() == state:
+            quiet = quiet + 1 if self.world.state() == state else 0
+            if verb == "settle" and quiet == QUIET:
                 break
         else:
             assert verb != "settle", "did not settle"

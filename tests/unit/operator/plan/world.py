@@ -35,6 +35,7 @@ from mailarray_operator.plan.observation import (
 CONFIGURATION = Configuration(dataplane_image="mailarray:test", postgresql_image="postgresql:test")
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 GIB = 1 << 30
+QUIET = 2  # steps without a change, until all is settled: a word may be on its way
 DRAIN_TICKS = 2  # that a drain or a rebuild takes
 
 
@@ -153,10 +154,12 @@ class World:
         if not pod.terminating:
             pod.terminating, pod.age = True, 0
 
-    def answers(self, name: str) -> bool:
-        return self.ready(name) and name not in self.lost_nodes
-
     def ready(self, name: str) -> bool:
+        """A server that drains takes no mail, so it is not ready."""
+        server = self.servers.get(name)
+        return self.answers(name) and (server is None or server.drain_left is None)
+
+    def answers(self, name: str) -> bool:
         pod = self.pods.get(name)
         if pod is None or pod.age < 2 or pod.crashing or name in self.lost_nodes:
             return False
@@ -326,10 +329,12 @@ class World:
 
     def settle(self, limit: int = 200) -> None:
         """Until nothing is left to write and nothing moves."""
+        quiet = 0
         for _ in range(limit):
             before = self.state()
             self.step()
-            if self.state() == before:
+            quiet = quiet + 1 if self.state() == before else 0
+            if quiet == QUIET:
                 return
         raise AssertionError(f"did not settle: {self.state()}")
 
