@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 INTERVAL = 3.0  # seconds between two looks at the volumes, and at the segments while something is short
 QUIET = 15.0  # seconds between two looks at all segments while nothing was short and no volume came or went
 CLOSED_SECONDS = 30.0  # see the module
+KEEP_PARTS = 60.0  # seconds that a part is kept which nobody wants: after a start the catalog may not know all yet
 PARALLEL = 2  # copies under way at a time: one can read while the other one waits for its source
 
 
@@ -67,6 +68,7 @@ class Repairer:
         self._counted: frozenset[VolumeId] = frozenset()
         self._looked_at = float("-inf")
         self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
+        self._unwanted: dict[SegmentId, float] = {}  # parts of copies, since when nobody wants them
         self._wanted: dict[SegmentId, ShortSegment] = {}
         self._work = asyncio.Event()
 
@@ -112,7 +114,7 @@ class Repairer:
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
         self._want(await self._shelf.run(lambda: self._choose(servers, now - patience)))
-        self._copier.forget([segment for segment in self._copier.leftovers() if segment not in self._since])
+        self._forget_unwanted(now)
 
     async def _remember_volumes(self) -> None:
         """Who is lost or retired; a catalog that was made anew, and never heard of them, is told. Raises
@@ -126,6 +128,12 @@ class Repairer:
             await self._link.catalog.mark_retired(volume)
         memory.retired = retired | {row.id for row in self.rows if row.retired}
         memory.lost = lost | {row.id for row in self.rows if row.lost}
+
+    def _forget_unwanted(self, now: float) -> None:
+        """Parts of copies that an earlier run left, and nobody has wanted for a while."""
+        parts = [segment for segment in self._copier.leftovers() if segment not in self._since]
+        self._unwanted = {segment: self._unwanted.get(segment, now) for segment in parts}
+        self._copier.forget([segment for segment, since in self._unwanted.items() if now - since >= KEEP_PARTS])
 
     def _choose(self, servers: Mapping[VolumeId, Server], now: float) -> dict[SegmentId, ShortSegment]:
         """Those of which this volume is a target whose time has come."""
