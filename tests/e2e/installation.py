@@ -141,6 +141,7 @@ def _client(image: str, pull_policy: str) -> dict[str, object]:
         "image": image,
         "imagePullPolicy": pull_policy,
         "command": ["sleep", "infinity"],
+        "env": [{"name": "HOME", "value": "/tmp"}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}

@@ -16,9 +16,7 @@ KUBERNETES_OWN = {"kube-root-ca.crt", "default"}
 
 def objects(installation: Installation) -> list[dict[str, object]]:
     listed = json.loads(installation.array.kubectl("get", KINDS, "-o", "json"))["items"]
-    custom = json.loads(installation.array.kubectl("get", "mailclusters,mailservers,mirrorpairs", "-o", "json"))[
-        "items"
-    ]
+    custom = installation.array.get("mailclusters,mailservers,mirrorpairs")["items"]
     return [one for one in [*listed, *custom] if one["metadata"]["name"] not in KUBERNETES_OWN]
 
 
@@ -45,9 +43,8 @@ def test_resources_go_without_an_operator_and_leave_their_volumes(installation: 
     assert {f"PersistentVolumeClaim/{names.claim(names.server(GROUP, i))}" for i in range(3)} <= left
     release = json.loads(array.kubectl("get", KINDS, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "json"))
     assert not release["items"]
-    assert not array.cluster.get("clusterroles,clusterrolebindings", "-l", f"app.kubernetes.io/instance={RELEASE}")[
-        "items"
-    ]
+    roles = array.cluster.get("clusterroles,clusterrolebindings", "-l", f"app.kubernetes.io/instance={RELEASE}")
+    assert not roles["items"]
 
 
 def _finalizers(one: dict[str, object]) -> list[str]:
