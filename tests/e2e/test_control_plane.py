@@ -22,7 +22,8 @@ from tests.support.fake_servers import fake_servers
 from tests.support.operator_process import RunningOperator
 
 OWN = (
-    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONFIG_MAP, kinds.DISRUPTION_BUDGET, kinds.NETWORK_POLICY,
+    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONFIG_MAP, kinds.DISRUPTION_BUDGET,
+    kinds.NETWORK_POLICY,
 )  # fmt: skip
 USERS = (*kinds.CUSTOM, kinds.SECRET)
 SECONDS = 60.0
