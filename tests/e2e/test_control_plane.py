@@ -16,6 +16,7 @@ from mailarray_operator.cluster import kinds
 from mailarray_operator.cluster.client import MERGE_PATCH, ApiError, Client, Json, connect
 from mailarray_operator.cluster.kinds import Kind
 from tests.e2e import control_plane_steps as steps
+from tests.e2e.cluster import Cluster
 from tests.support import dying_operator
 from tests.support.fake_kubelet import Kubelets
 from tests.support.fake_servers import fake_servers
@@ -100,8 +101,8 @@ async def _world(kubeconfig: Path, folder: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def world(control_plane: Path, tmp_path: Path) -> AsyncIterator[World]:
-    async with _world(control_plane, tmp_path) as found:
+async def world(control_plane: Cluster, tmp_path: Path) -> AsyncIterator[World]:
+    async with _world(control_plane.kubeconfig, tmp_path) as found:
         yield found
 
 
