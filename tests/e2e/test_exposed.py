@@ -33,7 +33,8 @@ def test_the_senders_address_is_in_received(installation: Installation, cluster:
     service = array.get("service", server)["spec"]
     assert service["externalTrafficPolicy"] == "Local"
     pod = array.get("pod", server)
-    with smtplib.SMTP(pod["status"]["hostIP"], service["ports"][0]["nodePort"], timeout=10) as client:
+    client = array.wait_for(lambda: _connect(pod["status"]["hostIP"], service["ports"][0]["nodePort"]), "the port", 20)
+    with client:
         client.sendmail("bob@elsewhere.example", ALICE, "Subject: from outside\r\n\r\nHello.\r\n")
         own, _ = client.sock.getsockname()[:2] if client.sock else ("", 0)
     assert own
@@ -42,6 +43,13 @@ def test_the_senders_address_is_in_received(installation: Installation, cluster:
     assert installation.pods() == before, "exposing restarted servers"
     expose("ClusterIP")
     array.wait_for(lambda: "NotFound" in str(_gone(installation, server)), "the Service goes", 30)
+
+
+def _connect(host: str, port: int) -> smtplib.SMTP | None:
+    try:
+        return smtplib.SMTP(host, port, timeout=10)
+    except ConnectionRefusedError:  # the Service is there before the node knows it
+        return None
 
 
 def _gone(installation: Installation, server: str) -> str:
