@@ -30,6 +30,11 @@ ACCOUNTS_SECONDS = 30.0  # without a byte, before an answer is given up
 # POST: [{"placement": "hex.0", "message": hex, "mailbox": address}, ...]; 200 when acknowledged as mail is, 503 else
 TOMBSTONES = "/v1/tombstones"
 WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer answers for its own volume
+# GET: how loaded the server is (docs/load.md), measured within the last second; new keys may come:
+#   {"server": name, "load": 0..1, "parts": {"sessions": 0..1, "pending", "commit", "loop", "disk"}, "refusing": text |
+#    null, "shedding": 0..1, "accepted_per_second": n, "sessions": n, "max_connections": n, "pending_bytes": n,
+#    "pending_limit": n, "commit_seconds": s | null, "disk_free": bytes}
+LOAD = "/v1/load"
 
 # All processes ------------------------------------------------------------------------------------
 # PUT: the mirroring table as JSON; answers {"generation": n, "taken": bool}: a higher generation is taken, another not

@@ -15,6 +15,9 @@ CONNECTIONS = Counter("mailarray_smtp_connections", "Connections accepted")
 TLS_SESSIONS = Counter("mailarray_smtp_tls_sessions", "Sessions that began TLS")
 TLS_FAILURES = Counter("mailarray_smtp_tls_failures", "TLS handshakes that failed")
 SESSIONS = Gauge("mailarray_smtp_sessions", "Sessions open now")
+LOAD = Gauge("mailarray_load", "How loaded the server is, 0 to 1")
+LOAD_PARTS = Gauge("mailarray_load_part", "The parts of the load, each 0 to 1; the largest counts", ["part"])
+SHED_SHARE = Gauge("mailarray_smtp_shed_share", "Share of new connections that are told to use another server")
 PENDING_BYTES = Gauge("mailarray_smtp_pending_bytes", "Bytes submitted and not yet answered")
 
 

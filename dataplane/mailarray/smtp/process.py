@@ -24,6 +24,7 @@ from mailarray.mirroring.writer import JournalWriter
 from mailarray.observe.http import internal_app, serve
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
+from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.writer_port import add_routes
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 
 
-def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListener) -> dict[str, Any]:
+def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListener, meter: LoadMeter) -> dict[str, Any]:
     """For /v1/status."""
     segment = writer.segment
     refusal = writer.refusal()
@@ -54,6 +55,7 @@ def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListen
         "sessions": listener.sessions,
         "accepted": writer.accepted,
         "pending": writer.pending_bytes,
+        "load": meter.report,
         "refusing": None if refusal is None else refusal.text,
         "draining": writer.draining,
         "at_rest": writer.draining and writer.at_rest and listener.transactions == 0,
@@ -71,11 +73,12 @@ def unready(writer: JournalWriter, listener: SmtpListener) -> str | None:
 
 
 def follow_table(writer: JournalWriter, listener: SmtpListener) -> None:
-    """Drain the listener, or let it serve again, as the mirroring table says."""
+    """Drain the listener, or let it serve again, and know of other servers, as the mirroring table says."""
     if writer.draining:
         listener.drain()
     else:
         listener.serve_again()
+    listener.send_elsewhere(writer.mirrors.others_serve)
 
 
 async def run(settings: ServerSettings) -> None:
@@ -92,12 +95,15 @@ async def run(settings: ServerSettings) -> None:
     directory = open_directory(settings.directory)
     await directory.start()
     writer = _writer(settings, volume, table, token)
-    listener = SmtpListener(settings.smtp, directory, writer)
+    listener = SmtpListener(settings.smtp, directory, writer, lambda: writer.pending_bytes)
     follow_table(writer, listener)
-    app = internal_app(token, lambda: status(settings, writer, listener), lambda: unready(writer, listener))
+    meter = LoadMeter(settings, writer, listener)
+    app = internal_app(token, lambda: status(settings, writer, listener, meter), lambda: unready(writer, listener))
     add_routes(app, writer, lambda: follow_table(writer, listener))
+    meter.add_route(app)
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
+    measuring = asyncio.create_task(meter.run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +122,8 @@ async def run(settings: ServerSettings) -> None:
     finally:
         stopped.cancel()
         committing.cancel()
-        await asyncio.gather(stopped, committing, return_exceptions=True)
+        measuring.cancel()
+        await asyncio.gather(stopped, committing, measuring, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()
         await directory.stop()
