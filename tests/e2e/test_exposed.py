@@ -7,10 +7,8 @@ import smtplib
 
 from mailarray_operator.api import names
 from tests.e2e.cluster import Cluster
-from tests.e2e.installation import GROUP, Installation
-from tests.e2e.mail_array import DOMAIN, PASSWORD
+from tests.e2e.installation import ALICE, GROUP, Installation
 
-ALICE = f"alice@{DOMAIN}"
 LISTENS = {
     names.SERVER: {names.PORT_SMTP, names.PORT_WRITER, names.PORT_SIDECAR},
     names.ACCESS: {names.PORT_POP3, names.PORT_ACCESS},
@@ -38,7 +36,7 @@ def test_the_senders_address_is_in_received(installation: Installation, cluster:
         client.sendmail("bob@elsewhere.example", ALICE, "Subject: from outside\r\n\r\nHello.\r\n")
         own, _ = client.sock.getsockname()[:2] if client.sock else ("", 0)
     assert own
-    text = installation.last_message(ALICE, PASSWORD, "from outside")
+    text = installation.message_of_alice("from outside")
     assert f"([{own}])" in text, text
     assert installation.pods() == before, "exposing restarted servers"
     expose("ClusterIP")

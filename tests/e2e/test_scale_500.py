@@ -82,7 +82,7 @@ async def _all_ready(client: Client, kubelets: Kubelets) -> bool:
 
 
 async def _change(client: Client, number: int, turn: int) -> float:
-    """Another node selector: another template of one StatefulSet; seconds until it stands there."""
+    """Another template of one StatefulSet; seconds until it stands there."""
     name = f"g{number}"
     began = time.monotonic()
     patch = {"spec": {"template": {"metadata": {"annotations": {"example.com/turn": str(turn)}}}}}
