@@ -147,6 +147,8 @@ class SmtpListener:
 
     def shed_share(self) -> float:
         """The share of new connections that is turned away now."""
+        if self._stopping or self._draining:
+            return 1.0
         return self._door.share(self.sessions, self._pending_bytes())
 
     # What connections ask.

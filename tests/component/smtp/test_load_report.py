@@ -201,6 +201,7 @@ async def test_a_draining_server_is_loaded_and_one_that_returns_is_not(server: S
         follow_table(server.bench.writer, server.listener)
         server.pass_time(1)
         assert (server.meter.report["refusing"], server.meter.report["load"]) == (word, number)
+        assert server.meter.report["shedding"] == number
 
 
 async def test_the_table_says_whether_there_is_an_elsewhere(server: Server) -> None:
