@@ -66,6 +66,7 @@ class Repairer:
         self.problem: str | None = None  # why nothing is fetched that should be
         self.rows: list[VolumeRow] = []
         self._counted: frozenset[VolumeId] = frozenset()
+        self._clean: frozenset[VolumeId] = frozenset()  # lost volumes of which nothing was missing at the last look
         self._unsealed = 0  # segments that a lost volume of this server was to hold: short as soon as they are sealed
         self._looked_at = float("-inf")
         self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
@@ -107,11 +108,16 @@ class Repairer:
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
-        if not (self.short or self._unsealed) and counted == self._counted and now - self._looked_at < QUIET:
+        if (
+            not (self.short or self._unsealed or self._memory.lost - self._memory.repaired)
+            and counted == self._counted
+            and now - self._looked_at < QUIET
+        ):
             return
         unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
         self.short, self._unsealed = await catalog.short_segments(counted), unsealed
         self._counted, self._looked_at = counted, now
+        await self._remember_repaired(state.open)
         self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
@@ -130,6 +136,16 @@ class Repairer:
             await self._link.catalog.mark_retired(volume)
         memory.retired = retired | {row.id for row in self.rows if row.retired}
         memory.lost = lost | {row.id for row in self.rows if row.lost}
+
+    async def _remember_repaired(self, catalog_is_open: bool) -> None:
+        """Lost volumes of which nothing is missing any more, seen twice: a segment that named one may have been
+        begun a moment before the first look. Raises CatalogUnavailable."""
+        memory, catalog = self._memory, self._link.catalog
+        missing = {member for short in self.short for member in short.facts.members}
+        clean = {volume for volume in memory.lost - memory.repaired - missing if catalog_is_open}
+        unsealed = {volume for volume in clean if await catalog.unsealed_segments(volume)}
+        seen_once, self._clean = self._clean, frozenset(clean - unsealed)
+        memory.repaired |= self._clean & seen_once
 
     def _forget_unwanted(self, now: float) -> None:
         """Parts of copies that an earlier run left, and nobody has wanted for a while."""
