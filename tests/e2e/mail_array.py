@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -89,6 +90,20 @@ class MailArray:
             return phases == ["Serving"] * count
 
         self.wait_for(there, f"{count} servers of {group} serve", seconds)
+
+    def wait_settled(self, group: str, seconds: float = 120) -> None:
+        """Until every server has registered and sealed what it holds, so that readers see all that was acknowledged."""
+
+        def settled() -> bool:
+            return all(self._at_rest(server) for server in self.servers(group))
+
+        self.wait_for(settled, f"the servers of {group} have registered everything", seconds)
+
+    def _at_rest(self, server: str) -> bool:
+        words = ("mailarray", "server-status", "--settings", f"{names.PATH_SETTINGS}/{names.FILE_SERVER}")
+        said = json.loads(self.kubectl("exec", server, "-c", names.CONTAINER_CATALOG, "--", *words))["sidecar"]
+        at_rest = said["lag_bytes"] == 0 and said["segments"]["unsettled"] == 0
+        return bool(at_rest and said["catalog"]["state"] == "up" and said["catalog"]["open"])
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
         """kubectl in the array's namespace."""

@@ -91,6 +91,7 @@ async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: s
         await asyncio.to_thread(array.wait_serving, GROUP, 3, BACK_SECONDS)
         await traffic.acknowledged(100)
     await asyncio.to_thread(array.wait_ready)
+    await asyncio.to_thread(array.wait_settled, GROUP)
     verdict = await traffic.judge()
     assert verdict.good, str(verdict)
     assert measured.pause <= PAUSE_SECONDS, measured

@@ -65,6 +65,7 @@ async def test_all_that_was_acknowledged_is_read_back_exactly_once(installation:
             await asyncio.sleep(BETWEEN)
         await serving(3)
     await asyncio.to_thread(array.wait_ready)
+    await asyncio.to_thread(array.wait_settled, GROUP)
     verdict = await traffic.judge()
     assert verdict.good, str(verdict)
     claims = array.kubectl("get", "pvc", "-o", "name")

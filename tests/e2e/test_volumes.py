@@ -44,6 +44,7 @@ async def test_a_server_without_its_volume_is_rebuilt_under_a_new_id(installatio
         )
     assert any(phase == "Rebuilding" and progress is not None for phase, progress in seen), seen
     await asyncio.to_thread(array.wait_serving, GROUP, 3)
+    await asyncio.to_thread(array.wait_settled, GROUP)
     verdict = await traffic.judge()
     assert verdict.good, str(verdict)
 

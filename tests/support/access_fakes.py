@@ -47,6 +47,9 @@ class FakeCatalog:
     async def close(self) -> None:
         pass
 
+    async def ping(self) -> None:
+        await self._reach()
+
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         await self._reach()
         if self.closed:

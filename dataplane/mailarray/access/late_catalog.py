@@ -1,4 +1,4 @@
-"""The catalog of an access server that may have started before its database: away until it is reached.
+"""The catalog of an access server: away until it is reached, and whenever it stops answering (pulse.py).
 
 Adds nothing to the catalog's promises; sessions see CatalogUnavailable until the first connection succeeded.
 """
@@ -6,23 +6,27 @@ Adds nothing to the catalog's promises; sessions see CatalogUnavailable until th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from mailarray.access.maildrop import MailboxCatalog
+from mailarray.access.pulse import Pulse
 from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, MailboxEntry, TombstoneRow
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # between attempts to reach the database
 
+T = TypeVar("T")
+
 
 class ClosableCatalog(MailboxCatalog, Protocol):
     """What opening a catalog gives."""
 
     async def close(self) -> None: ...
+
+    async def ping(self) -> None: ...
 
 
 class LateCatalog:
@@ -33,6 +37,7 @@ class LateCatalog:
         self._catalog: ClosableCatalog | None = None
         self.state = "away"  # as the last call found it: away, connected, or closed to readers
         self._task: asyncio.Task[None] | None = None
+        self._pulse = Pulse(self.ping)
 
     async def start(self, patience: float) -> None:
         """Begin to connect, and wait for it for so many seconds at most."""
@@ -44,6 +49,7 @@ class LateCatalog:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._pulse.stop()
         if self._catalog is not None:
             await self._catalog.close()
 
@@ -58,32 +64,35 @@ class LateCatalog:
                 log.warning("catalog not reached, trying again", extra={"reason": repr(error)})
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def ping(self) -> None:
+        await self._reached().ping()
+
     async def mailbox(self, address: str) -> list[MailboxEntry]:
-        with self._watched() as catalog:
-            return await catalog.mailbox(address)
+        return await self._call(lambda catalog: catalog.mailbox(address))
 
     async def expunge(self, tombstones: Sequence[TombstoneRow]) -> None:
-        with self._watched() as catalog:
-            await catalog.expunge(tombstones)
+        await self._call(lambda catalog: catalog.expunge(tombstones))
 
     async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool:
-        with self._watched() as catalog:
-            return await catalog.acquire_lease(mailbox, holder, seconds)
+        return await self._call(lambda catalog: catalog.acquire_lease(mailbox, holder, seconds))
 
     async def release_lease(self, mailbox: str, holder: str) -> None:
-        with self._watched() as catalog:
-            await catalog.release_lease(mailbox, holder)
+        await self._call(lambda catalog: catalog.release_lease(mailbox, holder))
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[ClosableCatalog]:
+    def _reached(self) -> ClosableCatalog:
         if self._catalog is None:
             raise CatalogUnavailable("the catalog has not been reached yet")
+        return self._catalog
+
+    async def _call(self, call: Callable[[ClosableCatalog], Coroutine[Any, Any, T]]) -> T:
+        catalog = self._reached()
         try:
-            yield self._catalog
-            self.state = "connected"
+            answer = await self._pulse.guard(call(catalog))
         except CatalogClosed:
             self.state = "closed"
             raise
-        except CatalogUnavailable:
+        except (CatalogUnavailable, TimeoutError):
             self.state = "away"
             raise
+        self.state = "connected"
+        return answer

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mailarray.access.array import ServerArray
 from mailarray.access.metrics import OPENED
@@ -32,13 +32,13 @@ CATALOG_PATIENCE = 3.0  # seconds; a catalog that takes longer is away
 class MailboxCatalog(Protocol):
     """The part of the catalog that an access server uses; see catalog.py for what each call promises."""
 
-    async def mailbox(self, address: str) -> list[MailboxEntry]: ...
+    def mailbox(self, address: str) -> Coroutine[Any, Any, list[MailboxEntry]]: ...
 
-    async def expunge(self, tombstones: Sequence[TombstoneRow]) -> None: ...
+    def expunge(self, tombstones: Sequence[TombstoneRow]) -> Coroutine[Any, Any, None]: ...
 
-    async def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> bool: ...
+    def acquire_lease(self, mailbox: str, holder: str, seconds: float) -> Coroutine[Any, Any, bool]: ...
 
-    async def release_lease(self, mailbox: str, holder: str) -> None: ...
+    def release_lease(self, mailbox: str, holder: str) -> Coroutine[Any, Any, None]: ...
 
 
 class MaildropInUse(Exception):

@@ -172,6 +172,10 @@ class Catalog(Protocol):
         """Give connections back."""
         ...
 
+    async def ping(self) -> None:
+        """It answers; as cheap as can be."""
+        ...
+
     # -- sidecars: who is there ----------------------------------------------------------------------
     async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
         """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first).

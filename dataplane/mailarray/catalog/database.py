@@ -194,6 +194,11 @@ class DatabaseCatalog:
         async with self._call("release_lease") as engine:
             await engine.write(lambda c: leases.release_lease(c, mailbox, holder))
 
+    async def ping(self) -> None:
+        """See `Catalog`."""
+        async with self._call("ping") as engine:
+            await engine.read(lambda c: c.exec_driver_sql("SELECT 1").scalar_one())
+
     async def locate(self, record: bytes) -> locate.Answer:
         """See `Catalog`."""
         async with self._call("locate") as engine:

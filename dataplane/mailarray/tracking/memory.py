@@ -5,8 +5,9 @@ the catalog away which volumes nobody has to wait for (rule 20).
      "repaired": [volume id, ...]}
 
 counter = registrations of this volume; only grows. retired = volumes that were drained: all that they held is on
-`copies` others; lost = volumes that never come back; repaired = those of them of which the same is true. Headers name both for ever, so a catalog that was made anew is
-told that nobody has to wait for them. A version that does not know these words ignores them.
+`copies` others; lost = volumes that never come back; repaired = those of them of which the same is true. Headers name
+them for ever, so a catalog that was made anew is told that nobody has to wait for them. A version that does not know
+these words ignores them.
 
 Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
 """
