@@ -67,6 +67,10 @@ class Target(Protocol):
         """See `AccountStore.put`."""
         ...
 
+    def accept(self) -> int:
+        """See `AccountStore.accept`."""
+        ...
+
 
 class DatabaseTarget:
     """Accounts in the catalog's database."""
@@ -128,6 +132,9 @@ class DatabaseTarget:
 
     def put(self, batch: Sequence[Wanted]) -> Counts:
         return self._runner.run(self._store.put(batch))
+
+    def accept(self) -> int:
+        return self._runner.run(self._store.accept())
 
 
 class FlatFileTarget:
@@ -204,6 +211,9 @@ class FlatFileTarget:
 
         self._edit(edit)
         return counts
+
+    def accept(self) -> int:
+        raise AccountsError("a flat file is followed as it is; this is for accounts in the database")
 
     def _edit(self, change: Callable[[str], str]) -> None:
         try:

@@ -118,6 +118,7 @@ class Agent:
                 "epoch": state.epoch if state else self.memory.epoch,
                 "open": bool(state and state.open),
             },
+            "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
         }
 
