@@ -10,9 +10,9 @@ Invariants:
   that is killed leaves the moment before.
 - It is only ever opened through SQLite: closing any other descriptor would drop the locks that the process has on it.
 - Write-ahead logging: nobody who reads waits for the writer.
-- Another history (the database was made anew, or restored) takes the place of this one only when it has at least half as
-  many accounts, or a person said that it is right: a database that came up empty, or is still being filled, would have
-  mail for everybody refused for good.
+- Another history (the database was made anew, or restored) takes the place of this one only when it has at least half
+  as many accounts, or a person said that it is right: a database that came up empty, or is still being filled, would
+  have mail for everybody refused for good.
 - It can be deleted at any time, and is made anew when it is damaged or of another format: the accounts are in the
   database.
 
@@ -161,8 +161,8 @@ class SnapshotWriter:
         raw = self._connection()
         if self._before and (there := _count(raw)) < self._before * FEWEST:
             raise TooFewAccounts(
-                f"the database's accounts have another history, and are {there} where there were {self._before}; restore "
-                "the backup or import all accounts, or run `mailarray account accept` if so few are right"
+                f"the database's accounts have another history, and are {there} where there were {self._before}; "
+                "restore the backup or import all accounts, or run `mailarray account accept` if so few are right"
             )
         raw.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?)", (*position, self._sample))
         raw.execute(_INDEX)

@@ -21,8 +21,8 @@ from mailarray.directory.rows import AccountRow, AliasRow, Position, Sink
 
 PAGE = 1000  # accounts that `accounts` reads at a time
 FEED_ROWS = 5000  # rows given to a sink at a time: some hundred KiB
-# A person's word that few accounts are right counts so long: servers that are away now hear it when they are back, and a
-# backup that is restored much later is not believed because of it.
+# A person's word that few accounts are right counts so long: servers that are away now hear it when they are back,
+# and a backup that is restored much later is not believed because of it.
 ACCEPTED_SECONDS = 24 * 3600.0
 IMPORT_SECONDS = 60.0  # for one batch; another import may hold the lock
 
