@@ -17,6 +17,7 @@ from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
+from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.copying import Copier
@@ -91,6 +92,7 @@ class Agent:
         routes = Routes(
             volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
         )
+        metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def status(self) -> dict[str, Any]:
