@@ -81,7 +81,7 @@ class Agent:
             wake,
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
-        copier = Copier(self.shelf, self.peers, reserve)
+        copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
         self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
         self.repairer.copied = wake.set
         self.drainer = Drainer(
