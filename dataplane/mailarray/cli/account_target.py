@@ -15,8 +15,8 @@ from typing import Protocol
 
 import click
 
-from mailarray.contract import settings
-from mailarray.contract.settings import AccessSettings, CatalogSettings, ServerSettings, SettingsError
+from mailarray.cli.array_settings import process_settings
+from mailarray.contract.settings import AccessSettings, CatalogSettings, ServerSettings
 from mailarray.directory import accounts_editor
 from mailarray.directory.accounts_file import AccountLine, AccountsError, AccountTable, parse
 from mailarray.directory.addresses import canonical_domain
@@ -259,7 +259,7 @@ def open_target(data: Path, file: Path | None, catalog_url: str | None, settings
     if catalog_url is not None:
         return DatabaseTarget(CatalogSettings(url=catalog_url), None)
     if settings_file is not None:
-        return _of_settings(_load(settings_file))
+        return _of_settings(process_settings(settings_file))
     layout = Layout(data)
     if not layout.data.is_dir():
         raise click.ClickException(
@@ -267,19 +267,9 @@ def open_target(data: Path, file: Path | None, catalog_url: str | None, settings
             " where the accounts are"
         )
     try:
-        return _of_settings(_load(layout.settings_file(ACCESS_NAME)), layout.accounts)
+        return _of_settings(process_settings(layout.settings_file(ACCESS_NAME)), layout.accounts)
     except OSError:
         return FlatFileTarget(layout.accounts, None)  # before the first start
-
-
-def _load(file: Path) -> ServerSettings | AccessSettings:
-    try:
-        return settings.load(ServerSettings, file)
-    except SettingsError as error:
-        try:
-            return settings.load(AccessSettings, file)
-        except SettingsError:
-            raise error from None
 
 
 def _of_settings(loaded: ServerSettings | AccessSettings, accounts: Path | None = None) -> Target:
