@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.access_certificates import write_certificate
 from tests.support.array import DOMAIN, Array, account_line
+from tests.support.certificates import write_certificate
 
 ACCOUNTS = (
     account_line(f"first@{DOMAIN}", "info", "sales"),  # the first account gets postmaster's mail

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mailarray.contract import mirroring_table
+from mailarray.contract import mirroring_ring, mirroring_table
 from mailarray.local.layout import Layout
 from tests.support.array import DOMAIN, HOST, Array, wait_for
 from tests.support.mail import mailbox, message, payload, read, send, wait_for_mail
@@ -50,7 +50,7 @@ def push(array: Array, **states: str) -> None:
         )
         for s in table.servers
     ]
-    text = mirroring_table.dump(mirroring_table.ring(servers, table.generation + 1))
+    text = mirroring_table.dump(mirroring_ring.ring(servers, table.generation + 1))
     stat = path.stat()
     new = path.with_name("table.new")
     new.write_text(text)

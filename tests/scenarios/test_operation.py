@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.access_certificates import write_certificate
 from tests.support.array import DOMAIN, HOST, Array, account_line, wait_for
+from tests.support.certificates import write_certificate
 from tests.support.mail import CLIENT_SECONDS, message, send, wait_for_mail
 
 RELOAD_SECONDS = 15.0  # bound; files are looked at about once a second

@@ -15,7 +15,7 @@ from crc32c import crc32c
 from mailarray.access.server import AccessServer
 from mailarray.access.session import LoginDelay
 from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, Location, MailboxEntry, TombstoneRow
-from mailarray.contract import mirroring_table, paths
+from mailarray.contract import mirroring_ring, mirroring_table, paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.contract.settings import AccessSettings, CatalogSettings, DirectorySettings, Listen, TlsSettings
 from mailarray.directory.directory import Account, NotFound
@@ -197,7 +197,7 @@ class FakeArray:
 
     def write_table(self, generation: int = 1) -> None:
         peers = [Server(s.name, f"127.0.0.1:{s.port}", f"127.0.0.1:{s.port}") for s in self.servers]
-        (self.path / "table").write_text(mirroring_table.dump(mirroring_table.ring(peers, generation)))
+        (self.path / "table").write_text(mirroring_table.dump(mirroring_ring.ring(peers, generation)))
 
     def settings(self, tls: TlsSettings | None = None, **changes: Any) -> AccessSettings:
         return AccessSettings(

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.database import open_catalog
-from mailarray.contract import mirroring_table, paths
+from mailarray.contract import mirroring_ring, mirroring_table, paths
 from mailarray.contract.settings import (
     CatalogSettings,
     DirectorySettings,
@@ -177,7 +177,7 @@ class Array:
         self.table_file = table_file = root / "table.json"
         ports = free_ports(2 * len(disks))
         addresses = [(Listen(host="127.0.0.1", port=a), Listen(host="127.0.0.1", port=b)) for a, b in _pairs(ports)]
-        self.table = mirroring_table.ring(
+        self.table = mirroring_ring.ring(
             [mirroring_table.Server(f"mail-{i}", str(s), str(w)) for i, (s, w) in enumerate(addresses)], 1
         )
         table_file.write_text(mirroring_table.dump(self.table))
@@ -217,7 +217,7 @@ class Array:
     async def push(self, **states: str) -> None:
         """The next generation of the table, with these states (`mail_0="Draining"`), to every process that runs."""
         servers = [replace(s, state=states.get(s.name.replace("-", "_"), s.state)) for s in self.table.servers]
-        self.table = mirroring_table.ring(servers, self.table.generation + 1)
+        self.table = mirroring_ring.ring(servers, self.table.generation + 1)
         text = mirroring_table.dump(self.table)
         self.table_file.write_text(text)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as http:

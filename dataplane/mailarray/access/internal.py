@@ -36,6 +36,7 @@ class InternalServer:
         self._array = array
         token = Path(settings.token_file).read_text(encoding="utf-8").strip()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
+        self.accounts_held: Callable[[], str] = lambda: ""  # why the accounts' database is not followed, if so
         self._runner: web.AppRunner | None = None
 
     @property
@@ -97,6 +98,7 @@ class InternalServer:
                 "sessions": self._listener.sessions,
                 "logins": logins,
                 "catalog": self._catalog.state,
+                "accounts_held": self.accounts_held(),
                 "lookup": paths.MAILBOX,
                 "table_generation": self._array.table_generation,
                 "started_at": int(REGISTRY.get_sample_value("process_start_time_seconds") or time.time()),

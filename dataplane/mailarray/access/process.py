@@ -32,6 +32,8 @@ async def run(settings: AccessSettings) -> None:
         await directory.start()
         try:
             server = AccessServer(settings, directory, lambda: open_catalog(settings.catalog.current_url))
+            if keeper is not None:
+                server.internal.accounts_held = lambda: keeper.held
             await server.start()
             if keeper is not None:
                 keeper.fallback = SidecarAccounts(server.array)

@@ -65,6 +65,20 @@ class ShortSegment:
     everywhere: tuple[VolumeId, ...]  # all that may have it, to fetch it from: lost members and draining ones, too
 
 
+class LookedAt(NamedTuple):
+    """What a look for short segments had seen."""
+
+    number: int  # rows up to here were sealed, so they change no more
+    short: tuple[SegmentId, ...]  # but these, which are short until they are copied
+
+
+class ShortSegments(NamedTuple):
+    """What a look for short segments found."""
+
+    short: list[ShortSegment]
+    looked_at: LookedAt  # for the next look
+
+
 class MessageRow(NamedTuple):
     """A journalled message, ready to be registered. `deliveries[i]` makes placement (id, i)."""
 
@@ -245,10 +259,11 @@ class Catalog(Protocol):
         """
         ...
 
-    async def short_segments(self, counting: Collection[VolumeId]) -> list[ShortSegment]:
+    async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
         """Sealed segments, not superseded, that fewer than their `copies` of those volumes hold; oldest row first.
 
-        Looks at every segment: a call for every few seconds, not for every message.
+        Without `before` it looks at every segment, some microseconds each. With what an earlier look at the same
+        epoch and the same `counting` said, only at what may have changed; the answer is the same.
         """
         ...
 

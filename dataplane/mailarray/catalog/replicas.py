@@ -5,6 +5,8 @@ Invariants (rules 8 and 13):
 - A replica stands here only for a sealed segment that was held up to L when it was told, on a volume that is neither
   lost nor an original member. It never takes part in agreeing on L.
 - A lost or retired volume is no holder, whatever rows it has: rows are not removed, since nothing may depend on it.
+- A segment that was looked at while it was sealed can become short only by another set of counting volumes. So who
+  looks again with the same set needs to see those that were short, and those that were not sealed yet or came since.
 
 Rows name the segment by its id: a process of the version before, which resets the catalog without knowing this table,
 leaves rows that are still true.
@@ -14,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, or_, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import ShortSegment
-from mailarray.catalog.holders import facts_of, holder_count, members_of, replicas_of
+from mailarray.catalog.catalog import LookedAt, ShortSegment, ShortSegments
+from mailarray.catalog.holders import PIECE, facts_of, holder_count, members_of, replicas_of
 from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import SegmentId, VolumeId
+
+# Rows of PostgreSQL may appear out of their order, when transactions run side by side: so many are looked at again.
+LATE_ROWS = 1000
 
 _segments, _members, _replicas, _volumes = (
     schema.segments,
@@ -50,12 +55,23 @@ def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, le
     return True
 
 
-def short_segments(connection: Connection, counting: Collection[VolumeId]) -> list[ShortSegment]:
+def short_segments(
+    connection: Connection, counting: Collection[VolumeId], before: LookedAt | None = None
+) -> ShortSegments:
     """See `Catalog.short_segments`."""
+    newest = connection.scalar(select(func.max(_segments.c.number))) or 0
+    if before is not None and (before.number > newest or len(before.short) > PIECE):
+        before = None  # another table than it was, or so much that looking at all costs no more
+    unseen = _segments.c.number > (0 if before is None else before.number)
+    unsealed = connection.scalar(
+        select(func.min(_segments.c.number)).where(unseen, _segments.c.sealed_length.is_(None))
+    )
+    reached = max(0, min(newest + 1 - LATE_ROWS, newest + 1 if unsealed is None else unsealed) - 1)
+    wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
     count = holder_count(_members.c.volume.in_(counting), _replicas.c.volume.in_(counting))
     rows = connection.execute(
         select(_segments)
-        .where(_segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)
+        .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)
         .order_by(_segments.c.number)
     ).all()
     members = members_of(connection, [row.number for row in rows])
@@ -67,4 +83,4 @@ def short_segments(connection: Connection, counting: Collection[VolumeId]) -> li
         every = (*original, *replicas.get(bytes(row.id), ()))
         holders = tuple(v for v in every if v in counted)
         short.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
-    return short
+    return ShortSegments(short, LookedAt(reached, tuple(s.facts.id for s in short)))

@@ -182,6 +182,19 @@ def import_accounts(target: Target, source: Any) -> int:
     return import_all(target, source)
 
 
+@account.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_target
+def accept(target: Target, yes: bool) -> None:
+    """Let servers follow a database that lost its accounts: made anew, or restored with fewer than half of them.
+
+    Servers keep the accounts they know until then, so that nobody's mail is refused because a database came up empty.
+    """
+    if not yes:
+        click.confirm("Mail for accounts that are not in the database now will be refused for good. Go on?", abort=True)
+    click.echo(f"servers follow the database from now on: {target.accept()} accounts")
+
+
 def _canonical(address: str) -> str:
     return parse_address(address, None)
 

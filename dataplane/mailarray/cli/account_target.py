@@ -15,8 +15,8 @@ from typing import Protocol
 
 import click
 
-from mailarray.contract import settings
-from mailarray.contract.settings import AccessSettings, CatalogSettings, ServerSettings, SettingsError
+from mailarray.cli.array_settings import process_settings
+from mailarray.contract.settings import AccessSettings, CatalogSettings, ServerSettings
 from mailarray.directory import accounts_editor
 from mailarray.directory.accounts_file import AccountLine, AccountsError, AccountTable, parse
 from mailarray.directory.addresses import canonical_domain
@@ -65,6 +65,10 @@ class Target(Protocol):
 
     def put(self, batch: Sequence[Wanted]) -> Counts:
         """See `AccountStore.put`."""
+        ...
+
+    def accept(self) -> int:
+        """See `AccountStore.accept`."""
         ...
 
 
@@ -128,6 +132,9 @@ class DatabaseTarget:
 
     def put(self, batch: Sequence[Wanted]) -> Counts:
         return self._runner.run(self._store.put(batch))
+
+    def accept(self) -> int:
+        return self._runner.run(self._store.accept())
 
 
 class FlatFileTarget:
@@ -205,6 +212,9 @@ class FlatFileTarget:
         self._edit(edit)
         return counts
 
+    def accept(self) -> int:
+        raise AccountsError("a flat file is followed as it is; this is for accounts in the database")
+
     def _edit(self, change: Callable[[str], str]) -> None:
         try:
             status = self._file.stat() if self._file.exists() else None
@@ -249,7 +259,7 @@ def open_target(data: Path, file: Path | None, catalog_url: str | None, settings
     if catalog_url is not None:
         return DatabaseTarget(CatalogSettings(url=catalog_url), None)
     if settings_file is not None:
-        return _of_settings(_load(settings_file))
+        return _of_settings(process_settings(settings_file))
     layout = Layout(data)
     if not layout.data.is_dir():
         raise click.ClickException(
@@ -257,19 +267,9 @@ def open_target(data: Path, file: Path | None, catalog_url: str | None, settings
             " where the accounts are"
         )
     try:
-        return _of_settings(_load(layout.settings_file(ACCESS_NAME)), layout.accounts)
+        return _of_settings(process_settings(layout.settings_file(ACCESS_NAME)), layout.accounts)
     except OSError:
         return FlatFileTarget(layout.accounts, None)  # before the first start
-
-
-def _load(file: Path) -> ServerSettings | AccessSettings:
-    try:
-        return settings.load(ServerSettings, file)
-    except SettingsError as error:
-        try:
-            return settings.load(AccessSettings, file)
-        except SettingsError:
-            raise error from None
 
 
 def _of_settings(loaded: ServerSettings | AccessSettings, accounts: Path | None = None) -> Target:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mailarray.contract import mirroring_table, settings
-from mailarray.contract.settings import AccessSettings, ServerSettings
+from mailarray.contract.settings import AccessSettings, ServerSettings, SettingsError
 from mailarray.local.layout import Layout
 from mailarray.local.render import ACCESS_NAME
 
@@ -18,6 +18,17 @@ def access_settings(data: Path) -> AccessSettings:
         return settings.load(AccessSettings, Layout(data).settings_file(ACCESS_NAME))
     except FileNotFoundError:
         raise click.ClickException(f"{data} holds no array; start `mailarray up` once, or give --data") from None
+
+
+def process_settings(file: Path) -> ServerSettings | AccessSettings:
+    """The settings of a server or an access server, whichever the file is. Raises SettingsError or OSError."""
+    try:
+        return settings.load(ServerSettings, file)
+    except SettingsError as error:
+        try:
+            return settings.load(AccessSettings, file)
+        except SettingsError:
+            raise error from None
 
 
 def server_volumes(data: Path) -> list[tuple[str, Path]]:

@@ -1,4 +1,8 @@
-"""`mailarray volume`: which volumes the catalog knows, and what only a person can know about one."""
+"""`mailarray volume`: which volumes the catalog knows, and what only a person can know about one.
+
+In a server's pod: `mailarray volume list --settings /etc/mailarray/settings/server.json`, so that nobody has to hand
+over the database's URL, in which there is a password.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mailarray.cli.array_settings import access_settings
+from mailarray.cli.array_settings import access_settings, process_settings
 from mailarray.model.ids import VolumeId, parse_id
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ def _where(command: _F) -> _F:
     command = click.option(
         "--data", default="data", type=click.Path(path_type=Path), show_default=True, help="The data folder."
     )(command)
+    command = click.option(
+        "--settings", "settings_file", type=click.Path(path_type=Path), help="Settings file of a process."
+    )(command)
     return click.option(
         "--catalog",
         "url",
@@ -40,9 +47,9 @@ def _where(command: _F) -> _F:
 
 @volume.command("list")
 @_where
-def list_volumes(url: str | None, data: Path) -> None:
+def list_volumes(url: str | None, settings_file: Path | None, data: Path) -> None:
     """Every volume that the catalog has ever seen, with its server and what became of it."""
-    rows = asyncio.run(_with_catalog(_url(url, data), lambda catalog: catalog.volumes()))
+    rows = asyncio.run(_with_catalog(_url(url, settings_file, data), lambda catalog: catalog.volumes()))
     width = max([6, *(len(row.server) for row in rows)])
     click.echo(f"{'VOLUME':32}  {'SERVER':{width}}  STATE")
     for row in rows:
@@ -53,13 +60,13 @@ def list_volumes(url: str | None, data: Path) -> None:
 @click.argument("volume_id")
 @_where
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def lost(volume_id: str, url: str | None, data: Path, yes: bool) -> None:
+def lost(volume_id: str, url: str | None, settings_file: Path | None, data: Path, yes: bool) -> None:
     """Declare that a volume will never come back, so that nothing waits for it any more."""
     try:
         identifier = VolumeId(parse_id(volume_id))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    where = _url(url, data)
+    where = _url(url, settings_file, data)
     if not yes:
         click.confirm(f"Volume {volume_id} is gone for ever?", abort=True)
     asyncio.run(_with_catalog(where, lambda catalog: catalog.mark_lost(identifier)))
@@ -72,7 +79,9 @@ def _state(row: VolumeRow) -> str:
     return "retired: drained, not waited for" if row.retired else "in use"
 
 
-def _url(url: str | None, data: Path) -> str:
+def _url(url: str | None, settings_file: Path | None, data: Path) -> str:
+    if settings_file is not None:
+        return process_settings(settings_file).catalog.current_url()
     return url or access_settings(data).catalog.current_url()
 
 

@@ -23,13 +23,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from mailarray.contract.mirroring_table import Server
+from mailarray.contract.mirroring_table import MirroringTable, Server
 
 CANDIDATES = 8  # for each server, in all classes: six for the most copies there can be, and two for a lost zone
 RESERVED = 2  # of them from the worse classes, where there are servers in such
 
 Spread = Literal["Zone", "Node"]
 Rows = dict[str, tuple[tuple[str, ...], ...]]  # server -> classes of candidates, best first
+
+
+def ring(servers: Sequence[Server], generation: int) -> MirroringTable:
+    """A whole table with the default rows."""
+    return MirroringTable(generation, tuple(servers), ring_rows(servers))
 
 
 def ring_rows(servers: Iterable[Server], spread: Spread = "Zone") -> Rows:

@@ -2,17 +2,19 @@
 
 A table has a generation; a higher one replaces a lower one, never the other way round. Each server has
 candidates in classes: the writer takes the next candidate of the best class in turn for each new segment.
-Made by the launcher (a ring over all servers); read by writers, sidecars and access servers.
+Made by the launcher and the operator (`mirroring_ring.py`); read by writers, sidecars and access servers.
 
 A server that is Draining takes no new mail and is offered to nobody as a mirror; it serves reads, and keeps what it
 holds, until others hold it. Processes of two versions read the same table while a cluster rolls: what is absent has
 its default, what is unknown is ignored.
+
+As text it is JSON without blanks, in which rows name candidates by their places in the list of servers: the table of
+1,500 servers has to fit a ConfigMap, which holds 1 MiB. A row may also hold names, as of a server that is not listed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,43 +65,26 @@ class MirroringTable:
         )
 
 
-def ring(servers: Sequence[Server], generation: int) -> MirroringTable:
-    """The default table: every other server is a candidate, those in another zone (else node) first.
-
-    Candidates are ordered as a ring that starts after the server itself, so that the load of mirroring and of
-    a later rebuild is spread over all. A draining server is nobody's candidate, but still has candidates of its own,
-    for the mail that was on its way when it began to drain.
-    """
-    rows: dict[str, tuple[tuple[str, ...], ...]] = {}
-    for i, server in enumerate(servers):
-        others = [other for other in (*servers[i + 1 :], *servers[:i]) if other.serving]
-        other_zone = tuple(o.name for o in others if o.zone != server.zone)
-        other_node = tuple(o.name for o in others if o.zone == server.zone and o.node != server.node)
-        same_node = tuple(o.name for o in others if o.zone == server.zone and o.node == server.node)
-        rows[server.name] = tuple(group for group in (other_zone, other_node, same_node) if group)
-    return MirroringTable(generation, tuple(servers), rows)
-
-
 def dump(table: MirroringTable) -> str:
-    """Render as JSON."""
+    """Render as JSON, the generation first."""
+    places: dict[str, int] = {server.name: i for i, server in enumerate(table.servers)}
     servers = [
         {"name": s.name, "sidecar": s.sidecar, "writer": s.writer, "zone": s.zone, "node": s.node, "state": s.state}
         for s in table.servers
     ]
-    rows = {name: [list(group) for group in groups] for name, groups in table.rows.items()}
-    return json.dumps({"generation": table.generation, "servers": servers, "rows": rows}, indent=2) + "\n"
+    rows = {n: [[places.get(name, name) for name in group] for group in groups] for n, groups in table.rows.items()}
+    whole = {"generation": table.generation, "servers": servers, "rows": rows}
+    return json.dumps(whole, separators=(",", ":"))
 
 
 def parse(text: str) -> MirroringTable:
     """Parse what `dump` rendered. Raises ValueError with a sentence."""
     try:
         raw: Any = json.loads(text)
-        return MirroringTable(
-            int(raw["generation"]),
-            tuple(_server(s) for s in raw["servers"]),
-            {n: tuple(tuple(group) for group in groups) for n, groups in raw["rows"].items()},
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        servers = tuple(_server(s) for s in raw["servers"])
+        rows = {n: tuple(_group(group, servers) for group in groups) for n, groups in raw["rows"].items()}
+        return MirroringTable(int(raw["generation"]), servers, rows)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not a mirroring table: {error}") from error
 
 
@@ -107,6 +92,11 @@ def _server(raw: Any) -> Server:
     """Raises KeyError or TypeError."""
     optional = {name: str(raw[name]) for name in ("zone", "node", "state") if name in raw}
     return Server(str(raw["name"]), str(raw["sidecar"]), str(raw["writer"]), **optional)
+
+
+def _group(raw: Any, servers: tuple[Server, ...]) -> tuple[str, ...]:
+    """Raises TypeError or IndexError."""
+    return tuple(servers[one].name if isinstance(one, int) else str(one) for one in raw)
 
 
 def load(path: str | Path) -> MirroringTable:

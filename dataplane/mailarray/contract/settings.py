@@ -98,6 +98,9 @@ class StorageSettings:
     segment_size: int = 256 * MIB  # bytes; a segment is closed at the first batch end beyond
     segment_age: float = 600.0  # seconds; a segment is closed when it is older
     reserve: int = 64 * MIB  # bytes of the volume kept free: 452 4.3.1 when less is left
+    copy_rate: int = (
+        64 * MIB
+    )  # bytes/s that one server fetches for repairs: half a gigabit link, a fifth of a plain SSD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

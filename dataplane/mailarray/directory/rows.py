@@ -35,8 +35,11 @@ class AliasRow(NamedTuple):
 class Sink(Protocol):
     """What takes rows. Nothing of them counts before `commit`; whoever began and cannot go on calls `abandon`."""
 
-    async def begin(self, *, whole: bool) -> None:
-        """`whole`: the rows that come are all there are, what is not among them goes."""
+    async def begin(self, *, whole: bool, accepted: bool = False) -> None:
+        """`whole`: the rows that come are all there are, what is not among them goes.
+
+        `accepted`: a person said lately that they are the right ones, however few.
+        """
         ...
 
     async def add(self, accounts: Sequence[AccountRow], aliases: Sequence[AliasRow]) -> None:
@@ -44,7 +47,7 @@ class Sink(Protocol):
         ...
 
     async def commit(self, position: Position) -> None:
-        """All rows up to this position were given."""
+        """All rows up to this position were given. May raise TooFewAccounts."""
         ...
 
     async def abandon(self) -> None:
@@ -58,6 +61,10 @@ class Source(Protocol):
     async def feed(self, since: Position | None, sink: Sink) -> bool:
         """Give the sink what it lacks; False when it lacks nothing. Raises AccountsUnavailable."""
         ...
+
+
+class TooFewAccounts(Exception):
+    """Another history, with so few accounts that it is not followed; one sentence. `abandon` is still to be called."""
 
 
 class AccountsUnavailable(Exception):

@@ -10,6 +10,9 @@ Invariants:
   that is killed leaves the moment before.
 - It is only ever opened through SQLite: closing any other descriptor would drop the locks that the process has on it.
 - Write-ahead logging: nobody who reads waits for the writer.
+- Another history (the database was made anew, or restored) takes the place of this one only when it has at least half
+  as many accounts, or a person said that it is right: a database that came up empty, or is still being filled, would
+  have mail for everybody refused for good.
 - It can be deleted at any time, and is made anew when it is damaged or of another format: the accounts are in the
   database.
 
@@ -28,12 +31,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mailarray.directory.rows import AccountRow, AliasRow, Position
+from mailarray.directory.rows import AccountRow, AliasRow, Position, TooFewAccounts
 
 FORMAT = 1
 FILE_MODE = 0o600  # password hashes are in it
 BUSY_SECONDS = 5.0  # only the moment in which a connection is opened or closed is ever waited for
 CACHE_KIB = 16 * 1024  # of the writer; filling a file in no order touches all its pages
+FEWEST = 0.5  # of the accounts: a history with less is not followed; a restored backup never lacks so many
 DUMP_ROWS = 1000  # rows that `dump` yields at a time
 
 _TABLES = """
@@ -61,15 +65,16 @@ class SnapshotWriter:
         self._raw: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         self._sample = ""
+        self._before = 0  # accounts that the history had which is about to be replaced; 0 when that is right
         self._closed = False
 
     async def position(self) -> Position | None:
         """Where the file stands; None when there is no snapshot. Raises SnapshotError."""
         return await self._do(self._position)
 
-    async def begin(self, *, whole: bool) -> None:
+    async def begin(self, *, whole: bool, accepted: bool = False) -> None:
         """See `rows.Sink`."""
-        await self._do(lambda: self._begin(whole))
+        await self._do(lambda: self._begin(whole, accepted))
 
     async def add(self, accounts: Sequence[AccountRow], aliases: Sequence[AliasRow]) -> None:
         """See `rows.Sink`."""
@@ -124,11 +129,13 @@ class SnapshotWriter:
     def _position(self) -> Position | None:
         return read_position(self._connection())
 
-    def _begin(self, whole: bool) -> None:
+    def _begin(self, whole: bool, accepted: bool) -> None:
         raw = self._connection()
         raw.execute("BEGIN IMMEDIATE")
-        self._sample = ""
+        self._sample, self._before = "", 0
         if whole:
+            if not accepted and read_position(raw) is not None:
+                self._before = _count(raw)
             for (name,) in raw.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
                 raw.execute(f'DROP TABLE "{name}"')
             for statement in _TABLES.split(";\n"):
@@ -152,6 +159,11 @@ class SnapshotWriter:
 
     def _commit(self, position: Position) -> None:
         raw = self._connection()
+        if self._before and (there := _count(raw)) < self._before * FEWEST:
+            raise TooFewAccounts(
+                f"the database's accounts have another history, and are {there} where there were {self._before}; "
+                "restore the backup or import all accounts, or run `mailarray account accept` if so few are right"
+            )
         raw.execute("INSERT OR REPLACE INTO position VALUES (1, ?, ?, ?)", (*position, self._sample))
         raw.execute(_INDEX)
         raw.execute("COMMIT")
@@ -190,6 +202,10 @@ def read_position(raw: sqlite3.Connection) -> Position | None:
         return None
     row = raw.execute("SELECT revision, stamp FROM position").fetchone()
     return None if row is None else Position(*row)
+
+
+def _count(raw: sqlite3.Connection) -> int:
+    return int(raw.execute("SELECT count(*) FROM account").fetchone()[0])
 
 
 def dump(path: Path) -> Generator[Position | list[AccountRow] | list[AliasRow], None, None]:

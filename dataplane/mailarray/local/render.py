@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailarray.contract import mirroring_table, settings
+from mailarray.contract import mirroring_ring, mirroring_table, settings
 from mailarray.contract.resources import to_settings
 from mailarray.contract.settings import AccessSettings, Listen, ServerSettings, TlsSettings
 from mailarray.local.layout import Layout
@@ -62,7 +62,7 @@ def render(
         _server(resources, layout, group, ordinal, index, catalog)
         for index, (group, ordinal) in enumerate((g, o) for g in resources.groups for o in range(g.spec.replicas))
     )
-    table = mirroring_table.ring(
+    table = mirroring_ring.ring(
         [mirroring_table.Server(s.server, str(s.sidecar), str(s.writer)) for s in servers], generation
     )
     return RenderedArray(

@@ -41,6 +41,11 @@ class ServerAccounts:
         finally:
             await self._store.close()
 
+    @property
+    def held(self) -> str:
+        """For /v1/status: why the database is not followed although it is there, and what to do; "" when it is."""
+        return self._keeper.held
+
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """All accounts as JSON lines; 204 when the asker's revision is as new as ours, 503 without a snapshot."""
         try:

@@ -38,8 +38,6 @@ from mailarray.tracking.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
-RATE = 64 * 1024 * 1024  # bytes a second that one server fetches: half of a gigabit link, a fifth of a plain SSD
-
 
 class NoRoom(Exception):
     """The volume would be left with less than its reserve; the text is a sentence."""
@@ -64,7 +62,7 @@ class Pace:
 class Copier:
     """See the module."""
 
-    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, rate: float = RATE) -> None:
+    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, rate: float) -> None:
         self._shelf = shelf
         self._peers = peers
         self._reserve = reserve

@@ -22,6 +22,7 @@ from typing import Any
 from mailarray.catalog.catalog import CatalogUnavailable, SegmentState
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.following import Follower
 from mailarray.tracking.peers import Peers, PeerUnreachable
@@ -88,6 +89,8 @@ class Drainer:
         """See what is left, and prove it when nothing is. Raises CatalogUnavailable."""
         if not self._table.draining:
             self.progress = self._proved = None
+            metrics.DRAINING.set(0)
+            metrics.DRAIN_BYTES_LEFT.set(0)
             return
         if self._link.state is None:
             return  # what was said last stays said
@@ -127,6 +130,8 @@ class Drainer:
         done = waiting is None
         was_done = self.progress is not None and self.progress["done"]
         self.progress = {**progress(total, left, done), "waiting_for": waiting}
+        metrics.DRAINING.set(not done)
+        metrics.DRAIN_BYTES_LEFT.set(sum(left))
         if done and not was_done:
             log.info("server drained", extra={"segments": len(total), "bytes": sum(total)})
         if done and not all(row.retired for row in rows if row.id == self._shelf.volume.id):

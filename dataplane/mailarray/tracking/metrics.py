@@ -21,3 +21,9 @@ COPIES = Counter("mailarray_segments_copied", "Whole segments fetched from other
 COPIED_BYTES = Counter("mailarray_copied_bytes", "Bytes of such segments")
 CATALOG_UP = Gauge("mailarray_catalog_up", "1 when the last call to the catalog was answered")
 UNSETTLED = Gauge("mailarray_segments_unsettled", "Segments here that are not yet sealed, whole and registered")
+UNDER_REPLICATED = Gauge(
+    "mailarray_segments_under_replicated",
+    "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
+)
+DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
+DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

@@ -17,6 +17,7 @@ from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
+from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.copying import Copier
@@ -80,7 +81,7 @@ class Agent:
             wake,
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
-        copier = Copier(self.shelf, self.peers, reserve)
+        copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
         self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
         self.repairer.copied = wake.set
         self.drainer = Drainer(
@@ -91,6 +92,7 @@ class Agent:
         routes = Routes(
             volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
         )
+        metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     def status(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Agent:
                 "epoch": state.epoch if state else self.memory.epoch,
                 "open": bool(state and state.open),
             },
+            "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
         }
 

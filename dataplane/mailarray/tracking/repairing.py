@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, ShortSegment, VolumeRow
+from mailarray.catalog.catalog import CatalogUnavailable, LookedAt, ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import Server
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
@@ -34,7 +34,9 @@ from mailarray.tracking.targets import begins_after, counting, order
 log = logging.getLogger(__name__)
 
 INTERVAL = 3.0  # seconds between two looks at the volumes, and at the segments while something is short
-QUIET = 15.0  # seconds between two looks at all segments while nothing was short and no volume came or went
+QUIET = 15.0  # seconds between two looks at the segments while nothing was short and no volume came or went
+WHOLE = 300.0  # seconds between two looks at all segments; others see only what may have changed since the one before
+DUTY = 0.05  # of the time may be spent on looks, which take long while very many segments are short
 CLOSED_SECONDS = 30.0  # see the module
 KEEP_PARTS = 60.0  # seconds that a part is kept which nobody wants: after a start the catalog may not know all yet
 PARALLEL = 2  # copies under way at a time: one can read while the other one waits for its source
@@ -65,10 +67,12 @@ class Repairer:
         self.short: list[ShortSegment] = []  # as of the last look
         self.problem: str | None = None  # why nothing is fetched that should be
         self.rows: list[VolumeRow] = []
-        self._counted: frozenset[VolumeId] = frozenset()
+        self._counted: tuple[frozenset[VolumeId], int] = (frozenset(), 0)  # and the epoch, of the last look
+        self._before: LookedAt | None = None
+        self._looked_at = self._whole_at = float("-inf")
+        self._took = 0.0  # seconds, the last look
         self._clean: frozenset[VolumeId] = frozenset()  # lost volumes of which nothing was missing at the last look
         self._unsealed = 0  # segments that a lost volume of this server was to hold: short as soon as they are sealed
-        self._looked_at = float("-inf")
         self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
         self._unwanted: dict[SegmentId, float] = {}  # parts of copies, since when nobody wants them
         self._wanted: dict[SegmentId, ShortSegment] = {}
@@ -108,15 +112,16 @@ class Repairer:
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
-        if (
-            not (self.short or self._unsealed or self._memory.lost - self._memory.repaired)
-            and counted == self._counted
-            and now - self._looked_at < QUIET
-        ):
+        same = (counted, state.epoch) == self._counted
+        busy = self.short or self._unsealed or self._memory.lost - self._memory.repaired
+        if same and now - self._looked_at < max(self._took / DUTY, 0.0 if busy else QUIET):
             return
+        if not same or now - self._whole_at >= WHOLE:
+            self._before, self._whole_at = None, now
         unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
-        self.short, self._unsealed = await catalog.short_segments(counted), unsealed
-        self._counted, self._looked_at = counted, now
+        self.short, self._before = await catalog.short_segments(counted, self._before)
+        self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - now
+        self._unsealed = unsealed
         await self._remember_repaired(state.open)
         self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
         patience = 0.0 if state.open else CLOSED_SECONDS
@@ -229,7 +234,7 @@ class Repairer:
         """For /v1/status: how far this server has back what its lost volumes held; None when it lost none, or when
         the catalog has not been heard yet."""
         lost, own = self._own_losses(), self._shelf.volume.id
-        if not lost or own not in self._counted:
+        if not lost or own not in self._counted[0]:
             return None
         here = {
             holding.header.segment: holding.readable

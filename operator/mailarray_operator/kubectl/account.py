@@ -113,6 +113,15 @@ def import_accounts(file: BinaryIO) -> int:
     return _run("import", "-", stdin=file, seconds=None)
 
 
+@account.command()
+@target_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def accept(yes: bool) -> int:
+    """Let servers follow a database that lost its accounts: made anew, or restored with fewer than half of them."""
+    question = "Mail for accounts that are not in the database now will be refused for good. Go on?"
+    return _run("accept", options=["--yes"], question="" if yes else question)
+
+
 @account.group()
 @target_options
 def alias() -> None:

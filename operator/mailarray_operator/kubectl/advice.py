@@ -72,6 +72,8 @@ def _refusals(answer: Answer | None) -> Iterable[str]:
     if answer is not None and answer.writer is not None and answer.writer.get("refusing"):
         server = answer.writer.get("server", "a server")
         yield f"{server} refuses mail now: {answer.writer['refusing']}; senders try again later"
+    if answer is not None and answer.sidecar is not None and answer.sidecar.get("accounts_held"):
+        yield f"servers go on with the accounts that they know: {answer.sidecar['accounts_held']}"
 
 
 def _servers(cluster: Cluster, pods: Mapping[str, Pod], said: str) -> Iterable[str]:

@@ -45,11 +45,18 @@ def _row(server: Mapping[str, Any], table: Mapping[str, Any], answer: Answer | N
         "zone": server.get("zone", ""),
         "node": server.get("node", ""),
         "state": server.get("state", ""),
-        "classes": (table.get("rows") or {}).get(server.get("name", ""), []),
+        "classes": _classes(table, server.get("name", "")),
         "generation": writer.get("table_generation"),
         "mirrors": writer.get("mirrors"),
         "error": answer.error if answer else "",
     }
+
+
+def _classes(table: Mapping[str, Any], server: str) -> list[list[str]]:
+    """Names of candidates; the table names them by their places in its list of servers."""
+    servers = table.get("servers") or []
+    groups = (table.get("rows") or {}).get(server, [])
+    return [[servers[one].get("name", "") if isinstance(one, int) else one for one in group] for group in groups]
 
 
 def _draw(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:

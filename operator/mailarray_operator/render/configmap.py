@@ -8,7 +8,6 @@ have to stay as long as a pod mounts them.
 from __future__ import annotations
 
 import hashlib
-import json
 
 from mailarray.contract import mirroring_table as tables
 from mailarray.contract import settings as contract
@@ -47,16 +46,12 @@ def access_settings(context: Context) -> Manifest:
 
 
 def mirroring_table(context: Context, table: tables.MirroringTable) -> Manifest:
-    """The table for servers that start; belongs to nobody, since servers need it without their MailCluster.
-
-    Written without blanks: a ConfigMap holds 1 MiB.
-    """
-    compact = json.dumps(json.loads(tables.dump(table)), separators=(",", ":"))
+    """The table for servers that start; belongs to nobody, since servers need it without their MailCluster."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(context, names.mirroring_table(context.name), names.SERVER),
-        "data": {names.FILE_TABLE: compact},
+        "data": {names.FILE_TABLE: tables.dump(table)},
     }
 
 

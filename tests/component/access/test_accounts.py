@@ -16,7 +16,7 @@ from aiohttp import web
 
 from mailarray.access.array import ServerArray
 from mailarray.access.sidecar_accounts import SidecarAccounts
-from mailarray.contract import mirroring_table, paths, settings
+from mailarray.contract import mirroring_ring, mirroring_table, paths, settings
 from mailarray.contract.mirroring_table import Server
 from mailarray.contract.settings import CatalogSettings, DirectorySettings, DomainSettings, Listen
 from mailarray.directory.accounts_file import AccountLine
@@ -83,7 +83,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[Sidecar]:
 @pytest.fixture
 async def array(tmp_path: Path, sidecar: Sidecar) -> AsyncIterator[ServerArray]:
     server = await sidecar.start()
-    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_table.ring([server], 1)))
+    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_ring.ring([server], 1)))
     (tmp_path / "token").write_text(TOKEN)
     made = ServerArray(str(tmp_path / "table"), str(tmp_path / "token"))
     await made.start()
@@ -161,7 +161,7 @@ async def test_the_process_starts_with_the_database_away_and_answers_from_its_sn
 
     stored = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("correct horse")
     (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_table.ring([], 1)))
+    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_ring.ring([], 1)))
     (tmp_path / "url").write_text("postgresql://m:geheim@127.0.0.1:1/mail")
     (tmp_path / "access-7").mkdir()
     store = AccountStore(lambda: f"sqlite:///{tmp_path}/catalog.sqlite")

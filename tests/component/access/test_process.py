@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailarray.contract import mirroring_table, settings
+from mailarray.contract import mirroring_ring, mirroring_table, settings
 from tests.support.access_fakes import TOKEN, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -34,7 +34,7 @@ async def test_start_serve_stop(tmp_path: Path) -> None:
     array = FakeArray(tmp_path)
     (tmp_path / "accounts").write_text("")
     (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_table.ring([], 1)))
+    (tmp_path / "table").write_text(mirroring_table.dump(mirroring_ring.ring([], 1)))
     chosen = array.settings()
     port = free_port()
     raw = settings.dump(chosen).replace('"port": 0', f'"port": {port}', 2).replace(f'"port": {port}', '"port": 0', 1)

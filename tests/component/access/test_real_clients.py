@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.access_certificates import write_certificate
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
+from tests.support.certificates import write_certificate
 
 pytestmark = pytest.mark.debian
 

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from mailarray.access.replicas import CHUNK_BYTES
-from mailarray.contract import mirroring_table
+from mailarray.contract import mirroring_ring
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -148,7 +148,7 @@ async def test_deletions_are_brought_to_a_draining_writer_last(array: FakeArray)
     assert array.access is not None
     servers = array.access.array.servers()
     drained = [dataclasses.replace(s, state="Draining" if i < 2 else "Serving") for i, s in enumerate(servers)]
-    assert array.access.array.take_table(mirroring_table.ring(drained, array.access.array.table_generation + 1))
+    assert array.access.array.take_table(mirroring_ring.ring(drained, array.access.array.table_generation + 1))
     for _ in range(3):  # whoever's turn it is
         async with Client(array.port) as client:
             await client.log_in(MAILBOX, PASSWORD)

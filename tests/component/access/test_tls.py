@@ -12,8 +12,8 @@ import pytest
 
 from mailarray.access import listener
 from mailarray.contract.settings import Listen
-from tests.support.access_certificates import write_certificate
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
+from tests.support.certificates import write_certificate
 from tests.support.pop3_dialog import Client
 
 BODY = b"Subject: one\r\n\r\n" + (b"y" * 70 + b"\r\n") * 30_000

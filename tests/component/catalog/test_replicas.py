@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from mailarray.catalog.catalog import Catalog, EpochPassed
+from mailarray.catalog.catalog import Catalog, EpochPassed, LookedAt, SegmentFacts
 from mailarray.model.ids import new_segment_id, new_volume_id
-from tests.component.catalog.sidecar import BODY, Sidecar, message
+from tests.component.catalog.sidecar import BODY, Sidecar, facts, message
 
 
 async def sealed(catalog: Catalog, count: int = 3) -> list[Sidecar]:
@@ -51,14 +53,49 @@ async def test_readers_are_told_of_replicas(catalog: Catalog) -> None:
 async def test_short_is_what_too_few_of_the_counting_volumes_hold(catalog: Catalog) -> None:
     one, two, three = await sealed(catalog)
     everyone = [one.volume, two.volume, three.volume]
-    assert await catalog.short_segments(everyone) == []
-    (short,) = await catalog.short_segments(everyone[1:])
+    assert (await catalog.short_segments(everyone)).short == []
+    (short,) = (await catalog.short_segments(everyone[1:])).short
     assert (short.facts, short.sealed_length) == (one.segment, 2 * BODY)
     assert short.holders == (two.volume,) and short.everywhere == (one.volume, two.volume)
-    assert (await catalog.short_segments([]))[0].holders == ()
+    assert (await catalog.short_segments([])).short[0].holders == ()
     await catalog.add_replica(one.segment.id, three.volume, 2 * BODY)
-    assert await catalog.short_segments(everyone[1:]) == []
-    assert (await catalog.short_segments(everyone[2:]))[0].holders == (three.volume,)
+    assert (await catalog.short_segments(everyone[1:])).short == []
+    assert (await catalog.short_segments(everyone[2:])).short[0].holders == (three.volume,)
+
+
+@pytest.mark.parametrize("late", [0, 3])
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, seed: int, late: int
+) -> None:
+    print("seed", seed)
+    chance = random.Random(seed)
+    monkeypatch.setattr("mailarray.catalog.replicas.LATE_ROWS", late)
+    one, two, three = await sealed(catalog)
+    volumes = [one.volume, two.volume, three.volume]
+    counting = volumes[:2]
+    before: LookedAt | None = None
+    still_open: list[SegmentFacts] = []
+    found: list[SegmentFacts] = []
+    reached = set()
+    for _ in range(40):
+        members = (one.volume, *chance.sample([two.volume, three.volume, new_volume_id()], chance.randrange(2)))
+        one.segment, one.at = facts(*members), 0
+        if chance.random() < 0.7:
+            await one.register(message("a@x"))
+            still_open.append(one.segment)
+        if still_open and chance.random() < 0.7:
+            found.append(still_open.pop(chance.randrange(len(still_open))))
+            await catalog.propose_seal(found[-1], BODY, one.epoch)
+        if found and chance.random() < 0.6:
+            await catalog.add_replica(chance.choice(found).id, chance.choice(volumes), BODY)
+        whole = await catalog.short_segments(counting)
+        answer = await catalog.short_segments(counting, before)
+        assert answer == whole
+        if chance.random() < 0.7:
+            before = answer.looked_at
+            reached.add(before.number)
+    assert len(reached) > 3  # it went on indeed
 
 
 async def test_counts_and_the_opening_know_replicas(catalog: Catalog) -> None:

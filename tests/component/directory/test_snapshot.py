@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mailarray.contract.settings import DirectorySettings, DomainSettings
 from mailarray.directory import keeping
@@ -106,9 +107,9 @@ class DyingSink:
         if self._steps < 0:
             raise Killed
 
-    async def begin(self, *, whole: bool) -> None:
+    async def begin(self, *, whole: bool, accepted: bool = False) -> None:
         self._step()
-        await self.writer.begin(whole=whole)
+        await self.writer.begin(whole=whole, accepted=accepted)
 
     async def add(self, accounts: Sequence[AccountRow], aliases: Sequence[AliasRow]) -> None:
         self._step()
@@ -160,6 +161,70 @@ async def test_a_database_that_was_restored_or_replaced_is_noticed(new_url: Call
     assert content(file) == await truth(other)
     for closing in (store, other, keeper):
         await closing.close()
+
+
+@pytest.mark.parametrize("way", ["import", "accept"])
+async def test_a_database_that_came_up_empty_is_not_followed_until_it_is_filled_or_accepted(
+    new_url: Callable[[], str], file: Path, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, current = 0.0, new_url()
+    store = AccountStore(lambda: current)
+    keeper = SnapshotKeeper(file, store, clock=lambda: now)
+    lines = [Wanted(AccountLine(f"u{i}@mail.example", HASH, (f"a{i}@mail.example",))) for i in range(11)]
+    await store.put(lines)
+    assert await keeper.one_pass()
+    before = content(file)
+    await store.close()
+    current = new_url()  # the volume of the database is gone, a new one is made
+
+    async def look() -> bool:
+        nonlocal now
+        now += keeping.HELD_SECONDS + 1
+        return await keeper.one_pass()
+
+    assert not await look()
+    assert content(file) == before
+    assert "are 0 where there were 11" in keeper.held and "mailarray account accept" in keeper.held
+    assert any(r.levelname == "ERROR" and "not followed" in r.message for r in caplog.records)
+    assert REGISTRY.get_sample_value("mailarray_directory_snapshot_held") == 1
+    await store.put(lines[:5])  # an import under way
+    assert not await look()
+    assert content(file) == before
+    await keeper.close()
+    keeper = SnapshotKeeper(file, store, clock=lambda: now)  # a restart forgets nothing of it
+    assert not await look() and "are 5 where there were 11" in keeper.held
+    if way == "import":
+        await store.put(lines[5:6])
+    else:
+        assert await store.accept() == 5
+    assert await look()
+    assert content(file) == await truth(store) != before
+    assert keeper.held == "" and REGISTRY.get_sample_value("mailarray_directory_snapshot_held") == 0
+    for i in range(6):  # one history: what people remove goes, to the last account
+        with contextlib.suppress(AccountsError):
+            await store.remove(f"u{i}@mail.example")
+    assert await look()
+    assert content(file) == ({}, {})
+    await store.close()
+    await keeper.close()
+
+
+async def test_a_person_s_word_does_not_count_for_ever(
+    new_url: Callable[[], str], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = new_url()
+    store = AccountStore(lambda: current)
+    keeper = SnapshotKeeper(file, store)
+    await store.add(AccountLine("ann@mail.example", HASH))
+    assert await keeper.one_pass()
+    await store.close()
+    current = new_url()
+    assert await store.accept() == 0
+    monkeypatch.setattr("mailarray.directory.database.store.ACCEPTED_SECONDS", -1)
+    assert not await keeper.one_pass()
+    assert content(file)[0]
+    await store.close()
+    await keeper.close()
 
 
 async def test_with_the_database_away_all_goes_on(

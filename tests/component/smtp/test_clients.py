@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.smtp.wire import listener, make_certificate
+from tests.component.smtp.wire import listener
+from tests.support.certificates import write_certificate
 from tests.unit.smtp.doubles import content_of, text_of
 
 pytestmark = pytest.mark.debian
@@ -40,7 +41,7 @@ async def test_swaks() -> None:
 async def test_curl_over_tls(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(b"Subject: x\r\n\r\nhello\r\n.\r\n")
-    async with listener(tls=make_certificate(tmp_path, "mx.mail.example")) as (server, sink):
+    async with listener(tls=write_certificate(tmp_path, "mx.mail.example")) as (server, sink):
         await run(
             "curl", "--silent", "--show-error", "--ssl-reqd", "--insecure", f"smtp://127.0.0.1:{server.port}/client.example",
             "--mail-from", "a@b.example", "--mail-rcpt", "anna@mail.example", "--mail-rcpt", "bert@mail.example",

@@ -18,11 +18,10 @@ from tests.component.smtp.wire import (
     TIMEOUT,
     Client,
     listener,
-    make_certificate,
     name_of,
-    put,
     trusting_anything,
 )
+from tests.support.certificates import put, write_certificate
 from tests.unit.smtp.doubles import content_of, text_of
 
 
@@ -316,7 +315,7 @@ async def test_proxy_header_from_others_is_an_unknown_command() -> None:
 
 async def test_starttls_and_reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    files = make_certificate(tmp_path, "first")
+    files = write_certificate(tmp_path, "first")
     async with listener(tls=files) as (server, sink):
         old = await Client.connect(server.port)
         await old.reply()
@@ -326,7 +325,7 @@ async def test_starttls_and_reload(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert (await old.ask(b"MAIL FROM:<>")).startswith(b"503")  # nothing is remembered
         assert b"STARTTLS" not in await old.ask(b"EHLO client.example")
 
-        make_certificate(tmp_path, "second")
+        write_certificate(tmp_path, "second")
         new = await Client.connect(server.port)
         await new.reply()
         await new.start_tls(trusting_anything())
@@ -351,7 +350,7 @@ async def test_starttls_and_reload(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 async def test_failed_handshake_leaves_nothing(tmp_path: Path) -> None:
-    async with listener(tls=make_certificate(tmp_path, "first")) as (server, _):
+    async with listener(tls=write_certificate(tmp_path, "first")) as (server, _):
         client = await Client.connect(server.port)
         await client.reply()
         assert (await client.ask(b"STARTTLS")).startswith(b"220")
@@ -366,7 +365,7 @@ async def test_failed_handshake_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_pipelined_starttls_is_refused(tmp_path: Path) -> None:
-    async with listener(tls=make_certificate(tmp_path, "first")) as (server, _):
+    async with listener(tls=write_certificate(tmp_path, "first")) as (server, _):
         client = await Client.connect(server.port)
         await client.reply()
         client.send(b"STARTTLS\r\nMAIL FROM:<injected@example.org>\r\n")
@@ -375,7 +374,7 @@ async def test_pipelined_starttls_is_refused(tmp_path: Path) -> None:
 
 
 async def test_stop_while_tls_session_is_idle(tmp_path: Path) -> None:
-    async with listener(tls=make_certificate(tmp_path, "first")) as (server, _):
+    async with listener(tls=write_certificate(tmp_path, "first")) as (server, _):
         client = await Client.connect(server.port)
         await client.reply()
         await client.start_tls(trusting_anything())
@@ -391,7 +390,7 @@ def test_bad_files_are_told_at_start(tmp_path: Path) -> None:
 
     with pytest.raises(TlsError, match="cannot read"):
         TlsContext(TlsSettings(certificate=str(tmp_path / "none"), key=str(tmp_path / "none")))
-    files = make_certificate(tmp_path, "first")
+    files = write_certificate(tmp_path, "first")
     Path(files.key).write_bytes(b"no key")
     with pytest.raises(TlsError, match="cannot be used"):
         TlsContext(files)

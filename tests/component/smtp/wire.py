@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mailarray.contract.settings import Listen, SmtpLimits, SmtpSettings, TlsSettings
@@ -98,37 +93,6 @@ class Client:
 
     def close(self) -> None:
         self.writer.close()
-
-
-def make_certificate(folder: Path, name: str) -> TlsSettings:
-    """Write a new self-signed certificate for `name`, replacing what is there at once, as a kubelet does."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    files = TlsSettings(certificate=str(folder / "tls.crt"), key=str(folder / "tls.key"))
-    put(files.certificate, certificate.public_bytes(serialization.Encoding.PEM))
-    put(
-        files.key,
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-    return files
-
-
-def put(path: str, data: bytes) -> None:
-    """Replace a file whole."""
-    new = Path(path + ".new")
-    new.write_bytes(data)
-    os.replace(new, path)  # noqa: PTH105
 
 
 def trusting_anything() -> ssl.SSLContext:

@@ -213,7 +213,8 @@ async def test_a_wiped_server_is_rebuilt_under_a_new_volume(array: Array) -> Non
     status = wiped.agent.status()
     assert status["rebuild"]["segments_total"] == status["segments"]["replicas"] > 0
     assert status["rebuild"]["bytes_total"] > 0 == status["rebuild"]["bytes_left"]
-    assert all(s.agent is not None and s.agent.status()["under_replicated"] == 0 for s in array.servers)
+    agents = [s.agent for s in array.servers if s.agent is not None]
+    await array.until(lambda: all(agent.status()["under_replicated"] == 0 for agent in agents))
 
     # After a reset the copies are told again by those that hold them, and nobody is waited for.
     for server in array.servers:

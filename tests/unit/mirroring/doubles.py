@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from mailarray.contract.mirroring_table import MirroringTable, Server, ring
+from mailarray.contract.mirroring_ring import ring
+from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.format import MessageEntry, TombstonesEntry, decode_segment_header

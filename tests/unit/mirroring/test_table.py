@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailarray.contract.mirroring_table import MirroringTable, ring
+from mailarray.contract.mirroring_ring import ring
+from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.mirroring.candidates import choose
 from mailarray.mirroring.mirrors import Mirrors
 from tests.unit.mirroring.doubles import servers

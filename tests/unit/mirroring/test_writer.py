@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mailarray.contract.mirroring_table import ring
+from mailarray.contract.mirroring_ring import ring
 from mailarray.journal.disk import Disk
 from mailarray.journal.format import Tombstone
 from mailarray.mirroring import announce, writer

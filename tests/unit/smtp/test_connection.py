@@ -9,7 +9,7 @@ from typing import Any
 from mailarray.contract.settings import Listen, SmtpSettings
 from mailarray.smtp.connection import Connection
 from mailarray.smtp.listener import SmtpListener
-from tests.component.smtp.wire import make_certificate
+from tests.support.certificates import write_certificate
 from tests.unit.smtp.doubles import MemoryDirectory, MemorySink
 
 
@@ -46,7 +46,7 @@ class Transport(asyncio.Transport):
 def connect(tmp_path: Path) -> tuple[Connection, Transport, MemorySink]:
     sink = MemorySink()
     settings = SmtpSettings(
-        listen=Listen(host="127.0.0.1", port=0), hostname="mx.mail.example", tls=make_certificate(tmp_path, "mx")
+        listen=Listen(host="127.0.0.1", port=0), hostname="mx.mail.example", tls=write_certificate(tmp_path, "mx")
     )
     connection = Connection(SmtpListener(settings, MemoryDirectory(), sink), "test-1")
     transport = Transport()

@@ -46,6 +46,7 @@ class Storage:
     segment_size: Size = _STORAGE.segment_size
     segment_age: Duration = _STORAGE.segment_age
     reserve: Size = _STORAGE.reserve
+    copy_rate: Size = _STORAGE.copy_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def storage(spec: MailClusterSpec) -> StorageSettings:
         segment_size=kept.segment_size,
         segment_age=kept.segment_age,
         reserve=kept.reserve,
+        copy_rate=kept.copy_rate,
     )
 
 

@@ -83,7 +83,8 @@ class AccountsDatabase:
                 yield connection
 
     async def close(self) -> None:
-        """Give connections back."""
+        """Give connections back; what is reached next may be another database."""
+        self._current = False
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.dispose()
@@ -125,8 +126,7 @@ class AccountsDatabase:
             raise _UrlError(str(error)) from error
 
     async def _drop(self) -> None:
-        """All connections of a database that went away are dead; it may come back as another one."""
-        self._current = False
+        """All connections of a database that went away are dead."""
         with contextlib.suppress(*_FAILURES):
             await self.close()
 

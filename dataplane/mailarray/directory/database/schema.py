@@ -55,6 +55,14 @@ state = Table(
     Column("stamp", BigInteger, nullable=False),
 )
 
+# At most one row, id 1: when a person said last that this history is to be followed though it has few accounts.
+accepted = Table(
+    "accepted",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),  # seconds since 1970
+)
+
 revisions = Table(
     "revisions",
     metadata,

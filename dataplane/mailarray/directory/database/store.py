@@ -5,21 +5,25 @@ Refuses to know which domains the cluster has: those are in its settings, and th
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
 
 from mailarray.directory.accounts_file import AccountLine
 from mailarray.directory.database import changes
 from mailarray.directory.database.changes import Counts, Wanted, changing
 from mailarray.directory.database.engine import AccountsDatabase
-from mailarray.directory.database.schema import account, alias, revisions, state
+from mailarray.directory.database.schema import accepted, account, alias, revisions, state
 from mailarray.directory.rows import AccountRow, AliasRow, Position, Sink
 
 PAGE = 1000  # accounts that `accounts` reads at a time
 FEED_ROWS = 5000  # rows given to a sink at a time: some hundred KiB
+# A person's word that few accounts are right counts so long: servers that are away now hear it when they are back,
+# and a backup that is restored much later is not believed because of it.
+ACCEPTED_SECONDS = 24 * 3600.0
 IMPORT_SECONDS = 60.0  # for one batch; another import may hold the lock
 
 
@@ -75,6 +79,11 @@ class AccountStore:
         """Make accounts be as an import wants them, in one transaction; others stay as they are."""
         return await self._database.write(changing(lambda t: changes.put(t, batch)), IMPORT_SECONDS)
 
+    async def accept(self) -> int:
+        """Say that this history is to be followed, however few accounts it has; answers how many those are."""
+        await self._database.write(_accept)
+        return await self.count()
+
     async def check_new(self, line: AccountLine) -> None:
         """Raises AccountsError when `add` would."""
 
@@ -127,7 +136,9 @@ class AccountStore:
             def wanted(table: Table) -> ColumnElement[bool]:
                 return table.c.revision > since.revision if known and since is not None else table.c.removed.is_(False)
 
-            await sink.begin(whole=not known)
+            said = await connection.scalar(select(accepted.c.time))
+            lately = said is not None and abs(time.time() - said) < ACCEPTED_SECONDS
+            await sink.begin(whole=not known, accepted=lately)
             try:
                 # In the order of the snapshot's own tables, which grow at their end then: many times faster.
                 accounts = select(*(account.c[name] for name in AccountRow._fields)).where(wanted(account))
@@ -143,6 +154,11 @@ class AccountStore:
                 await sink.abandon()
                 raise
             return True
+
+
+def _accept(connection: Connection) -> None:
+    connection.execute(delete(accepted))
+    connection.execute(insert(accepted).values(id=1, time=int(time.time())))
 
 
 def _page(connection: Connection, containing: str, after: str) -> list[ListedAccount]:

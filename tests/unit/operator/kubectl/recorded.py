@@ -100,7 +100,7 @@ def table() -> Json:
         {"name": f"mail-{i}", "sidecar": f"mail-{i}:2520", "writer": f"mail-{i}:2510", "zone": f"eu-{i + 1}",
          "node": f"node-{i + 1}", "state": "Draining" if i == 2 else "Serving"} for i in range(3)
     ]  # fmt: skip
-    rows = {"mail-0": [["mail-1"], ["mail-2"]], "mail-1": [["mail-0"]], "mail-2": []}
+    rows = {"mail-0": [[1], [2]], "mail-1": [["mail-0"]], "mail-2": []}
     content = json.dumps({"generation": 12, "servers": servers, "rows": rows})
     return {"kind": "ConfigMap", "data": {"mirroring-table.json": content}}
 

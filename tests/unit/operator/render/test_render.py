@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from mailarray.contract import mirroring_table, settings
-from mailarray.contract.mirroring_table import Server, ring
+from mailarray.contract.mirroring_ring import ring
+from mailarray.contract.mirroring_table import Server
 from mailarray.contract.settings import AccessSettings, ServerSettings
 from mailarray_operator import render
 from mailarray_operator.api import names

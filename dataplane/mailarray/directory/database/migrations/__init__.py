@@ -16,7 +16,7 @@ from sqlalchemy import Connection, inspect, text
 
 from mailarray.directory.database.schema import SCHEMA, VERSION_TABLE
 
-HEAD = "0001"  # the newest file under versions/; names are numbers, so that they can be compared
+HEAD = "0002"  # the newest file under versions/; names are numbers, so that they can be compared
 
 
 def upgrade_if_needed(connection: Connection) -> None:

@@ -33,8 +33,16 @@ def write_certificate(directory: Path, name: str = "localhost") -> TlsSettings:
         .sign(key, hashes.SHA256())
     )
     settings = TlsSettings(certificate=str(directory / "tls.crt"), key=str(directory / "tls.key"))
-    Path(settings.key).write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    put(
+        settings.key,
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
-    Path(settings.certificate).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    put(settings.certificate, certificate.public_bytes(serialization.Encoding.PEM))
     return settings
+
+
+def put(path: str, data: bytes) -> None:
+    """Replace a file whole, as a kubelet does."""
+    new = Path(path + ".new")
+    new.write_bytes(data)
+    new.replace(path)
