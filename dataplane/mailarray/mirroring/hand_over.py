@@ -5,8 +5,9 @@ Invariants:
 - `hand_over` returns only when the other writer has acknowledged the message as its own mail is (rule 2); on anything
   else it raises, and says nothing of whether the other one wrote it: the caller then keeps the message itself under the
   same id, and rule 16 makes one message of both.
-- Each message is tried on one server, once. A server that failed is left alone for a while, one that is busy is passed
-  over, and when none is left the caller hears so at once.
+- Each message is tried on one server, once. A server that failed is left alone for a while, and then tried with one
+  message at a time until it takes one; a server that is busy is passed over; when none is left the caller hears so at
+  once. So a group that hangs delays a few senders, not all of them.
 - Bodies are read from where they lie: nothing is copied for it but what the socket takes.
 
 Called by `smtp/placing.py`. Batches to mirrors do not come here: `link.py`.
@@ -31,7 +32,9 @@ from mailarray.model.message import Identity, IncomingMessage
 log = logging.getLogger(__name__)
 
 MAX_UNDER_WAY = 32  # hand-overs to one server at a time, each on a connection of its own; they share its batches
-RETRY_AFTER = 1.0  # seconds that a server is left alone after it failed or refused
+RETRY_AFTER = 1.0  # seconds that a server is left alone after it refused: trying again costs next to nothing
+SILENT_AFTER = 4.0  # likewise after it said nothing in time: trying again costs a sender the whole time limit,
+MAX_SILENT_AFTER = 32.0  # so the pause doubles up to this
 
 
 class NotHandedOver(Exception):
@@ -48,12 +51,13 @@ class Keeper:
         self._token = token
         self._now = now
         self._left_until = 0.0
+        self._silent_pause = SILENT_AFTER
         self._idle: list[PeerConnection] = []
 
     @property
     def free(self) -> bool:
         """May be given a message now."""
-        return self.under_way < MAX_UNDER_WAY and self._now() >= self._left_until
+        return self.under_way < (1 if self.last_error else MAX_UNDER_WAY) and self._now() >= self._left_until
 
     async def hand_over(self, message: IncomingMessage, identity: Identity, timeout: float) -> None:
         """Ends when the message is acknowledged there. Raises NotHandedOver; `timeout` is seconds for all of it.
@@ -69,14 +73,14 @@ class Keeper:
                 response = await connection.request(
                     "PUT",
                     paths.record_path(identity.id.hex()),
-                    patience,
+                    2 * patience,  # without progress; the limit for all of it, above, comes first
                     _chunks(frame, message),
                     len(frame) + message.body.length,
                 )
         except (PeerError, OSError) as error:
             # A spooled body that cannot be read is an OSError too; this server's writer will find that out as well.
             reason = str(error if isinstance(error, PeerError) else explain(error, patience))
-            raise self._failed(reason) from error
+            raise self._failed(reason, silent=isinstance(error, TimeoutError)) from error
         finally:
             self.under_way -= 1
             self._idle.append(connection)  # closed by itself after an error, and opened again when it is used
@@ -84,14 +88,17 @@ class Keeper:
             raise self._failed(_reason(response.body) or f"it answered {response.status}")
         if self.last_error:
             log.info("server keeps messages again", extra={"server": self.server.name})
-            self.last_error = ""
+            self.last_error, self._silent_pause = "", SILENT_AFTER
         metrics.HAND_OVER_SECONDS.observe(self._now() - started)
 
-    def _failed(self, reason: str) -> NotHandedOver:
+    def _failed(self, reason: str, *, silent: bool = False) -> NotHandedOver:
         if not self.last_error:
             log.warning("server keeps no messages for others", extra={"server": self.server.name, "reason": reason})
         self.last_error = reason
-        self._left_until = self._now() + RETRY_AFTER
+        if self._now() >= self._left_until:  # else one that was under way when others failed
+            self._left_until = self._now() + (self._silent_pause if silent else RETRY_AFTER)
+            if silent:
+                self._silent_pause = min(2 * self._silent_pause, MAX_SILENT_AFTER)
         return NotHandedOver(f"{self.server.name}: {reason}")
 
     def close(self) -> None:

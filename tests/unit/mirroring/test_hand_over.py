@@ -43,10 +43,30 @@ def test_one_that_failed_is_left_alone_for_a_while() -> None:
     bench = Bench("slow-0", "fast-0", "fast-1")
     keeper = bench.choose("fast")
     assert keeper is not None
+    keeper.under_way -= 1
     keeper._failed("it did")
     assert {bench.name("fast") for _ in range(4)} == {"fast-1"}
     bench.clock += hand_over.RETRY_AFTER
     assert {bench.name("fast") for _ in range(4)} == {"fast-0", "fast-1"}
+
+
+def test_one_that_says_nothing_is_left_alone_longer_each_time_and_tried_with_one_message() -> None:
+    bench = Bench("slow-0", "fast-0")
+    first = [bench.choose("fast") for _ in range(5)]
+    pauses = []
+    for _ in range(8):
+        for keeper in first:  # all that were under way fail together
+            assert keeper is not None
+            keeper.under_way -= 1
+            keeper._failed("nothing", silent=True)
+        pause = 0.0
+        while (keeper := bench.choose("fast")) is None:
+            bench.clock += 0.5
+            pause += 0.5
+        assert bench.choose("fast") is None, "one at a time"
+        pauses.append(pause)
+        first = [keeper]
+    assert pauses == [4, 8, 16, 32, 32, 32, 32, 32]
 
 
 def test_one_that_has_its_hands_full_is_passed_over() -> None:
