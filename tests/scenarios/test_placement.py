@@ -74,10 +74,10 @@ def test_mail_lies_with_the_group_that_the_rules_name(array: Array) -> None:
         texts = wait_for_mail(array, f"{address}@{DOMAIN}", count)
         assert [payload(t) for t in texts] == [payload(text)] * count
     # A server of the group itself keeps what it receives.
-    before = counts(array, "fast-1", "urgent")
+    here, handed_over, kept = counts(array, "fast-1", "urgent")
     send(array, array.names.index("fast-1"), f"urgent@{DOMAIN}", urgent("at the right door"))
     wait_for_mail(array, f"urgent@{DOMAIN}", 7)
-    assert counts(array, "fast-1", "urgent") == (before[0] + 1, before[1], before[2])
+    assert counts(array, "fast-1", "urgent") == (here + 1, handed_over, kept)
     assert counts(array, "mail-0", "urgent")[1:] == (3, 0)
 
 
@@ -90,15 +90,17 @@ def test_while_the_group_is_away_mail_stays_where_it_is_received(array: Array) -
         wait_for_mail(array, f"away@{DOMAIN}", 4)
     array.wait_ready()
 
+    sent = 4
+
     def returned() -> bool:
+        nonlocal sent
         before = written(array)
         send(array, 0, f"away@{DOMAIN}", urgent("away no more"))
-        returned.count += 1  # type: ignore[attr-defined]
+        sent += 1
         return growth(before, written(array)) == {"fast": 1}
 
-    returned.count = 0  # type: ignore[attr-defined]
     wait_for(returned, 30, "the group takes part again")
-    wait_for_mail(array, f"away@{DOMAIN}", 4 + returned.count)  # type: ignore[attr-defined]
+    wait_for_mail(array, f"away@{DOMAIN}", sent)
 
 
 def test_while_the_group_hangs_senders_wait_once_and_nothing_is_doubled(array: Array) -> None:

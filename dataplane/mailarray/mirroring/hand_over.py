@@ -53,6 +53,7 @@ class Keeper:
         self._left_until = 0.0
         self._silent_pause = SILENT_AFTER
         self._idle: list[PeerConnection] = []
+        self._closed = False
 
     @property
     def free(self) -> bool:
@@ -83,7 +84,10 @@ class Keeper:
             raise self._failed(reason, silent=isinstance(error, TimeoutError)) from error
         finally:
             self.under_way -= 1
-            self._idle.append(connection)  # closed by itself after an error, and opened again when it is used
+            if self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)  # closed by itself after an error, and opened again when it is used
         if response.status != 200:
             raise self._failed(_reason(response.body) or f"it answered {response.status}")
         if self.last_error:
@@ -102,7 +106,8 @@ class Keeper:
         return NotHandedOver(f"{self.server.name}: {reason}")
 
     def close(self) -> None:
-        """Drop idle connections."""
+        """Drop connections: idle ones now, others when their message is through."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 

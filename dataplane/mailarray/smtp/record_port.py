@@ -17,8 +17,10 @@ Called by the internal port of the smtp process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -53,6 +55,15 @@ class _Refusal(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+@contextlib.contextmanager
+def _own_volume() -> Iterator[None]:
+    """What the disk refuses is not the asker's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise _Refusal(503, f"the volume refuses the body: {error.strerror or error}") from None
 
 
 class RecordPort:
@@ -90,8 +101,8 @@ class RecordPort:
         except FormatError as error:
             log.error("record refused", extra={"message_id": id.hex(), "error": str(error)})
             raise _Refusal(400, str(error)) from None
-        except asyncio.IncompleteReadError:
-            raise _Refusal(400, "the record is cut off") from None
+        except (asyncio.IncompleteReadError, OSError, web.RequestPayloadError):
+            raise _Refusal(400, "the record is cut off") from None  # as a rule nobody hears it: the asker went away
         finally:
             self._receiving -= 1
         outcome = await asyncio.shield(known.outcome)
@@ -130,12 +141,10 @@ class RecordPort:
             async for chunk in request.content.iter_any():
                 if spool.length + len(chunk) > head.bodies_length:
                     raise FormatError("the body is longer than was announced")
-                spool.write(chunk)
-            body = spool.finish()
-        except OSError as error:
-            # The asker went away, or the own disk refuses: either way nobody needs a better answer.
-            spool.discard()
-            raise _Refusal(503, f"the body could not be taken: {error.strerror or error}") from None
+                with _own_volume():
+                    spool.write(chunk)
+            with _own_volume():
+                body = spool.finish()
         except BaseException:
             spool.discard()
             raise

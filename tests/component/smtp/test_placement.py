@@ -18,14 +18,14 @@ import pytest
 from mailarray.contract import paths
 from mailarray.contract.settings import PlacementRule, PlacementSettings, PlacementWhen, StorageSettings
 from mailarray.journal.disk import Disk
-from mailarray.journal.format import crc32c, decode_segment_header
+from mailarray.journal.format import Tombstone, crc32c, decode_segment_header
 from mailarray.journal.spool import MemoryBody
 from mailarray.journal.volume import open_volume
 from mailarray.mirroring import hand_over
 from mailarray.mirroring.hand_over import Keepers
 from mailarray.mirroring.record_frame import encode_frame
 from mailarray.mirroring.writer import BUSY, JournalWriter
-from mailarray.model.ids import MessageId, new_message_id
+from mailarray.model.ids import MessageId, PlacementId, new_message_id
 from mailarray.model.message import Committed, Delivery, Identity, IncomingMessage, Outcome, Refused
 from mailarray.smtp import placing, record_port
 from mailarray.smtp.placing import PlacingSink
@@ -215,12 +215,32 @@ async def test_too_late_before_the_other_one_wrote_it_is_one_message_too(
     monkeypatch.setattr(writer, "submit", lambda message, done: waiting.append((message, done)))
     id = await bench.accept(URGENT)
     assert bench.written_by(id) == ["slow-0"]
-    written = asyncio.get_running_loop().create_future()
+    written = asyncio.Event()
     ((message, done),) = waiting
-    submit(message, lambda outcome: (done(outcome), written.set_result(None))[1])
-    await written
+
+    def heard(outcome: Outcome) -> None:
+        done(outcome)
+        written.set()
+
+    submit(message, heard)
+    await written.wait()
     assert sorted(bench.written_by(id)) == ["fast-0", "slow-0"]
     await bench.expect_once(id, locations=2)
+
+
+async def test_what_was_deleted_meanwhile_does_not_come_back(bench: Placing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader is done with the message before the other server gets round to writing it (rule 21)."""
+    bench.only_fast_0()
+    writer, waiting = running(bench.fast), []
+    submit = writer.submit
+    monkeypatch.setattr(writer, "submit", lambda message, done: waiting.append(message))
+    id = await bench.accept(URGENT)
+    assert isinstance(await bench.slow.expunge(Tombstone(PlacementId(id, 0), id, ANNA)), Committed)
+    written = asyncio.Event()
+    submit(waiting[0], lambda outcome: written.set())
+    await written.wait()
+    assert sorted(bench.written_by(id)) == ["fast-0", "slow-0"]
+    await bench.expect_once()
 
 
 async def test_others_do_not_wait_for_a_hand_over(bench: Placing, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +257,28 @@ async def test_others_do_not_wait_for_a_hand_over(bench: Placing, monkeypatch: p
     assert time.monotonic() - started < TIMEOUT / 2
 
 
-@pytest.mark.parametrize("how", ["draining", "stopping", "overloaded", "receiving too much"])
+WORDS = {
+    "draining": "this server is draining",
+    "stopping": "The server is stopping",
+    "overloaded": "Too much mail is waiting",
+    "receiving too much": "takes in too many messages at once",
+    "no room for bodies": "No space left on device",
+}
+
+
+class FullSpool:
+    """The volume takes no body."""
+
+    length = 0
+
+    def write(self, chunk: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    def discard(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", WORDS)
 async def test_a_refusal_is_answered_at_once_and_the_message_stays(
     bench: Placing, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -250,13 +291,18 @@ async def test_a_refusal_is_answered_at_once_and_the_message_stays(
     elif how == "overloaded":
         for writer in (fast, other):
             monkeypatch.setattr(writer, "refusal", lambda: BUSY)
-    else:
+    elif how == "receiving too much":
         monkeypatch.setattr(record_port, "MAX_RECEIVING", 0)
+    else:
+        for writer in (fast, other):
+            monkeypatch.setattr(writer, "open_body", FullSpool)
     started = time.monotonic()
     ids = [await bench.accept(URGENT), await bench.accept(URGENT + b"x" * 500_000), await bench.accept(URGENT)]
     assert time.monotonic() - started < 3 * TIMEOUT
     assert [bench.written_by(id) for id in ids] == [["slow-0"]] * 3
     assert bench.counts("urgent") == {"kept": 3}
+    errors: Any = bench.sink.status()["servers"]
+    assert WORDS[how] in " ".join(server["error"] for server in errors)
     await bench.expect_once(*ids)
 
 
@@ -401,7 +447,9 @@ async def test_what_is_no_record_is_refused_and_leaves_nothing(bench: Placing, a
     assert (await asker.put(id, good))[0] == 200
 
 
-async def test_an_asker_that_goes_away_leaves_nothing(bench: Placing, asker: Asker) -> None:
+async def test_an_asker_that_goes_away_leaves_nothing(
+    bench: Placing, asker: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
     id = new_message_id()
     good = framed(id, b"x" * 500_000)
 
@@ -411,9 +459,17 @@ async def test_an_asker_that_goes_away_leaves_nothing(bench: Placing, asker: Ask
 
     with contextlib.suppress(aiohttp.ClientError, ConnectionResetError):
         await asker.put(id, half())
+    for part in (good[:30], good[:100], good[:300_000]):
+        _, wire = await asyncio.open_connection(bench.fast.settings.writer.host, bench.fast.settings.writer.port)
+        head = f"PUT {paths.record_path(id.hex())} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        wire.write(f"{head}Content-Length: {len(good)}\r\n\r\n".encode() + part)
+        await wire.drain()
+        await asyncio.sleep(0.05)
+        wire.transport.abort()
     assert bench.written_by(id) == []
     assert (await asker.put(id, good))[0] == 200
     assert bench.written_by(id) == ["fast-0"]
+    assert "Traceback" not in caplog.text
 
 
 async def test_refused_by_the_writer_it_may_be_tried_again(

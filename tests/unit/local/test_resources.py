@@ -187,7 +187,8 @@ def placed(rules: str) -> str:
         ),
         (
             placed("{name: a, when: {minSize: 1}, group: fast}"),
-            "c.yaml, MailCluster example: spec.placement.rules[0].group is 'fast'; write the name of a MailServer: mail",
+            "c.yaml, MailCluster example: spec.placement.rules[0].group is 'fast'; "
+            "write the name of a MailServer: mail",
         ),
         (
             placed("{name: a, when: {minSize: 1}, group: mail}, {name: a, when: {minSize: 2}, group: mail}"),
