@@ -27,10 +27,12 @@ from mailarray.mirroring.record_frame import encode_frame
 from mailarray.mirroring.writer import BUSY, JournalWriter
 from mailarray.model.ids import MessageId, PlacementId, new_message_id
 from mailarray.model.message import Committed, Delivery, Identity, IncomingMessage, Outcome, Refused
-from mailarray.smtp import placing, record_port
+from mailarray.smtp import placing, process, record_port
+from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.placing import PlacingSink
 from tests.support.array_of_three import TOKEN, Array, ArrayServer, fast_clocks
 from tests.unit.mirroring.doubles import held
+from tests.unit.smtp.doubles import MemoryDirectory
 
 ANNA = "anna@mail.example"
 RULES = (
@@ -383,6 +385,22 @@ async def test_stopping_waits_for_what_is_under_way(bench: Placing, monkeypatch:
     assert bench.sink.at_rest
     assert isinstance(await heard, Committed) and isinstance(await late, Committed)
     assert bench.counts("urgent") == {"kept": 2}
+
+
+async def test_a_draining_server_is_not_at_rest_while_a_message_may_come_back(
+    bench: Placing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.only_fast_0()
+    settings, writer = bench.slow.settings, running(bench.slow)
+    listener = SmtpListener(settings.smtp, MemoryDirectory(), bench.sink)
+    monkeypatch.setattr(running(bench.fast), "submit", lambda message, done: None)
+    heard = bench.submit(URGENT)
+    await bench.array.push(slow_0="Draining")
+    status = process.status(settings, writer, listener, bench.sink)
+    assert status["draining"] and writer.at_rest and not status["at_rest"]
+    assert isinstance(await heard, Committed)
+    await bench.array.until(lambda: process.status(settings, writer, listener, bench.sink)["at_rest"])
+    assert process.status(settings, writer, listener, None)["placement"] is None
 
 
 class Asker:
