@@ -18,8 +18,9 @@ from argon2 import PasswordHasher
 from mailarray_operator.api import names
 from tests.e2e.box.machine import run
 from tests.e2e.cluster import Cluster
-from tests.e2e.mail_array import PASSWORD, MailArray
+from tests.e2e.mail_array import DOMAIN, MailArray
 from tests.e2e.traffic import MAILBOXES
+from tests.support.array import PASSWORD
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "mailarray"
@@ -27,6 +28,7 @@ EXAMPLE = ROOT / "examples" / "cluster.yaml"
 CRDS = ROOT / "crds"
 PLUGIN = str(Path(sys.executable).parent / "kubectl-mailarray")
 NAMESPACE, RELEASE, GROUP = "mail", "mailarray", "mail"
+ALICE, ALICES_PASSWORD = f"alice@{DOMAIN}", "secret"  # as in the example
 CLIENT = "client"  # a pod inside of the cluster, with swaks and mpop
 HASHER = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)  # tests log in often
 
@@ -57,15 +59,15 @@ class Installation:
         """Run a command in the client's pod."""
         return self.array.kubectl("exec", CLIENT, "--", *command, seconds=seconds)
 
-    def last_message(self, address: str, password: str, subject: str) -> str:
-        """The text of the newest message with a subject; waits until it is there."""
+    def message_of_alice(self, subject: str) -> str:
+        """The text of her newest message with a subject; waits until it is there."""
 
         def look() -> str:
             host, port = self.array.any_pop3(random.Random(0))()
             client = poplib.POP3(host, port, timeout=10)
             try:
-                client.user(address)
-                client.pass_(password)
+                client.user(ALICE)
+                client.pass_(ALICES_PASSWORD)
                 for number in range(client.stat()[0], 0, -1):
                     text = b"\n".join(client.retr(number)[1]).decode()
                     if f"Subject: {subject}\n" in text:
@@ -74,7 +76,7 @@ class Installation:
             finally:
                 client.quit()
 
-        return str(self.array.wait_for(look, f"a message {subject!r} for {address}", 20))
+        return str(self.array.wait_for(look, f"a message {subject!r} for alice", 20))
 
     def plugin(self, *arguments: str) -> str:
         """kubectl mailarray, as a person types it."""

@@ -16,7 +16,6 @@ from tests.e2e.cluster import Cluster
 from tests.faults.where import Where
 
 DOMAIN = "mail.example"
-PASSWORD = "secret"  # of every account that tests use
 Manifest = dict[str, Any]
 LOOK_SECONDS = 0.5  # between two looks at the pods
 

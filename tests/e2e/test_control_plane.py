@@ -16,13 +16,15 @@ from mailarray_operator.cluster import kinds
 from mailarray_operator.cluster.client import MERGE_PATCH, ApiError, Client, Json, connect
 from mailarray_operator.cluster.kinds import Kind
 from tests.e2e import control_plane_steps as steps
+from tests.e2e.cluster import Cluster
 from tests.support import dying_operator
 from tests.support.fake_kubelet import Kubelets
 from tests.support.fake_servers import fake_servers
 from tests.support.operator_process import RunningOperator
 
 OWN = (
-    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONFIG_MAP, kinds.DISRUPTION_BUDGET, kinds.NETWORK_POLICY,
+    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONFIG_MAP, kinds.DISRUPTION_BUDGET,
+    kinds.NETWORK_POLICY,
 )  # fmt: skip
 USERS = (*kinds.CUSTOM, kinds.SECRET)
 SECONDS = 60.0
@@ -99,8 +101,8 @@ async def _world(kubeconfig: Path, folder: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def world(control_plane: Path, tmp_path: Path) -> AsyncIterator[World]:
-    async with _world(control_plane, tmp_path) as found:
+async def world(control_plane: Cluster, tmp_path: Path) -> AsyncIterator[World]:
+    async with _world(control_plane.kubeconfig, tmp_path) as found:
         yield found
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.e2e.installation import GROUP, Installation
-from tests.e2e.mail_array import PASSWORD
+from tests.e2e.installation import ALICE, ALICES_PASSWORD, GROUP, Installation
 
-ALICE = "alice@mail.example"
 MOST_SECONDS = 180.0
 MPOP = """
 defaults
@@ -31,7 +29,7 @@ def test_a_message_goes_in_and_out_within_three_minutes(installation: Installati
         "--header", f"Subject: {subject}",
     )  # fmt: skip
     assert "250 2.0.0 Ok: queued as" in said
-    script = f"umask 077; rm -f /tmp/mbox; echo '{MPOP.format(user=ALICE, password=PASSWORD)}' > /tmp/mpoprc; "
+    script = f"umask 077; rm -f /tmp/mbox; echo '{MPOP.format(user=ALICE, password=ALICES_PASSWORD)}' > /tmp/mpoprc; "
     installation.in_client("sh", "-c", script + "mpop --file=/tmp/mpoprc a && cat /tmp/mbox")
     assert subject in installation.in_client("cat", "/tmp/mbox")
     seconds = installation.seconds + time.monotonic() - began

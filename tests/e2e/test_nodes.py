@@ -51,7 +51,12 @@ def array(installation: Installation) -> MailArray:
 
 
 def node_of(array: MailArray, component: str) -> str:
-    return next(pod.node for pod in array.pods(component) if pod.ready)
+    found: str = array.wait_for(
+        lambda: next((pod.node for pod in array.pods(component) if pod.ready), None),
+        f"a pod of {component} is ready",
+        60,
+    )
+    return found
 
 
 @pytest.mark.parametrize("fault", ["cut", "kill"])
@@ -68,18 +73,21 @@ async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: s
     async with Traffic(array, SEED, where=where, avoid=avoid) as traffic:
         await traffic.acknowledged(150)
         await asyncio.sleep(1.0)  # what was acknowledged before is registered (50 ms are promised)
-        known = acknowledged_names(traffic)
+        known = traffic.ledger.confirmed(MAILBOXES[0])
         for sender in traffic.senders:
             sender.gap = 0.0
         began = time.monotonic()
-        await asyncio.to_thread(getattr(box, fault), node)
-        measured.registered = await first_whole_read(array, avoid, known, traffic, began)
-        known = acknowledged_names(traffic)
-        measured.everything = await first_whole_read(array, avoid, known, traffic, time.monotonic())
-        await asyncio.sleep(max(0.0, began + GONE_SECONDS - time.monotonic()))
-        measured.pause = max(sender.gap for sender in traffic.senders)
-        print(measured)
-        await asyncio.to_thread(box.heal if fault == "cut" else box.start, node)
+        try:
+            await asyncio.to_thread(getattr(box, fault), node)
+            gone = time.monotonic()
+            measured.registered = await first_whole_read(array, avoid, known, traffic, gone)
+            known = traffic.ledger.confirmed(MAILBOXES[0])
+            measured.everything = await first_whole_read(array, avoid, known, traffic, time.monotonic())
+            await asyncio.sleep(max(0.0, began + GONE_SECONDS - time.monotonic()))
+            measured.pause = max(sender.gap for sender in traffic.senders)
+            print(measured)
+        finally:
+            await asyncio.to_thread(box.heal if fault == "cut" else box.start, node)
         await asyncio.to_thread(array.wait_serving, GROUP, 3, BACK_SECONDS)
         await traffic.acknowledged(100)
     await asyncio.to_thread(array.wait_ready)
@@ -88,11 +96,6 @@ async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: s
     assert measured.pause <= PAUSE_SECONDS, measured
     assert measured.registered <= REGISTERED_SECONDS, measured
     assert measured.everything <= ALL_SECONDS, measured
-
-
-def acknowledged_names(traffic: Traffic) -> set[str]:
-    """Of the mailbox that is looked at: what must be there."""
-    return traffic.ledger.confirmed(MAILBOXES[0])
 
 
 async def first_whole_read(

@@ -12,6 +12,7 @@ import pytest
 from mailarray_operator.cluster import kinds
 from mailarray_operator.cluster.client import Client, Json, connect
 from tests.e2e import control_plane_steps as steps
+from tests.e2e.cluster import Cluster
 from tests.support.fake_kubelet import Kubelets
 from tests.support.fake_servers import fake_servers
 from tests.support.operator_process import RunningOperator
@@ -25,14 +26,15 @@ SPACE = "large"
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-async def test_500_groups(control_plane: Path, tmp_path: Path) -> None:
+async def test_500_groups(control_plane: Cluster, tmp_path: Path) -> None:
+    kubeconfig = control_plane.kubeconfig
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    await steps.install_crds(control_plane)
-    client = await connect(control_plane)
+    await steps.install_crds(kubeconfig)
+    client = await connect(kubeconfig)
     with fake_servers():
-        operator = RunningOperator(control_plane, tmp_path, f"--namespace={SPACE}", f"--operator-namespace={SPACE}")
+        operator = RunningOperator(kubeconfig, tmp_path, f"--namespace={SPACE}", f"--operator-namespace={SPACE}")
         try:
             await steps.make_namespace(client, SPACE)
             operator.wait_ready()
@@ -80,7 +82,7 @@ async def _all_ready(client: Client, kubelets: Kubelets) -> bool:
 
 
 async def _change(client: Client, number: int, turn: int) -> float:
-    """Another node selector: another template of one StatefulSet; seconds until it stands there."""
+    """Another template of one StatefulSet; seconds until it stands there."""
     name = f"g{number}"
     began = time.monotonic()
     patch = {"spec": {"template": {"metadata": {"annotations": {"example.com/turn": str(turn)}}}}}

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,12 +99,31 @@ def test_status_as_table_and_as_json(array: Array) -> None:
     assert "Traceback" not in away.stdout + away.stderr
 
 
+def test_every_server_tells_its_load(array: Array) -> None:
+    def ask(index: int) -> dict[str, Any]:
+        url = f"http://{HOST}:{array.ports.internal + 10 + index}/v1/load"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {array.token}"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    def measured(index: int) -> bool | None:
+        return ask(index)["parts"]["loop"] > 0 or None
+
+    for index, name in enumerate(array.names):
+        report = ask(index)
+        assert (report["server"], report["refusing"], report["shedding"]) == (name, None, 0.0)
+        assert 0.0 <= report["load"] < 1.0
+        # No process is without any work: one that is measured again and again says so.
+        wait_for(partial(measured, index), RELOAD_SECONDS, f"{name} is measured")
+
+
 def test_internal_ports_want_the_token(array: Array) -> None:
     inside = array.ports.internal
     ports = [inside + 30, *(inside + kind + i for kind in (10, 20) for i in range(3))]
     for port in ports:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {array.token}"}):
-            for path in ("/v1/status", "/metrics", "/v1/volume"):
+            for path in ("/v1/status", "/v1/load", "/metrics", "/v1/volume"):
                 request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=headers)
                 with pytest.raises(urllib.error.HTTPError) as caught:
                     urllib.request.urlopen(request, timeout=10)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import zlib
 from collections.abc import AsyncIterator
 
 from mailarray_operator.api import names
@@ -21,14 +22,13 @@ AT_ONCE = 12
 
 
 class Kubelets:
-    """As many nodes as there are zones, each pod on the next one."""
+    """As many nodes as there are zones; a pod comes back to the node it was on, as one with a local volume does."""
 
     def __init__(self, client: Client, namespace: str, zones: int = 3) -> None:
         self._client = client
         self._namespace = namespace
         self._nodes = [f"node-{n}" for n in range(zones)]
         self._addresses = (f"127.77.{a}.{b}" for a, b in itertools.product(range(256), range(1, 255)))
-        self._turn = itertools.cycle(self._nodes)
         self._work: asyncio.Queue[Json] = asyncio.Queue()
         self._seen: set[tuple[str, bool]] = set()
         self.ready: set[str] = set()  # names of pods
@@ -80,7 +80,8 @@ class Kubelets:
         await self.paused.wait()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         if not pod["spec"].get("nodeName"):
-            target = {"apiVersion": "v1", "kind": "Node", "name": next(self._turn)}
+            node = self._nodes[zlib.crc32(name.encode()) % len(self._nodes)]
+            target = {"apiVersion": "v1", "kind": "Node", "name": node}
             binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
             await self._client.post(kinds.POD.path(namespace, name, "binding"), binding)
         address = next(self._addresses)

@@ -34,6 +34,11 @@ WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer
 #   holds the message id (docs/placement.md); 200 when acknowledged as mail is, also for a repeated PUT; 400 not such a
 #   record or damaged, 409 the id is known with other bytes, 503 not now: the asker keeps it itself
 RECORD = "/v1/records/{message}"
+# GET: how loaded the server is (docs/load.md), measured within the last second; new keys may come:
+#   {"server": name, "load": 0..1, "parts": {"sessions": 0..1, "pending", "commit", "loop", "disk"}, "refusing": text |
+#    null, "shedding": 0..1, "accepted_per_second": n, "sessions": n, "max_connections": n, "pending_bytes": n,
+#    "pending_limit": n, "commit_seconds": s | null, "disk_free": bytes}
+LOAD = "/v1/load"
 
 # All processes ------------------------------------------------------------------------------------
 # PUT: the mirroring table as JSON; answers {"generation": n, "taken": bool}: a higher generation is taken, another not

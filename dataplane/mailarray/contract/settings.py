@@ -68,6 +68,13 @@ class SmtpLimits:
     idle_timeout: float = 300.0  # seconds without a byte; RFC 5321 4.5.3.2.7 asks for 5 minutes
     max_received_headers: int = 100  # Received: lines, RFC 5321 6.3 loop detection; 554 5.4.6 beyond
     soft_pending_bytes: int = 64 * MIB  # bytes of memory of messages that wait for their commit; 451 4.3.1 beyond
+    # Per cent of max_connections or soft_pending_bytes, above which a growing share of new connections is sent to other
+    # servers by 421 4.3.2, if there are any. A tenth is left so that the share can grow before the limit; 100: never.
+    soft_limit_percent: int = 90
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.soft_limit_percent <= 100:
+            raise SettingsError("soft_limit_percent must be from 1 to 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,11 @@ class Volume:
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
+    def size_bytes(self) -> int:
+        """Bytes of the file system that it lies on."""
+        found = os.statvfs(self.path)
+        return found.f_blocks * found.f_frsize
+
     def try_lock_writer(self) -> int | None:
         """Become the volume's writer, or None when another process is. Close the descriptor to let go."""
         fd = os.open(self.path / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

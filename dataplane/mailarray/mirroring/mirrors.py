@@ -48,6 +48,11 @@ class Mirrors:
         own = self.table.server(self._server)
         return own is not None and own.draining
 
+    @property
+    def others_serve(self) -> bool:
+        """Whether the table knows another server that takes mail."""
+        return any(server.serving and server.name != self._server for server in self.table.servers)
+
     def _sync_links(self) -> None:
         wanted = {server.name: server for group in self.table.candidates(self._server) for server in group}
         for name in list(self.links):

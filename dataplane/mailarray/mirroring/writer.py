@@ -70,6 +70,8 @@ class JournalWriter:
         self.segment: OpenSegment | None = None
         self.pending_bytes = 0
         self.accepted = 0
+        self.commits = 0  # ended so far, well or not
+        self.commit_seconds = 0.0  # that they took together
         self._settings = settings
         self._announcer = announcer
         announcer.state = self._state
@@ -89,6 +91,7 @@ class JournalWriter:
         self._stopping = False
         self._ended = False  # nothing takes from the queue any more
         self._row_changed = False
+        self._commit_began: float | None = None
 
     # -- MessageSink -----------------------------------------------------------------------------------
     def refusal(self) -> Refused | None:
@@ -108,6 +111,10 @@ class JournalWriter:
     def at_rest(self) -> bool:
         """No segment is open, and nothing waits that would open one."""
         return self.segment is None and not self._queue and self._idle.is_set()
+
+    def commit_age(self) -> float | None:
+        """Seconds that the commit under way has taken so far; None when there is none."""
+        return None if self._commit_began is None else self._now() - self._commit_began
 
     def open_body(self) -> BodyWriter:
         """A body that is spooled on this server's volume when it is large."""
@@ -194,7 +201,7 @@ class JournalWriter:
     async def _commit_next(self) -> None:
         items = gather(self._queue, MAX_BATCH_BYTES)
         batch = items.batch
-        started = self._now()
+        started = self._commit_began = self._now()
         try:
             outcome = await self._commit(batch)
         except Exception as error:  # what nobody thought of must not leave the senders of a batch without a word
@@ -202,8 +209,12 @@ class JournalWriter:
             if self.segment is not None:
                 self._leave(self.segment, str(error))
             outcome = DISK_FAILED
+        seconds = self._now() - started
+        self._commit_began = None
+        self.commits += 1
+        self.commit_seconds += seconds
         if outcome is None:
-            metrics.COMMIT_SECONDS.observe(self._now() - started)
+            metrics.COMMIT_SECONDS.observe(seconds)
             metrics.BATCH_RECORDS.observe(batch.entries)
             self.accepted += items.messages
             self._announcer.announce_soon()

@@ -149,6 +149,10 @@ class Connection(asyncio.Protocol):
             if session is None:
                 self._listener.service.tally.refuse(refusal.reason)
                 self._transport.write(refusal.wire)
+                if not self._listener.turned_away(self):
+                    self._phase = _Phase.LINGERING
+                    self._transport.close()  # a crowd at the door must not use up all descriptors
+                    return
             elif session.waiting:
                 session.stopping = True
                 return

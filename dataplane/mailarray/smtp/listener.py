@@ -11,6 +11,7 @@ import ipaddress
 import itertools
 import os
 import ssl
+from collections.abc import Callable
 
 from mailarray.contract.settings import SmtpSettings
 from mailarray.directory.directory import Directory
@@ -21,6 +22,7 @@ from mailarray.smtp.connection import Connection
 from mailarray.smtp.metrics import SESSIONS
 from mailarray.smtp.replies import Refusal
 from mailarray.smtp.service import Service, log
+from mailarray.smtp.shedding import Door
 from mailarray.tls import TlsContext
 
 BACKLOG = 1024  # connections that the kernel keeps while the loop is busy
@@ -33,13 +35,25 @@ LINGER_TIMEOUT = 5.0  # seconds for a client to read the last reply and close
 class SmtpListener:
     """Receives mail on one address."""
 
-    def __init__(self, settings: SmtpSettings, directory: Directory, sink: MessageSink) -> None:
-        """Load the certificate, if any. Raises TlsError, or ValueError for a network that is none."""
+    def __init__(
+        self,
+        settings: SmtpSettings,
+        directory: Directory,
+        sink: MessageSink,
+        pending_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Load the certificate, if any. Raises TlsError, or ValueError for a network that is none.
+
+        `pending_bytes`: memory of messages that wait for the sink; asked at each connection.
+        """
         self.service = Service(settings, directory, sink)
         self._settings = settings
         self._tls = TlsContext(settings.tls) if settings.tls is not None else None
         self._proxies = tuple(ipaddress.ip_network(network) for network in settings.proxy_trusted_networks)
         self._connections: set[Connection] = set()
+        self._turned_away: set[Connection] = set()  # those of them that never got a session, and linger
+        self._pending_bytes = pending_bytes
+        self._door = Door(settings.limits)
         self._per_address: dict[str, int] = {}
         self._counted: dict[Connection, str] = {}
         self._server: asyncio.Server | None = None
@@ -124,20 +138,34 @@ class SmtpListener:
 
     @property
     def sessions(self) -> int:
-        """Connections open now."""
-        return len(self._connections)
+        """Connections open now, without those that were turned away: one that is slow to go takes nobody's place."""
+        return len(self._connections) - len(self._turned_away)
+
+    def send_elsewhere(self, elsewhere: bool) -> None:
+        """Whether there are other servers that clients can be sent to before the limits are reached."""
+        self._door.elsewhere = elsewhere
+
+    def shed_share(self) -> float:
+        """The share of new connections that is turned away now."""
+        if self._stopping or self._draining:
+            return 1.0
+        return self._door.share(self.sessions, self._pending_bytes())
 
     # What connections ask.
 
     def connected(self, connection: Connection) -> Refusal | None:
         """A connection was accepted; why it is refused, or None."""
+        sessions = self.sessions
         self._connections.add(connection)
         self.service.tally.connections += 1
         if self._stopping or self._draining:
             return replies.STOPPING
-        if len(self._connections) > self._settings.limits.max_connections:
-            return replies.BUSY
-        return None
+        return self._door.refusal(sessions, self._pending_bytes())
+
+    def turned_away(self, connection: Connection) -> bool:
+        """A connection was refused before it got a session; answers whether there is room for it to linger."""
+        self._turned_away.add(connection)
+        return len(self._turned_away) <= self._settings.limits.max_connections
 
     def identified(self, connection: Connection) -> Refusal | None:
         """The client of a connection is known; why it is refused, or None."""
@@ -152,6 +180,7 @@ class SmtpListener:
     def disconnected(self, connection: Connection) -> None:
         """A connection ended."""
         self._connections.discard(connection)
+        self._turned_away.discard(connection)
         host = self._counted.pop(connection, None)
         if host is not None:
             count = self._per_address[host] - 1
@@ -181,7 +210,7 @@ class SmtpListener:
 
     def _flush(self) -> None:
         self.service.tally.flush()
-        SESSIONS.set(len(self._connections))
+        SESSIONS.set(self.sessions)
 
     async def _sweep(self) -> None:
         limits = self._settings.limits

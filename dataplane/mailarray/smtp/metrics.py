@@ -21,6 +21,9 @@ PLACED = Counter(
 )
 TAKEN = Counter("mailarray_placement_taken", "Messages that this server keeps for others, which received them")
 SESSIONS = Gauge("mailarray_smtp_sessions", "Sessions open now")
+LOAD = Gauge("mailarray_load", "How loaded the server is, 0 to 1")
+LOAD_PARTS = Gauge("mailarray_load_part", "The parts of the load, each 0 to 1; the largest counts", ["part"])
+SHED_SHARE = Gauge("mailarray_smtp_shed_share", "Share of new connections that are told to use another server")
 PENDING_BYTES = Gauge("mailarray_smtp_pending_bytes", "Bytes submitted and not yet answered")
 
 

@@ -105,7 +105,7 @@ class PlacingSink:
     def refusal(self) -> Refused | None:
         """Why no message can be taken now: any message may have to be kept here."""
         refusal = self._writer.refusal()
-        if refusal is None and self._writer.pending_bytes + self._memory > self._soft_pending_bytes:
+        if refusal is None and self.pending_bytes > self._soft_pending_bytes:
             return BUSY
         return refusal
 
@@ -139,6 +139,11 @@ class PlacingSink:
         task.add_done_callback(self._tasks.discard)
 
     # -- what the process asks -----------------------------------------------------------------------------
+    @property
+    def pending_bytes(self) -> int:
+        """Memory of messages that wait for their commit, here or elsewhere."""
+        return self._writer.pending_bytes + self._memory
+
     @property
     def at_rest(self) -> bool:
         """Nothing is being handed over, so nothing can come back to the own writer."""

@@ -25,6 +25,7 @@ from mailarray.mirroring.writer import JournalWriter
 from mailarray.observe.http import internal_app, serve
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
+from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.placing import PlacingSink
 from mailarray.smtp.writer_port import add_routes
 
@@ -34,7 +35,11 @@ STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 
 
 def status(
-    settings: ServerSettings, writer: JournalWriter, listener: SmtpListener, placing: PlacingSink | None
+    settings: ServerSettings,
+    writer: JournalWriter,
+    listener: SmtpListener,
+    meter: LoadMeter,
+    placing: PlacingSink | None = None,
 ) -> dict[str, Any]:
     """For /v1/status."""
     at_rest = writer.at_rest and listener.transactions == 0 and (placing is None or placing.at_rest)
@@ -59,6 +64,7 @@ def status(
         "sessions": listener.sessions,
         "accepted": writer.accepted,
         "pending": writer.pending_bytes,
+        "load": meter.report,
         "refusing": None if refusal is None else refusal.text,
         "draining": writer.draining,
         "at_rest": writer.draining and at_rest,
@@ -77,11 +83,12 @@ def unready(writer: JournalWriter, listener: SmtpListener) -> str | None:
 
 
 def follow_table(writer: JournalWriter, listener: SmtpListener) -> None:
-    """Drain the listener, or let it serve again, as the mirroring table says."""
+    """Drain the listener, or let it serve again, and know of other servers, as the mirroring table says."""
     if writer.draining:
         listener.drain()
     else:
         listener.serve_again()
+    listener.send_elsewhere(writer.mirrors.others_serve)
 
 
 async def run(settings: ServerSettings) -> None:
@@ -99,12 +106,18 @@ async def run(settings: ServerSettings) -> None:
     await directory.start()
     writer = _writer(settings, volume, table, token)
     placing = _placing(settings, writer, token)
-    listener = SmtpListener(settings.smtp, directory, writer if placing is None else placing)
+    sink = writer if placing is None else placing
+    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes)
     follow_table(writer, listener)
-    app = internal_app(token, lambda: status(settings, writer, listener, placing), lambda: unready(writer, listener))
+    meter = LoadMeter(settings, writer, listener)
+    app = internal_app(
+        token, lambda: status(settings, writer, listener, meter, placing), lambda: unready(writer, listener)
+    )
     add_routes(app, writer, lambda: follow_table(writer, listener))
+    meter.add_route(app)
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
+    measuring = asyncio.create_task(meter.run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,7 +138,8 @@ async def run(settings: ServerSettings) -> None:
     finally:
         stopped.cancel()
         committing.cancel()
-        await asyncio.gather(stopped, committing, return_exceptions=True)
+        measuring.cancel()
+        await asyncio.gather(stopped, committing, measuring, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()
         await directory.stop()

@@ -111,6 +111,8 @@ NO_SPACE = Refusal(452, "4.3.1", "Insufficient storage", "storage")
 
 # The session; each of these closes it.
 BUSY = Refusal(421, "4.3.2", "Too many connections, try again later", "connections")
+BUSY_STORING = Refusal(421, "4.3.2", "Too much mail is waiting to be stored, use another server", "pending")
+ELSEWHERE = Refusal(421, "4.3.2", "Busy, use another server of this domain", "shed")
 BUSY_ADDRESS = Refusal(421, "4.7.0", "Too many connections from your address", "connections")
 TOO_MANY_ERRORS = Refusal(421, "4.7.0", "Too many errors", "errors")
 TOO_MANY_COMMANDS = Refusal(421, "4.7.0", "Too many commands without mail", "errors")

@@ -1,10 +1,11 @@
 """What a sidecar remembers of the catalog across restarts: to notice that it was restored (rule 19), and to know with
 the catalog away which volumes nobody has to wait for (rule 20).
 
-    memory.json: {"epoch": int, "counter": int, "retired": [volume id, ...], "lost": [volume id, ...]}
+    memory.json: {"epoch": int, "counter": int, "retired": [volume id, ...], "lost": [volume id, ...],
+     "repaired": [volume id, ...]}
 
 counter = registrations of this volume; only grows. retired = volumes that were drained: all that they held is on
-`copies` others; lost = volumes that never come back. Headers name both for ever, so a catalog that was made anew is
+`copies` others; lost = volumes that never come back; repaired = those of them of which the same is true. Headers name both for ever, so a catalog that was made anew is
 told that nobody has to wait for them. A version that does not know these words ignores them.
 
 Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
@@ -20,10 +21,11 @@ from mailarray.journal.volume import Volume
 from mailarray.model.ids import VolumeId, parse_id
 
 SAVE_INTERVAL = 1.0  # seconds
+_WORDS = ("retired", "lost", "repaired")
 
 
 class CatalogMemory:
-    """Epoch, counter and retired volumes, as last heard and as last saved."""
+    """Epoch, counter and the volumes that are gone, as last heard and as last saved."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
@@ -32,20 +34,27 @@ class CatalogMemory:
         self.counter = 0
         self.retired: frozenset[VolumeId] = frozenset()
         self.lost: frozenset[VolumeId] = frozenset()
+        self.repaired: frozenset[VolumeId] = frozenset()
         self._saved = self._state
         self._saved_at = 0.0
         try:
             raw = json.loads(self._path.read_text(encoding="ascii"))
             self.epoch, self.counter = int(raw["epoch"]), int(raw["counter"])
-            self.retired = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("retired", ()))
-            self.lost = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("lost", ()))
+            self.retired, self.lost, self.repaired = (
+                frozenset(VolumeId(parse_id(volume)) for volume in raw.get(word, ())) for word in _WORDS
+            )
             self._saved = self._state
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing remembered: the catalog is believed, as at the first start
 
     @property
-    def _state(self) -> tuple[int, int, frozenset[VolumeId], frozenset[VolumeId]]:
-        return self.epoch, self.counter, self.retired, self.lost
+    def _state(self) -> tuple[int, int, tuple[frozenset[VolumeId], ...]]:
+        return self.epoch, self.counter, (self.retired, self.lost, self.repaired)
+
+    @property
+    def gone(self) -> frozenset[VolumeId]:
+        """Volumes whose every segment `copies` others hold: nobody has to hear from them (rule 20)."""
+        return self.retired | self.repaired
 
     def due(self) -> bool:
         """There is something new, and it is time to save it."""
@@ -54,8 +63,9 @@ class CatalogMemory:
     def save(self) -> None:
         """Make it durable. Blocking. Raises OSError."""
         state = self._state
-        retired, lost = (sorted(volume.hex() for volume in volumes) for volumes in state[2:])
-        text = json.dumps({"epoch": state[0], "counter": state[1], "retired": retired, "lost": lost}) + "\n"
+        epoch, counter, sets = state
+        volumes = {word: sorted(volume.hex() for volume in ids) for word, ids in zip(_WORDS, sets, strict=True)}
+        text = json.dumps({"epoch": epoch, "counter": counter, **volumes}) + "\n"
         self._volume.disk.replace_file(self._path, text.encode(), SyncPoint.MEMORY_FILE, SyncPoint.MEMORY_NAME)
         self._saved = state
         self._saved_at = time.monotonic()

@@ -66,6 +66,8 @@ class Repairer:
         self.problem: str | None = None  # why nothing is fetched that should be
         self.rows: list[VolumeRow] = []
         self._counted: frozenset[VolumeId] = frozenset()
+        self._clean: frozenset[VolumeId] = frozenset()  # lost volumes of which nothing was missing at the last look
+        self._unsealed = 0  # segments that a lost volume of this server was to hold: short as soon as they are sealed
         self._looked_at = float("-inf")
         self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
         self._unwanted: dict[SegmentId, float] = {}  # parts of copies, since when nobody wants them
@@ -106,10 +108,16 @@ class Repairer:
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
-        if not self.short and counted == self._counted and now - self._looked_at < QUIET:
+        if (
+            not (self.short or self._unsealed or self._memory.lost - self._memory.repaired)
+            and counted == self._counted
+            and now - self._looked_at < QUIET
+        ):
             return
-        self.short = await catalog.short_segments(counted)
+        unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
+        self.short, self._unsealed = await catalog.short_segments(counted), unsealed
         self._counted, self._looked_at = counted, now
+        await self._remember_repaired(state.open)
         self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
@@ -128,6 +136,16 @@ class Repairer:
             await self._link.catalog.mark_retired(volume)
         memory.retired = retired | {row.id for row in self.rows if row.retired}
         memory.lost = lost | {row.id for row in self.rows if row.lost}
+
+    async def _remember_repaired(self, catalog_is_open: bool) -> None:
+        """Lost volumes of which nothing is missing any more, seen twice: a segment that named one may have been
+        begun a moment before the first look. Raises CatalogUnavailable."""
+        memory, catalog = self._memory, self._link.catalog
+        missing = {member for short in self.short for member in short.facts.members}
+        clean = {volume for volume in memory.lost - memory.repaired - missing if catalog_is_open}
+        unsealed = {volume for volume in clean if await catalog.unsealed_segments(volume)}
+        seen_once, self._clean = self._clean, frozenset(clean - unsealed)
+        memory.repaired |= self._clean & seen_once
 
     def _forget_unwanted(self, now: float) -> None:
         """Parts of copies that an earlier run left, and nobody has wanted for a while."""
@@ -208,16 +226,24 @@ class Repairer:
         }
 
     def rebuild(self) -> dict[str, Any] | None:
-        """For /v1/status: how far this server has back what its lost volumes held; None when it lost none."""
-        lost = {row.id for row in self.rows if row.lost and row.server == self._server}
-        left = [s.sealed_length for s in self.short if lost.intersection(s.facts.members)]
-        own = self._shelf.volume.id
-        here = [
-            holding.readable
+        """For /v1/status: how far this server has back what its lost volumes held; None when it lost none, or when
+        the catalog has not been heard yet."""
+        lost, own = self._own_losses(), self._shelf.volume.id
+        if not lost or own not in self._counted:
+            return None
+        here = {
+            holding.header.segment: holding.readable
             for holding in self._shelf
-            if holding.is_replica(own) and holding.header is not None and lost.intersection(holding.header.members)
-        ]
-        return progress([*here, *left], left, not left) if here or left else None
+            if holding.header is not None and holding.is_replica(own) and lost.intersection(holding.header.members)
+        }
+        under_way = self._copier.under_way
+        short = [s for s in self.short if lost.intersection(s.facts.members)]
+        missing = [s for s in short if s.facts.id not in here]
+        left = [under_way.get(s.facts.id, s.sealed_length) for s in missing]
+        return progress([*here.values(), *(s.sealed_length for s in missing)], left, not short and not self._unsealed)
+
+    def _own_losses(self) -> set[VolumeId]:
+        return {row.id for row in self.rows if row.lost and row.server == self._server}
 
 
 def progress(total: Iterable[int], left: Iterable[int], done: bool) -> dict[str, Any]:

@@ -101,5 +101,5 @@ class Server:
     async def mailbox(self, mailbox: str) -> web.Response:
         """This volume's records for a mailbox, and the volumes that nobody has to wait for (rule 20)."""
         found = await self._index.mailbox(mailbox)
-        gone = [volume.hex() for volume in self._memory.retired if volume != self._shelf.volume.id]
+        gone = [volume.hex() for volume in self._memory.gone if volume != self._shelf.volume.id]
         return answer(volume=self._shelf.volume.id.hex(), **found, gone=gone)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds, metrics
@@ -30,8 +31,10 @@ from mailarray_operator.render import order
 from mailarray_operator.render.context import Context, Manifest, ServerGroup
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FIRST_BACKOFF, MAX_BACKOFF = 1.0, 120.0  # seconds, for one object
+GROUPS_A_RUN = 64  # more wait for the next run, which begins at once: what changes meanwhile waits for no 500 others
 OUTDATED = "it changed while it was being looked at"
 
 
@@ -76,20 +79,25 @@ class Applier:
         self._seen: dict[Thing, tuple[str, str]] = {}  # hash, owned fields; right after our own apply
         self._rendered: dict[tuple[str, str, str], Rendered] = {}  # namespace, MailCluster, MailServer or ""
         self._backoffs: dict[Thing, _Backoff] = {}
+        self._turn = 0
 
-    async def apply(self, observation: Observation, decisions: Decisions, context: Context) -> list[Failure]:
-        """Everything that is rendered, and volumes that grow. Raises NotLeader."""
+    async def apply(
+        self, observation: Observation, decisions: Decisions, context: Context
+    ) -> tuple[list[Failure], bool]:
+        """Everything that is rendered, and volumes that grow; whether some groups wait. Raises NotLeader."""
         failures = await self._apply_cluster(context, decisions)
-        changed = []
+        changed: list[tuple[ServerGroup, Group, GroupDecision]] = []
         for name in sorted(decisions.groups.keys() & observation.groups.keys()):
             decision, group = decisions.groups[name], observation.groups[name]
             inputs = ServerGroup.of(group, decision)
             if inputs is not None and self._group_differs(context, inputs, decision):
-                changed.append(self._apply_group(context, inputs, group, decision))
-        for found in await asyncio.gather(*changed):
+                changed.append((inputs, group, decision))
+        now = turn(changed, self._turn, GROUPS_A_RUN)
+        self._turn += GROUPS_A_RUN
+        for found in await asyncio.gather(*(self._apply_group(context, *one) for one in now)):
             failures += found
         failures += await self._grow(observation, decisions)
-        return failures
+        return failures, len(now) < len(changed)
 
     def wanted(self, key: Key) -> dict[str, set[Thing]]:
         """What was last rendered, by MailServer, "" for the cluster: everything else of theirs may be pruned."""
@@ -228,3 +236,11 @@ def _thing(manifest: Json) -> Thing:
 
 def _hashed(inputs: tuple[object, ...], manifests: Iterable[Manifest]) -> Rendered:
     return Rendered(inputs, tuple((_thing(m), digest(m)) for m in manifests))
+
+
+def turn(waiting: Sequence[T], begin: int, count: int) -> list[T]:
+    """So many of those that wait, beginning further on each time: nobody waits for ever behind the same ones."""
+    if len(waiting) <= count:
+        return list(waiting)
+    first = begin % len(waiting)
+    return [*waiting[first:], *waiting[:first]][:count]

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 RUNS_AT_ONCE = 4  # planning is CPU; writing has a limit of its own
 FIRST_BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds after a failed run
+SLOW_SECONDS = 5.0  # a run that takes longer is worth a line
 GATHER_SECONDS = 0.05  # what happens together is looked at together: a scheduler binds a dozen pods in this time
 
 
@@ -108,7 +109,10 @@ class Loop:
             except Exception as error:
                 # Whatever went wrong with one cluster must neither stop the others, nor end this one's looks.
                 again = self._failed(key, work, error)
-            metrics.RECONCILE.observe(time.monotonic() - began)
+            took = time.monotonic() - began
+            if took > SLOW_SECONDS:
+                log.info("a long look", extra={"namespace": key[0], "cluster": key[1], "seconds": round(took, 2)})
+            metrics.RECONCILE.observe(took)
             metrics.REACTION.observe(time.monotonic() - since)
         work.task = None
         if work.again is not None:

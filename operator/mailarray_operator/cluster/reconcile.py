@@ -75,26 +75,27 @@ class Reconciler:
         decisions = self.decide(observation, self.configuration, at)
         self._follow(key, observation, decisions)
         failures: list[Failure] = []
-        blocked = False
+        blocked = more = False
         context = Context.of(observation, self.configuration)
         if context is not None and decisions.render:
-            failures = await self._apply(key, observation, decisions, context, now)
+            failures, more = await self._apply(key, observation, decisions, context, now)
             blocked = await self._restart(observation, decisions, failures)
-        failed = await self._report(observation, decisions, failures, now)
-        return self._again(decisions, failures, failed, blocked, rendered=context is not None and decisions.render)
+        failed, unwritten = await self._report(observation, decisions, failures, now)
+        rendered = context is not None and decisions.render
+        return self._again(decisions, failures, failed, blocked=blocked, more=more or unwritten, rendered=rendered)
 
     async def _apply(
         self, key: Key, observation: Observation, decisions: Decisions, context: Context, now: float
-    ) -> list[Failure]:
+    ) -> tuple[list[Failure], bool]:
         await self.secrets.make(context, observation, self.writer)
         self.applier.forget(key, decisions.groups)
-        failures = await self.applier.apply(observation, decisions, context)
+        failures, more = await self.applier.apply(observation, decisions, context)
         table = (kinds.CONFIG_MAP.name, key[0], names.mirroring_table(key[1]))
         if decisions.table is not None and all(failure.thing != table for failure in failures):
             self.pusher.want(key, decisions.table, self.secrets.token(key), self._targets(key, observation))
-        if not failures:
+        if not failures and not more:
             await prune(self.store, self.writer, key, self.applier.wanted(key), now)
-        return failures
+        return failures, more
 
     def _targets(self, key: Key, observation: Observation) -> dict[Target, int | None]:
         """Every process that works by the mirroring table, and the generation that it was last heard to have."""
@@ -141,9 +142,10 @@ class Reconciler:
 
     async def _report(
         self, observation: Observation, decisions: Decisions, failures: Sequence[Failure], now: float
-    ) -> list[ApiError]:
+    ) -> tuple[list[ApiError], bool]:
+        """What went wrong, and whether some statuses wait for the next run."""
         namespace = observation.namespace
-        due = self.statuses.due(observation, decisions, failures, now)
+        due, waiting = self.statuses.due(observation, decisions, failures, now)
         outcomes = await asyncio.gather(*(self.statuses.write(namespace, *one) for one in due))
         uids = self._uids(observation)
         told = [_told(observation, failure) for failure in failures if not failure.quiet]
@@ -151,14 +153,16 @@ class Reconciler:
             uid = uids.get((event.kind, event.name))
             if uid is not None:
                 await self.poster.post(namespace, uid, event, now)
-        return [error for error in outcomes if error is not None]
+        return [error for error in outcomes if error is not None], waiting
 
     def _again(
         self,
         decisions: Decisions,
         failures: Sequence[Failure],
         failed: Sequence[ApiError],
+        *,
         blocked: bool,
+        more: bool,
         rendered: bool,
     ) -> float | None:
         loud = [failure for failure in failures if not failure.quiet]
@@ -167,6 +171,8 @@ class Reconciler:
         wanted = [decisions.look_again] if decisions.look_again is not None else []
         if failures:
             wanted.append(RETRY_SECONDS)
+        if more:
+            wanted.append(0.0)
         if blocked:
             wanted.append(BLOCKED_SECONDS)
         if rendered:

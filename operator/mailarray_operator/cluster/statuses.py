@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mailarray_operator.cluster import kinds
-from mailarray_operator.cluster.applier import Failure
+from mailarray_operator.cluster.applier import Failure, turn
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.kinds import Kind
 from mailarray_operator.cluster.store import Key, Store
@@ -22,6 +22,7 @@ from mailarray_operator.plan.decisions import Decisions
 from mailarray_operator.plan.observation import Observation, Resource
 
 APPLIED = "Applied"  # condition; there only while something cannot be applied
+STATUSES_A_RUN = 64  # more wait for the next run, which begins at once
 MAX_MESSAGE = 1000  # characters
 
 Status = Mapping[str, Any]
@@ -33,12 +34,13 @@ class Statuses:
     def __init__(self, store: Store, writer: Writer) -> None:
         self._store = store
         self._writer = writer
+        self._turn = 0
         self._written: dict[tuple[Kind, Key], tuple[str, str]] = {}  # digest of what was wanted, of what stood then
 
     def due(
         self, observation: Observation, decisions: Decisions, failures: Sequence[Failure], now: float
-    ) -> list[tuple[Kind, Resource, Status]]:
-        """Those that differ."""
+    ) -> tuple[list[tuple[Kind, Resource, Status]], bool]:
+        """Those that differ, as many as one run writes; and whether others wait for the next."""
         wanted: list[tuple[Kind, Resource, Status]] = []
         if observation.cluster is not None and decisions.cluster_status is not None:
             resource = observation.cluster.resource
@@ -55,7 +57,10 @@ class Statuses:
             pair = observation.pairs.get(name)
             if pair is not None:
                 wanted.append((kinds.MIRROR_PAIR, pair.resource, status))
-        return [w for w in wanted if self._differs(observation.namespace, *w)]
+        due = [w for w in wanted if self._differs(observation.namespace, *w)]
+        written_now = turn(due, self._turn, STATUSES_A_RUN)
+        self._turn += STATUSES_A_RUN
+        return written_now, len(written_now) < len(due)
 
     def _differs(self, namespace: str, kind: Kind, resource: Resource, status: Status) -> bool:
         if status == resource.status:

@@ -50,6 +50,11 @@ class ServerView:
         return self.pod is not None and self.pod.ready and not self.pod.terminating
 
 
+def _has_another_volume(before: Mapping[str, Any], volume: str) -> bool:
+    known = before.get("volume")
+    return bool(known and volume and known != volume)
+
+
 def percent(progress: Mapping[str, Any]) -> int:
     """Of a drain or rebuild that a sidecar reports."""
     if progress.get("done"):
@@ -100,6 +105,9 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
         progress = kept if phase == "Rebuilding" and isinstance(kept, int) else None
     elif (rebuild := sidecar.get("rebuild")) and not rebuild.get("done"):
         phase, message, progress = "Rebuilding", "fetches from its mirrors what its volume held", percent(rebuild)
+    elif rebuild is None and (_has_another_volume(before, volume) or before.get("phase") == "Rebuilding"):
+        # Its sidecar has not heard from the catalog yet what the lost volume held.
+        phase, message, progress = "Rebuilding", "asks the catalog what its lost volume held", 0
     elif before.get("phase") in ("Serving", "Draining", "Drained") or unsettled(sidecar) == 0:
         phase, message = "Serving", ""
     else:

@@ -29,6 +29,7 @@ from mailarray.model.ids import MessageId, PlacementId, new_message_id
 from mailarray.model.message import Committed, Delivery, Identity, IncomingMessage, Outcome, Refused
 from mailarray.smtp import placing, process, record_port
 from mailarray.smtp.listener import SmtpListener
+from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.placing import PlacingSink
 from tests.support.array_of_three import TOKEN, Array, ArrayServer, fast_clocks
 from tests.unit.mirroring.doubles import held
@@ -396,11 +397,15 @@ async def test_a_draining_server_is_not_at_rest_while_a_message_may_come_back(
     monkeypatch.setattr(running(bench.fast), "submit", lambda message, done: None)
     heard = bench.submit(URGENT)
     await bench.array.push(slow_0="Draining")
-    status = process.status(settings, writer, listener, bench.sink)
-    assert status["draining"] and writer.at_rest and not status["at_rest"]
+    meter = LoadMeter(settings, writer, listener)
+
+    def status(sink: PlacingSink | None = bench.sink) -> dict[str, Any]:
+        return process.status(settings, writer, listener, meter, sink)
+
+    assert status()["draining"] and writer.at_rest and not status()["at_rest"]
     assert isinstance(await heard, Committed)
-    await bench.array.until(lambda: process.status(settings, writer, listener, bench.sink)["at_rest"])
-    assert process.status(settings, writer, listener, None)["placement"] is None
+    await bench.array.until(lambda: status()["at_rest"])
+    assert status(None)["placement"] is None
 
 
 class Asker:

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -29,6 +29,7 @@ async def listener(
     proxies: tuple[str, ...] = (),
     tls: TlsSettings | None = None,
     hold: bool = False,
+    pending: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[tuple[SmtpListener, MemorySink]]:
     """A listener and its sink; with `hold` the sink answers only when told to."""
     sink = MemorySink(None if hold else asyncio.get_running_loop().call_soon)
@@ -39,7 +40,7 @@ async def listener(
         proxy_trusted_networks=proxies,
         tls=tls,
     )
-    made = SmtpListener(settings, MemoryDirectory(), sink)
+    made = SmtpListener(settings, MemoryDirectory(), sink, pending)
     await made.start()
     try:
         yield made, sink

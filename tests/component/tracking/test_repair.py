@@ -208,6 +208,8 @@ async def test_a_wiped_server_is_rebuilt_under_a_new_volume(array: Array) -> Non
     assert {row.id for row in await catalog.volumes() if row.lost} == {old}
     assert (await catalog.counts()).under_replicated_segments == 0
     await readable_twice(array, sent, array.servers)
+    # With the catalog away, too, nobody waits for the lost volume beside another one that is silent.
+    await array.until(lambda: all(s.agent is not None and s.agent.memory.gone == {old} for s in array.servers))
     status = wiped.agent.status()
     assert status["rebuild"]["segments_total"] == status["segments"]["replicas"] > 0
     assert status["rebuild"]["bytes_total"] > 0 == status["rebuild"]["bytes_left"]

@@ -168,6 +168,10 @@ def placed(rules: str) -> str:
             "c.yaml, MailCluster example: spec.accounts has a secretRef and a database; leave one of them out",
         ),
         (
+            with_spec("smtp: {softLimitPercent: 101}"),
+            "c.yaml, MailCluster example: spec.smtp.softLimitPercent must be from 1 to 100",
+        ),
+        (
             GOOD.replace("clusterRef: {name: example}", "clusterRef: {name: other}"),
             "c.yaml, MailServer mail: spec.clusterRef.name is 'other'; the MailCluster is 'example'",
         ),

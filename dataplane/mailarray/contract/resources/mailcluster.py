@@ -107,6 +107,7 @@ class Smtp:
     idle_timeout: Duration = _SMTP.idle_timeout
     max_received_headers: int = _SMTP.max_received_headers
     soft_pending_bytes: Size = _SMTP.soft_pending_bytes
+    soft_limit_percent: int = _SMTP.soft_limit_percent
     proxy_protocol: ProxyProtocol = field(default_factory=ProxyProtocol)
 
 

@@ -29,6 +29,7 @@ def smtp_limits(spec: MailClusterSpec) -> SmtpLimits:
         idle_timeout=smtp.idle_timeout,
         max_received_headers=smtp.max_received_headers,
         soft_pending_bytes=smtp.soft_pending_bytes,
+        soft_limit_percent=smtp.soft_limit_percent,
     )
 
 

@@ -30,6 +30,7 @@ class World:
         self.store = Store(lambda key: None)
         self.api.heard.append(self.store.take)
         self.now = 0.0
+        self.more = False
         self.applier = Applier(self.store, self.api, clock=lambda: self.now)
         self.user("MailCluster", "example", {"domains": [{"name": "mail.example"}]})
         for group in ("a", "b"):
@@ -51,7 +52,8 @@ class World:
         observation = self.store.observation(KEY)
         context = Context.of(observation, CONFIGURATION)
         assert context is not None
-        return await self.applier.apply(observation, decide(observation, CONFIGURATION, NOW), context)
+        failures, self.more = await self.applier.apply(observation, decide(observation, CONFIGURATION, NOW), context)
+        return failures
 
 
 @pytest.fixture
@@ -226,3 +228,15 @@ async def test_a_group_that_is_not_rendered_is_not_pruned(world: World) -> None:
     found = {t for t, _ in superfluous(world.store, KEY, wanted, 4e9)}
     assert not [t for t in found if t[2].startswith("b")]
     assert not [t for t in found if t[0] == "StatefulSet"]
+
+
+async def test_many_groups_are_done_in_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailarray_operator.cluster.applier.GROUPS_A_RUN", 1)
+    done = []
+    for more in (True, False):
+        await world.run()
+        assert world.more is more
+        done += [w for w in world.api.writes if "StatefulSet" in w and "database" not in w]
+    assert sorted(done) == ["apply StatefulSet a", "apply StatefulSet b"]
+    await world.run()
+    assert world.api.writes == [] and not world.more

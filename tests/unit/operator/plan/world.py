@@ -56,6 +56,7 @@ class FakeServer:
     generation: int = 0  # of its table
     drain_left: int | None = None
     rebuild_left: int = 0
+    lost_a_volume: bool = False
     unsettled: int = 0
     heard: float = -1.0
     mirrors: tuple[str, ...] = ()  # by its table
@@ -171,7 +172,9 @@ class World:
             fresh = not any(s.heard >= 0 for s in self.servers.values())
             known = self.table is not None and self.table.server(name) is not None and claim.uid and not fresh
             was = any(e.get("name") == name and e.get("volume") for e in self._shown(name))
-            self.servers[name] = FakeServer(f"volume of {claim.uid}", rebuild_left=DRAIN_TICKS if known and was else 0)
+            lost = bool(known and was)
+            volume = f"volume of {claim.uid}"
+            self.servers[name] = FakeServer(volume, rebuild_left=DRAIN_TICKS if lost else 0, lost_a_volume=lost)
             self.claims[name] = Claim(claim.name, claim.uid, claim.requested, claim.requested, claim.expandable)
         server, pod = self.servers[name], self.pods[name]
         if pod.age == 2:
@@ -222,7 +225,9 @@ class World:
             self.access_ready,
             2,
             self.database_ready,
-            {name: self._report(name, server) for name, server in self.servers.items() if server.heard >= self.since},
+            reports={
+                name: self._report(name, server) for name, server in self.servers.items() if server.heard >= self.since
+            },
             clock=self.clock,
             since=self.since,
         )
@@ -254,6 +259,8 @@ class World:
         rebuild = None
         if server.rebuild_left:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": server.rebuild_left, "done": False}
+        elif server.lost_a_volume:
+            rebuild = {"segments_total": DRAIN_TICKS, "segments_left": 0, "done": True}
         sidecar = {
             "volume": server.volume,
             "table_generation": server.generation,
