@@ -127,13 +127,16 @@ class Array:
         annotations: dict[str, str] | None = None,
         catalog_url: str | None = None,
         isolate: bool = True,
+        groups: dict[str, int] | None = None,
     ) -> None:
+        """`groups` names MailServers and their replicas, instead of one of `servers` replicas named mail."""
+        groups = groups or {"mail": servers}
         self.home = Path(tempfile.mkdtemp(prefix="mailarray-"))  # short: UNIX sockets lie in it
         self.home.chmod(0o755)
         self.data = self.home / "data"
         self.data.mkdir()
         self.ports = PortBlock()
-        self.names = tuple(f"mail-{i}" for i in range(servers))
+        self.names = tuple(f"{group}-{i}" for group, replicas in groups.items() for i in range(replicas))
         self.isolated = isolate and isolation_problem() is None
         self._catalog_url = catalog_url
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -151,13 +154,16 @@ class Array:
             },
             "spec": {"domains": [{"name": DOMAIN}], **(spec or {})},
         }
-        group = {
-            "apiVersion": "mailarray.io/v1alpha1",
-            "kind": "MailServer",
-            "metadata": {"name": "mail"},
-            "spec": {"clusterRef": {"name": "test"}, "replicas": servers},
-        }
-        self.config.write_text(yaml.safe_dump_all([cluster, group], sort_keys=False))
+        mail_servers = [
+            {
+                "apiVersion": "mailarray.io/v1alpha1",
+                "kind": "MailServer",
+                "metadata": {"name": group},
+                "spec": {"clusterRef": {"name": "test"}, "replicas": replicas},
+            }
+            for group, replicas in groups.items()
+        ]
+        self.config.write_text(yaml.safe_dump_all([cluster, *mail_servers], sort_keys=False))
 
     # -- files ---------------------------------------------------------------------------------------
 

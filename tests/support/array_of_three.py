@@ -170,24 +170,31 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 
 
 class Array:
-    """Servers mail-0, mail-1, ..., and their catalog."""
+    """Servers mail-0, mail-1, ..., or others by `names`, and their catalog."""
 
-    def __init__(self, root: Path, disks: list[Disk], storage: StorageSettings | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        disks: list[Disk],
+        storage: StorageSettings | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        names = names or [f"mail-{i}" for i in range(len(disks))]
         self.catalog_url = f"sqlite:///{root / 'catalog.sqlite'}"
         self.table_file = table_file = root / "table.json"
         ports = free_ports(2 * len(disks))
         addresses = [(Listen(host="127.0.0.1", port=a), Listen(host="127.0.0.1", port=b)) for a, b in _pairs(ports)]
         self.table = mirroring_ring.ring(
-            [mirroring_table.Server(f"mail-{i}", str(s), str(w)) for i, (s, w) in enumerate(addresses)], 1
+            [mirroring_table.Server(names[i], str(s), str(w)) for i, (s, w) in enumerate(addresses)], 1
         )
         table_file.write_text(mirroring_table.dump(self.table))
         self.servers = [
             ArrayServer(
                 ServerSettings(
                     cluster="test",
-                    server=f"mail-{i}",
-                    volume=str(root / f"mail-{i}" / "volume"),
-                    run_directory=str(root / f"mail-{i}" / "run"),
+                    server=names[i],
+                    volume=str(root / names[i] / "volume"),
+                    run_directory=str(root / names[i] / "run"),
                     smtp=SmtpSettings(listen=Listen(host="127.0.0.1", port=0), hostname="mx"),
                     writer=writer,
                     sidecar=sidecar,

@@ -23,6 +23,11 @@ SERVING = "Serving"
 DRAINING = "Draining"
 
 
+def group_of(server: str) -> str:
+    """The MailServer that a server belongs to: servers are named `<group>-<ordinal>`."""
+    return server.rpartition("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server of the array, as its peers reach it."""
@@ -33,6 +38,11 @@ class Server:
     zone: str = ""
     node: str = ""
     state: str = SERVING  # SERVING or DRAINING; a word of a later version counts as neither
+
+    @property
+    def group(self) -> str:
+        """The MailServer that it belongs to."""
+        return group_of(self.name)
 
     @property
     def draining(self) -> bool:

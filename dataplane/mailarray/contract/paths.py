@@ -30,6 +30,10 @@ ACCOUNTS_SECONDS = 30.0  # without a byte, before an answer is given up
 # POST: [{"placement": "hex.0", "message": hex, "mailbox": address}, ...]; 200 when acknowledged as mail is, 503 else
 TOMBSTONES = "/v1/tombstones"
 WRITER_FENCE = "/v1/writer/segments/{segment}/fence"  # POST: rule 9, the writer answers for its own volume
+# PUT: a message that another server received and this one is to keep, as a batch of one record whose segment field
+#   holds the message id (docs/placement.md); 200 when acknowledged as mail is, also for a repeated PUT; 400 not such a
+#   record or damaged, 409 the id is known with other bytes, 503 not now: the asker keeps it itself
+RECORD = "/v1/records/{message}"
 # GET: how loaded the server is (docs/load.md), measured within the last second; new keys may come:
 #   {"server": name, "load": 0..1, "parts": {"sessions": 0..1, "pending", "commit", "loop", "disk"}, "refusing": text |
 #    null, "shedding": 0..1, "accepted_per_second": n, "sessions": n, "max_connections": n, "pending_bytes": n,
@@ -61,6 +65,11 @@ def fence_path(volume_hex: str, segment_hex: str) -> str:
 def writer_fence_path(segment_hex: str) -> str:
     """Path on the writer process that fences one of its own segments."""
     return f"/v1/writer/segments/{segment_hex}/fence"
+
+
+def record_path(message_hex: str) -> str:
+    """Path of a message that is handed over."""
+    return f"/v1/records/{message_hex}"
 
 
 def accounts_path(revision: int) -> str:

@@ -104,6 +104,34 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementWhen:
+    """What a message must be like for a rule to fit: everything that is given here, and at least one thing is."""
+
+    urgency: str | None = None  # High, Normal or Low
+    min_size: int | None = None  # bytes of the text with its trace lines; that size fits
+    max_size: int | None = None  # likewise
+    domains: tuple[str, ...] = ()  # one recipient in one of them is enough
+    recipients: tuple[str, ...] = ()  # addresses; one of them is enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementRule:
+    """Messages like this are kept on the servers of that group."""
+
+    name: str
+    when: PlacementWhen
+    group: str  # of servers: the name of a MailServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementSettings:
+    """Which servers keep a message; without rules the one that received it."""
+
+    rules: tuple[PlacementRule, ...] = ()  # the first that fits decides
+    hand_over_timeout: float = 2.0  # seconds for another server to keep a message, before this one keeps it itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogSettings:
     """The catalog database; accounts that are kept in a database are kept in the same. Exactly one field is given."""
 
@@ -168,6 +196,7 @@ class ServerSettings:
     storage: StorageSettings
     catalog: CatalogSettings
     directory: DirectorySettings
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

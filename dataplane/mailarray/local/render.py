@@ -103,6 +103,7 @@ def _server(
         storage=to_settings.storage(spec),
         catalog=catalog,
         directory=_directory(resources, layout, layout.volume(name)),
+        placement=to_settings.placement(spec),
     )
 
 

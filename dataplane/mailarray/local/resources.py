@@ -31,7 +31,7 @@ _HOSTNAME = re.compile(
 
 _NOT_HERE = frozenset(  # fields that have no meaning on one machine: read, and named in a note
     {
-        "spec.storage.spread", "spec.placement", "spec.access.replicas", "spec.access.expose", "spec.access.resources",
+        "spec.storage.spread", "spec.access.replicas", "spec.access.expose", "spec.access.resources",
         "spec.catalog.storage", "spec.mx", "spec.paused", "spec.storage.storageClassName", "spec.storage.size",
         "spec.storage.accessModes", "spec.expose", "spec.preference", "spec.template",
     }
@@ -93,6 +93,7 @@ def read_resources(text: str, file: str) -> Resources:
     _check_cluster(reader, cluster)
     ports = _ports(reader, metadata.annotations.get(PORTS_ANNOTATION, ""))
     _check_groups(file, metadata.name, groups)
+    _check_placement(reader, cluster, [group.name for _, group in groups])
     delay = None
     if RESTART_ANNOTATION in metadata.annotations:
         written = metadata.annotations[RESTART_ANNOTATION]
@@ -200,6 +201,25 @@ def _check_groups(file: str, cluster: str, groups: list[tuple[Reader, ServerGrou
             if group.spec.replicas > 1 and "{ordinal}" not in pattern:
                 raise reader.fail("spec.hostnames", f"needs {{ordinal}} in it, there are {group.spec.replicas} servers")
             _check_hostname(reader, "spec.hostnames", pattern.replace("{ordinal}", "0"))
+
+
+def _check_placement(reader: Reader, spec: MailClusterSpec, groups: list[str]) -> None:
+    names: set[str] = set()
+    for i, rule in enumerate(spec.placement.rules):
+        path, when = f"spec.placement.rules[{i}]", rule.when
+        if rule.name in names:
+            raise reader.fail(f"{path}.name", f"{rule.name} is there twice; rename one")
+        names.add(rule.name)
+        if when.empty:
+            raise reader.fail(
+                f"{path}.when", "is empty; say urgency, minSize, maxSize, domains or recipients of what is placed"
+            )
+        if when.min_size is not None and when.max_size is not None and when.min_size > when.max_size:
+            raise reader.fail(f"{path}.when.minSize", "is larger than maxSize; lower the one or raise the other")
+        if rule.group not in groups:
+            raise reader.fail(
+                f"{path}.group", f"is {rule.group!r}; write the name of a MailServer: {', '.join(groups)}"
+            )
 
 
 def _check_hostname(reader: Reader, path: str, hostname: str) -> None:

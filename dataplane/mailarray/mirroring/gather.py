@@ -86,17 +86,16 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> 
         and (not waiting or (length + queue[0].size <= max_bytes and described < MAX_BATCH_METADATA))
     ):
         item = queue.popleft()
-        id = new_message_id()
         if isinstance(item, PendingMessage):
             message = item.message
             body = message.body
             size = item.size
-            metadata.append(
-                encode_message(id, received_at, message.sender, message.deliveries, length, size, body.checksum)
-            )
+            id, at = message.identity or (new_message_id(), received_at)
+            metadata.append(encode_message(id, at, message.sender, message.deliveries, length, size, body.checksum))
             bodies.append(body)
             length += size
         else:
+            id = new_message_id()
             metadata.append(encode_tombstones(id, received_at, item.tombstones))
         described += len(metadata[-1])
         waiting.append((id, item.done))

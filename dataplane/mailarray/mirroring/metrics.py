@@ -16,3 +16,6 @@ MIRROR_SECONDS = Histogram(
     "mailarray_mirror_seconds", "Time until a mirror answered that a batch is durable", ["mirror"], buckets=_SECONDS
 )
 SEGMENTS_LEFT = Counter("mailarray_segments_left", "Segments that the writer closed or abandoned")
+HAND_OVER_SECONDS = Histogram(
+    "mailarray_hand_over_seconds", "Time until another server said that it keeps a message", buckets=_SECONDS
+)

@@ -71,6 +71,13 @@ class BodyWriter(Protocol):
         ...
 
 
+class Identity(NamedTuple):
+    """Who a message is, wherever it is kept: given by the server that received it (rule 16)."""
+
+    id: MessageId
+    received_at: int  # microseconds since 1970, UTC
+
+
 @dataclass(slots=True)
 class IncomingMessage:
     """One accepted transaction: one record for all its local mailboxes."""
@@ -78,6 +85,7 @@ class IncomingMessage:
     sender: str  # reverse-path without brackets; empty for bounces
     deliveries: tuple[Delivery, ...]
     body: Body
+    identity: Identity | None = None  # None until its batch is gathered; earlier when several servers may write it
 
 
 @dataclass(frozen=True, slots=True)

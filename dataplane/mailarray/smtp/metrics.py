@@ -14,6 +14,12 @@ REFUSED = Counter("mailarray_smtp_refused", "Commands, messages and connections 
 CONNECTIONS = Counter("mailarray_smtp_connections", "Connections accepted")
 TLS_SESSIONS = Counter("mailarray_smtp_tls_sessions", "Sessions that began TLS")
 TLS_FAILURES = Counter("mailarray_smtp_tls_failures", "TLS handshakes that failed")
+PLACED = Counter(
+    "mailarray_placement_messages",
+    "Messages that a placement rule fits: here (own group), handed_over, kept (meant for another group, kept here)",
+    ["rule", "result"],
+)
+TAKEN = Counter("mailarray_placement_taken", "Messages that this server keeps for others, which received them")
 SESSIONS = Gauge("mailarray_smtp_sessions", "Sessions open now")
 LOAD = Gauge("mailarray_load", "How loaded the server is, 0 to 1")
 LOAD_PARTS = Gauge("mailarray_load_part", "The parts of the load, each 0 to 1; the largest counts", ["part"])

@@ -19,12 +19,14 @@ from mailarray.journal.disk import Disk
 from mailarray.journal.spool import check_directory
 from mailarray.journal.volume import Volume, VolumeError, open_volume
 from mailarray.mirroring.announce import Announcer
+from mailarray.mirroring.hand_over import Keepers
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.writer import JournalWriter
 from mailarray.observe.http import internal_app, serve
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.load_report import LoadMeter
+from mailarray.smtp.placing import PlacingSink
 from mailarray.smtp.writer_port import add_routes
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,15 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 
 
-def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListener, meter: LoadMeter) -> dict[str, Any]:
+def status(
+    settings: ServerSettings,
+    writer: JournalWriter,
+    listener: SmtpListener,
+    meter: LoadMeter,
+    placing: PlacingSink | None = None,
+) -> dict[str, Any]:
     """For /v1/status."""
+    at_rest = writer.at_rest and listener.transactions == 0 and (placing is None or placing.at_rest)
     segment = writer.segment
     refusal = writer.refusal()
     used = set() if segment is None else {link.server.name for link in segment.links}
@@ -58,7 +67,8 @@ def status(settings: ServerSettings, writer: JournalWriter, listener: SmtpListen
         "load": meter.report,
         "refusing": None if refusal is None else refusal.text,
         "draining": writer.draining,
-        "at_rest": writer.draining and writer.at_rest and listener.transactions == 0,
+        "at_rest": writer.draining and at_rest,
+        "placement": None if placing is None else placing.status(),
     }
 
 
@@ -95,10 +105,14 @@ async def run(settings: ServerSettings) -> None:
     directory = open_directory(settings.directory)
     await directory.start()
     writer = _writer(settings, volume, table, token)
-    listener = SmtpListener(settings.smtp, directory, writer, lambda: writer.pending_bytes)
+    placing = _placing(settings, writer, token)
+    sink = writer if placing is None else placing
+    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes)
     follow_table(writer, listener)
     meter = LoadMeter(settings, writer, listener)
-    app = internal_app(token, lambda: status(settings, writer, listener, meter), lambda: unready(writer, listener))
+    app = internal_app(
+        token, lambda: status(settings, writer, listener, meter, placing), lambda: unready(writer, listener)
+    )
     add_routes(app, writer, lambda: follow_table(writer, listener))
     meter.add_route(app)
     runner = await serve(app, settings.writer)
@@ -117,6 +131,8 @@ async def run(settings: ServerSettings) -> None:
             committing.result()  # the writer failed: end, and let the launcher start a new incarnation
         writer.refuse_new_mail()
         await listener.stop(STOP_GRACE)
+        if placing is not None:
+            await placing.stop()
         await writer.stop()
         await committing
     finally:
@@ -140,3 +156,12 @@ def _writer(
         Announcer(Path(settings.run_directory)),
         settings.smtp.limits.soft_pending_bytes,
     )
+
+
+def _placing(settings: ServerSettings, writer: JournalWriter, token: str) -> PlacingSink | None:
+    """None without rules: then nothing stands between the sessions and the writer."""
+    if not settings.placement.rules:
+        return None
+    own = mirroring_table.group_of(settings.server)
+    keepers = Keepers(settings.server, token, lambda: writer.mirrors.table)
+    return PlacingSink(settings.placement, own, writer, keepers, settings.smtp.limits.soft_pending_bytes)

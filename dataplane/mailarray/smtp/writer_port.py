@@ -1,7 +1,8 @@
 """The internal port of the smtp process: what others ask of a writer.
 
-Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables. While the
-server is draining it takes no tombstones: 503, and the access server goes to another writer.
+Tombstones from access servers (rule 21), fences from its own sidecar (rule 9), newer mirroring tables, messages that
+other servers hand over (`record_port.py`). While the server is draining it takes no tombstones: 503, and the access
+server goes to another writer.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mailarray.mirroring.writer import JournalWriter
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, parse_id
 from mailarray.model.message import Committed, Refused
 from mailarray.observe.pushed_table import take_pushed
+from mailarray.smtp.record_port import RecordPort
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ def add_routes(app: web.Application, writer: JournalWriter, table_taken: Callabl
     app.router.add_post(paths.TOMBSTONES, tombstones)
     app.router.add_post(paths.WRITER_FENCE, fence)
     app.router.add_put(paths.MIRRORING_TABLE, table)
+    RecordPort(writer).add_routes(app)
 
 
 def parse_tombstones(raw: Any) -> Sequence[Tombstone]:

@@ -46,6 +46,7 @@ def server(context: Context, group: ServerGroup) -> ServerSettings:
         storage=to_settings.storage(spec),
         catalog=_CATALOG,
         directory=_directory(context, f"{names.PATH_VOLUME}/accounts"),
+        placement=to_settings.placement(spec),
     )
 
 

@@ -10,6 +10,8 @@ import pytest
 from mailarray.contract import mirroring_table, settings
 from mailarray.contract.mirroring_ring import ring
 from mailarray.contract.mirroring_table import Server
+from mailarray.contract.resources import to_settings
+from mailarray.contract.resources.mailcluster import MailClusterSpec, Placement, PlacementRule, Storage, When
 from mailarray.contract.settings import (
     AccessSettings,
     CatalogSettings,
@@ -162,3 +164,18 @@ def test_the_database_url_comes_from_a_file_as_it_is_now(tmp_path: Path) -> None
 
 def test_a_password_is_not_shown() -> None:
     assert "geheim" not in repr(CatalogSettings(url="postgresql://m:geheim@db/mail"))
+
+
+def test_rules_whose_group_is_not_there_are_told() -> None:
+    rules = tuple(PlacementRule(name, When(min_size=1), group) for name, group in (("a", "x"), ("b", "y"), ("c", "z")))
+    placement = Placement(rules)
+    assert [rule.name for rule in placement.without_group({"x", "z"})] == ["b"]
+    assert placement.without_group(["x", "y", "z"]) == []
+
+
+@pytest.mark.parametrize(("written", "seconds"), [(None, 3.0), (0.5, 0.5)])
+def test_a_hand_over_has_twice_the_mirror_timeout(written: float | None, seconds: float) -> None:
+    spec = MailClusterSpec(
+        domains=(), storage=Storage(mirror_timeout=1.5), placement=Placement(hand_over_timeout=written)
+    )
+    assert to_settings.placement(spec).hand_over_timeout == seconds

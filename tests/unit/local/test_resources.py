@@ -9,7 +9,7 @@ import pytest
 from mailarray.contract import settings
 from mailarray.contract.mirroring_table import parse
 from mailarray.contract.resources.reading import ResourceError
-from mailarray.contract.settings import AccessSettings, ServerSettings
+from mailarray.contract.settings import AccessSettings, PlacementWhen, ServerSettings
 from mailarray.local.layout import Layout
 from mailarray.local.render import render
 from mailarray.local.resources import Ports, read_resources
@@ -41,6 +41,28 @@ def test_the_example_is_good() -> None:
     assert resources.server_names == ("mail-0", "mail-1", "mail-2")
     assert resources.ports == Ports(2525, 2110, 2180, 2200)
     assert resources.notes == ()
+
+
+def test_the_example_of_placement_is_good() -> None:
+    file = Path(__file__).parents[3] / "examples" / "local-placement.yaml"
+    resources = read_resources(file.read_text(encoding="utf-8"), "local-placement.yaml")
+    assert resources.server_names == ("mail-0", "mail-1", "fast-0", "fast-1", "big-0")
+    assert resources.notes == ()
+    rendered = render(resources, Layout(Path("/data"))).servers[0].placement
+    assert rendered.hand_over_timeout == 2.0, "twice the mirror timeout"
+    assert [(rule.name, rule.group) for rule in rendered.rules] == [
+        ("large", "big"),
+        ("urgent", "fast"),
+        ("board", "fast"),
+    ]
+    large, urgent, board = (rule.when for rule in rendered.rules)
+    assert large == PlacementWhen(min_size=1 << 20)
+    assert urgent == PlacementWhen(urgency="High")
+    assert board == PlacementWhen(recipients=("board@mail.example",), domains=("board.mail.example", "mail.example"))
+
+
+def placed(rules: str) -> str:
+    return with_spec(f"placement: {{rules: [{rules}]}}")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +174,29 @@ def test_the_example_is_good() -> None:
         (
             GOOD.replace("clusterRef: {name: example}", "clusterRef: {name: other}"),
             "c.yaml, MailServer mail: spec.clusterRef.name is 'other'; the MailCluster is 'example'",
+        ),
+        (
+            placed("{name: a, when: {urgency: Soon}, group: mail}"),
+            "c.yaml, MailCluster example: spec.placement.rules[0].when.urgency is 'Soon'; write High or Normal or Low",
+        ),
+        (
+            placed("{name: a, when: {}, group: mail}"),
+            "c.yaml, MailCluster example: spec.placement.rules[0].when is empty; say urgency, minSize, maxSize, "
+            "domains or recipients of what is placed",
+        ),
+        (
+            placed("{name: a, when: {minSize: 2Ki, maxSize: 1Ki}, group: mail}"),
+            "c.yaml, MailCluster example: spec.placement.rules[0].when.minSize is larger than maxSize; "
+            "lower the one or raise the other",
+        ),
+        (
+            placed("{name: a, when: {minSize: 1}, group: fast}"),
+            "c.yaml, MailCluster example: spec.placement.rules[0].group is 'fast'; "
+            "write the name of a MailServer: mail",
+        ),
+        (
+            placed("{name: a, when: {minSize: 1}, group: mail}, {name: a, when: {minSize: 2}, group: mail}"),
+            "c.yaml, MailCluster example: spec.placement.rules[1].name a is there twice; rename one",
         ),
         (GOOD.replace("replicas: 3", "replicas: 0"), "c.yaml, MailServer mail: spec.replicas must be at least 1"),
         (

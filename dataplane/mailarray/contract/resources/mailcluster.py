@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -47,6 +48,43 @@ class Storage:
     segment_age: Duration = _STORAGE.segment_age
     reserve: Size = _STORAGE.reserve
     copy_rate: Size = _STORAGE.copy_rate
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """spec.placement.rules[].when: everything that is given must fit."""
+
+    urgency: Literal["High", "Normal", "Low"] | None = None
+    min_size: Size | None = None
+    max_size: Size | None = None
+    domains: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked for, which the API server refuses."""
+        return self == When()
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRule:
+    """spec.placement.rules[]."""
+
+    name: str
+    when: When
+    group: str  # name of a MailServer
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """spec.placement."""
+
+    rules: tuple[PlacementRule, ...] = ()
+    hand_over_timeout: Duration | None = None  # left out: twice storage.mirrorTimeout
+
+    def without_group(self, groups: Collection[str]) -> list[PlacementRule]:
+        """Rules whose group is not among these MailServers: such mail stays where it is received."""
+        return [rule for rule in self.rules if rule.group not in groups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +163,7 @@ class MailClusterSpec:
     domains: tuple[Domain, ...]
     accounts: Accounts = field(default_factory=Accounts)
     storage: Storage = field(default_factory=Storage)
-    placement: Free | None = None
+    placement: Placement = field(default_factory=Placement)
     catalog: Catalog = field(default_factory=Catalog)
     smtp: Smtp = field(default_factory=Smtp)
     access: Access = field(default_factory=Access)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from mailarray.contract.resources.mailcluster import MailClusterSpec
-from mailarray.contract.settings import DomainSettings, SmtpLimits, StorageSettings
+from mailarray.contract.settings import (
+    DomainSettings,
+    PlacementRule,
+    PlacementSettings,
+    PlacementWhen,
+    SmtpLimits,
+    StorageSettings,
+)
+
+HAND_OVER_TIMEOUTS = 2  # mirror timeouts: the other server may have to leave one mirror and begin with the next
 
 
 def smtp_limits(spec: MailClusterSpec) -> SmtpLimits:
@@ -36,6 +45,26 @@ def storage(spec: MailClusterSpec) -> StorageSettings:
         reserve=kept.reserve,
         copy_rate=kept.copy_rate,
     )
+
+
+def placement(spec: MailClusterSpec) -> PlacementSettings:
+    """Which servers keep a message."""
+    rules = tuple(
+        PlacementRule(
+            name=rule.name,
+            when=PlacementWhen(
+                urgency=rule.when.urgency,
+                min_size=rule.when.min_size,
+                max_size=rule.when.max_size,
+                domains=rule.when.domains,
+                recipients=rule.when.recipients,
+            ),
+            group=rule.group,
+        )
+        for rule in spec.placement.rules
+    )
+    timeout = spec.placement.hand_over_timeout or HAND_OVER_TIMEOUTS * spec.storage.mirror_timeout
+    return PlacementSettings(rules=rules, hand_over_timeout=timeout)
 
 
 def domains(spec: MailClusterSpec) -> tuple[DomainSettings, ...]:
