@@ -19,7 +19,7 @@ from mailarray_operator.mx.policy import MAX_PREFERENCE, Strategy
 from mailarray_operator.mx.published import Member
 from mailarray_operator.mx.seats import Table
 
-UNEVEN = 1.05  # the share of a server in loads of a fair one that is accepted for more names
+UNEVEN = 1.05  # a server's share of the mail, in fair shares, that is accepted to have more names
 
 
 def name_all(table: Table) -> None:
@@ -88,7 +88,8 @@ def _even(servers: int, limit: int) -> int:
     if servers <= limit:
         return servers
     share = {names: servers / (names * (servers // names)) for names in range(1, limit + 1)}
-    return max(names for names, uneven in share.items() if uneven <= UNEVEN)  # one name is always even
+    best = min(uneven for names, uneven in share.items() if names >= min(max(limit // 3, 2), limit))
+    return max(names for names, uneven in share.items() if uneven <= max(UNEVEN, best))
 
 
 def _assign(members: list[Member], preference: int, count: int) -> dict[str, str]:

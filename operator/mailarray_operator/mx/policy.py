@@ -46,15 +46,15 @@ class Policy:
     """Preferences: in service, standing back, last resort. Senders use the best one alone while it answers, so more
     bands would tell them nothing more. Steps of ten leave people room for servers of their own in between."""
 
-    high: float = 0.85
+    high: float = 0.90
     """A server that is not above this is never moved, however idle the others are: it refuses nothing."""
-    margin: float = 0.10
+    margin: float = 0.15
     """And it must be this much above its peers' median: when all are loaded alike, moving one helps nobody."""
     low: float = 0.60
     """A server that stood back returns below this. Far from `high`: in between nothing happens."""
-    room: float = 0.92
+    room: float = 0.85
     """A server does not leave when the others would then be above this on average: it would tip the next one over."""
-    confirm: float = 10.0
+    confirm: float = 20.0
     """How long a load must last. Two reports at the usual 5 seconds; a single one may be an accident."""
     dwell_ttls: int = 2
     """TTLs between two changes of one server, at least. After one TTL all resolvers know of the change, in the second
