@@ -42,7 +42,7 @@ def changes_of(outcome: Outcome) -> dict[str, list[float]]:
 
 
 def seconds_for_a_plan(servers: int = SERVERS, rounds: int = 15) -> tuple[float, float]:
-    """Median and longest of some plans, each with one server in ten loaded; the one figure that chance has a part in."""
+    """Median and longest of some plans, each with one server in ten loaded; the only figure that varies."""
     policy, now, taken = Policy(), 1_000_000.0, []
     made: MxPlan | None = None
     for turn in range(rounds):

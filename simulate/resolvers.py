@@ -1,8 +1,7 @@
 """What senders know of the MX records: resolvers that keep an answer for its TTL, and a name server behind them.
 
-A change is at the name server a while after it was planned (ExternalDNS looks every few seconds), and at a resolver when
-its cached answer has run out. Addresses of shared names are cached with the MX records: a simplification; they have the
-same TTL.
+A change is at the name server a while after it was planned, since ExternalDNS looks every few seconds, and at a
+resolver when its cached answer has run out. Addresses of shared names are cached with the MX records: a simplification.
 """
 
 from __future__ import annotations

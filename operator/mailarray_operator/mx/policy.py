@@ -54,8 +54,8 @@ class Policy:
     """A server that stood back returns below this. Far from `high`: in between nothing happens."""
     room: float = 0.85
     """A server does not leave when the others would then be above this on average: it would tip the next one over."""
-    confirm: float = 20.0
-    """How long a load must last. Two reports at the usual 5 seconds; a single one may be an accident."""
+    confirm: float = 15.0
+    """How long a load must last: four reports at the usual 5 seconds. Bursts of mail are shorter, mostly."""
     dwell_ttls: int = 2
     """TTLs between two changes of one server, at least. After one TTL all resolvers know of the change, in the second
     one its effect can be seen."""

@@ -19,7 +19,7 @@ from typing import Any
 from mailarray_operator.mx.endpoints import RecordSet, address_sets, ascii_name, endpoint, record_set
 from mailarray_operator.mx.published import MxPlan, Target
 
-SHARED_HOSTNAME = "mx-{slot}.{domain}"
+SHARED_HOSTNAME = "mx-shared-{slot}.{domain}"  # no server is named like this
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,10 @@ def test_first_plan_of_servers_that_all_join_has_them_in_the_best_band() -> None
 def test_a_loaded_server_stands_back_and_returns_with_two_changes() -> None:
     made, changes = run(even(3), None, POLICY, START, 60)
     made, changes = run(even(3) | {"mx-001": 1.0}, made, POLICY, START + 65, 60)
-    assert changes == [(START + 75, "mx-001", 0, 1, "Loaded")]
+    assert changes == [(START + 80, "mx-001", 0, 1, "Loaded")]
     assert [t.preference for t in made.targets if t.servers == ("mx-001",)] == [20]
     made, changes = run(even(3), made, POLICY, START + 130, 1200)
-    assert changes == [(START + 195, "mx-001", 1, 0, "Recovered")]
+    assert changes == [(START + 200, "mx-001", 1, 0, "Recovered")]
 
 
 def test_nobody_moves_when_all_are_loaded_alike() -> None:
