@@ -53,7 +53,7 @@ class Policy:
     low: float = 0.60
     """A server that stood back returns below this. Far from `high`: in between nothing happens."""
     room: float = 0.85
-    """A server does not leave when the others would then be above this on average: it would tip the next one over."""
+    """A server does not leave when the others would then be above this on average: the next one would tip over."""
     confirm: float = 15.0
     """How long a load must last: four reports at the usual 5 seconds. Bursts of mail are shorter, mostly."""
     dwell_ttls: int = 2

@@ -44,6 +44,18 @@ def test_nobody_moves_when_all_are_loaded_alike() -> None:
     assert run(even(5, 1.0), made, POLICY, START + 65, 600)[1] == []
 
 
+def test_nobody_moves_who_is_hardly_above_the_others() -> None:
+    made, _ = run(even(30, 0.8), None, POLICY, START, 60)
+    assert run(even(30, 0.8) | {"mx-001": 0.93}, made, POLICY, START + 65, 600)[1] == []
+    assert run(even(30, 0.8) | {"mx-001": 0.96}, made, POLICY, START + 65, 60)[1] != []
+
+
+def test_of_two_reports_of_a_server_the_newer_one_counts() -> None:
+    lost = LoadReport("mx-001", 0.3, START + 5, State.LOST)
+    for heard in ([*reports(START, even(3)), lost], [lost, *reports(START, even(3))]):
+        assert bands(plan(heard, None, POLICY, START + 5)) == {"mx-000": 0, "mx-001": None, "mx-002": 0}
+
+
 def test_nobody_moves_between_low_and_high() -> None:
     made, _ = run(even(5, 0.1), None, POLICY, START, 60)
     assert run(even(5, 0.1) | {"mx-001": 0.84}, made, POLICY, START + 65, 600)[1] == []
