@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 DATA ?= data
 FUZZ_SECONDS ?= 60
 
-.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench fuzz packages clean
+.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate fuzz packages clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: $(VENV)/.dev ## Check format, lint, types and layers
 bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
+simulate: $(VENV)/.simulate ## Simulate senders, DNS and load around the MX planner: build/simulate/report.html
+	PYTHONPATH=operator:dataplane $(BIN)/python -m simulate $(SIMULATE_ARGS)
+
 fuzz: $(VENV)/.fuzz ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
@@ -74,4 +77,8 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
 
 $(VENV)/.fuzz: requirements/fuzz.lock $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.lock
+	@touch $@
+
+$(VENV)/.simulate: requirements/simulate.lock $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/simulate.lock
 	@touch $@
