@@ -15,6 +15,7 @@ from tests.faults.senders import Sender
 from tests.faults.where import Where
 
 MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(8))
+LOOKED_AT = MAILBOXES[0]  # by a test alone: readers would answer it with IN-USE now and then
 BIN = MAILBOXES[-1]  # readers delete from this one
 SENDERS, READERS = 6, 2
 PAUSE = 0.15  # seconds between a sender's bursts, in the mean
@@ -36,7 +37,7 @@ class Traffic:
             for _ in range(SENDERS)
         ]
         self.readers = [
-            Reader(array.any_pop3(self._another(), avoid), self.ledger, MAILBOXES, BIN, self._another())
+            Reader(array.any_pop3(self._another(), avoid), self.ledger, MAILBOXES[1:], BIN, self._another())
             for _ in range(READERS)
         ]
         self._stop = asyncio.Event()

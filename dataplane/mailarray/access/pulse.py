@@ -17,8 +17,8 @@ from mailarray.catalog.catalog import CatalogUnavailable
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.25  # seconds that a call may take before the catalog is asked whether it lives
-PING_SECONDS = 0.4  # beyond it, it does not: a second is all that a reader should wait, sidecars included
+PATIENCE = 0.15  # seconds that a call may take before the catalog is asked whether it lives
+PING_SECONDS = 0.25  # beyond it, it does not: a second is all that a reader should wait, sidecars included
 AGAIN_SECONDS = 0.5  # between two pings while it does not
 
 T = TypeVar("T")

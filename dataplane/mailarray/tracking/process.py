@@ -108,7 +108,7 @@ class Agent:
                 "mirrored": sum(not holding.own for holding in holdings),
                 "replicas": sum(holding.is_replica(self.volume.id) for holding in holdings),
                 "unsealed": sum(holding.sealed_length is None for holding in holdings),
-                "unsettled": len(self.settler.unsettled),
+                "unsettled": self.settler.waiting,
             },
             "lag_bytes": self.follower.lag_bytes,
             "under_replicated": self.under_replicated(),

@@ -111,6 +111,12 @@ class Settler:
         epoch = -2 if state is None else state.epoch
         return [h for h in self._shelf if h.settled_epoch != epoch and h is not self._follower.current]
 
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for something: not the copies of a living writer that its sidecar registers."""
+        epoch = None if self._link.state is None else self._link.state.epoch
+        return sum(holding.followed_epoch != epoch for holding in self.unsettled)
+
     async def one_pass(self) -> None:
         """Look at everything that is not at rest. Raises CatalogUnavailable."""
         state = await self._link.check_in()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mailarray.contract.mirroring_table import DRAINING, MirroringTable, Server, ring
+from mailarray.contract.mirroring_ring import ring
+from mailarray.contract.mirroring_table import DRAINING, MirroringTable, Server
 from mailarray.mirroring import hand_over
 from mailarray.mirroring.hand_over import Keeper, Keepers
 
