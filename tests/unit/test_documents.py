@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mailarray.mirroring import writer
 from mailarray.model.message import Refused
@@ -109,3 +110,34 @@ def test_every_reason_that_asks_for_somebody_is_explained() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     warnings = [reason for reason, kind in reasons.EVENTS.items() if kind == "Warning"]
     assert [reason for reason in warnings if f"`{reason}`" not in text] == []
+
+
+def test_limits_have_the_defaults_that_the_resource_has() -> None:
+    crd = yaml.safe_load((ROOT / "crds" / "mailclusters.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    rows = re.findall(
+        r"^\| `(spec\.[\w.]+)` \| ([^|]+) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 15
+    wrong = []
+    for field, said in rows:
+        node = schema
+        for name in field.split("."):
+            node = node.get("properties", {}).get(name, {})
+        if not node or ("default" in node and node["default"] != [] and str(node["default"]) != said):
+            wrong.append((field, said, node.get("default")))
+    assert wrong == []
+
+
+def test_constants_are_in_the_files_that_are_named() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| `[A-Z_]+`", line)]
+    assert len(rows) > 10
+    missing = []
+    for row in rows:
+        cells = row.split("|")
+        files = [f for name in re.findall(r"`([\w/]+\.py)`", row) for f in (ROOT / "dataplane/mailarray").glob(name)]
+        files = files or list((ROOT / "dataplane/mailarray").glob("**/*.py"))
+        code = "\n".join(file.read_text() for file in files)
+        missing += [name for name in QUOTED.findall(cells[1]) if not re.search(rf"^{name}\b.*=", code, re.MULTILINE)]
+    assert missing == []
