@@ -59,8 +59,18 @@ def node_of(array: MailArray, component: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("fault", ["cut", "kill"])
-@pytest.mark.parametrize("holds", ["the database", "no database"])
+LONG = pytest.mark.long  # one loss in `make e2e`, the other three in `make e2e-long`
+
+
+@pytest.mark.parametrize(
+    ("fault", "holds"),
+    [
+        pytest.param("cut", "the database"),
+        pytest.param("kill", "the database", marks=LONG),
+        pytest.param("cut", "no database", marks=LONG),
+        pytest.param("kill", "no database", marks=LONG),
+    ],
+)
 async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: str) -> None:
     box = array.cluster.box
     database = node_of(array, names.DATABASE)

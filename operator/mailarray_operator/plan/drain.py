@@ -35,12 +35,14 @@ class Word(enum.Enum):
 
     WAITED = "the time to leave is over"
     DONE = "it says that others hold all of it"
+    NOT_DONE = "it says that others do not hold all of it"
     UNWANTED = "it shall stay, by the person's wish or since too few others live"
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Word], State | None]] = {
     (State.LEAVING, Word.WAITED): State.DRAINING,
     (State.DRAINING, Word.DONE): State.DRAINED,
+    (State.DRAINED, Word.NOT_DONE): State.DRAINING,  # another one lost its volume while this one waited for its turn
     (State.LEAVING, Word.UNWANTED): None,
     (State.DRAINING, Word.UNWANTED): None,
     (State.DRAINED, Word.UNWANTED): None,
@@ -60,12 +62,12 @@ def begin(now: datetime, wait: float = 0.0) -> Drain:
     return Drain(State.LEAVING, now + timedelta(seconds=wait) if wait > 0 else None)
 
 
-def advance(drain: Drain, now: datetime, done: bool) -> Drain:
-    """As far as what is observed carries it."""
+def advance(drain: Drain, now: datetime, done: bool | None) -> Drain:
+    """As far as what is observed carries it. `done` is the server's word; None: it says nothing now."""
     if drain.state is State.LEAVING and (drain.not_before is None or now >= drain.not_before):
         drain = step(drain, Word.WAITED) or drain
-    if done:
-        drain = step(drain, Word.DONE) or drain
+    if done is not None:
+        drain = step(drain, Word.DONE if done else Word.NOT_DONE) or drain
     return drain
 
 

@@ -98,7 +98,7 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
         if half is not None:
             return Rolling(half.name, whole, groups)
         return Rolling(None, whole, groups, f"waits for {away[0].name}")
-    if drains and sum(view.phase == "Serving" for view in staying) <= copies:
+    if drains:  # the disruption budget counts a server that drains, and would refuse another one anyway
         return Rolling(None, whole, groups, "waits for the end of a drain")
     enough = len(staying) >= copies
     late = next((view for view in staying if not in_sync(view, enough)), None)
@@ -108,4 +108,5 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
 
 
 def _dead(view: ServerView) -> bool:
-    return not view.up and view.sidecar is None
+    """Nobody answers there: for long enough that an operator which has just started does not take itself for deaf."""
+    return not view.up and view.sidecar is None and (view.phase == "Lost" or not view.volume)

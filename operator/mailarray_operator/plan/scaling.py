@@ -97,7 +97,7 @@ def decide_drains(
             view = fleet.servers[ordinal]
             known = rows.get(view.name)
             done = draining.is_done(view.sidecar, view.writer, known, table.generation if table is not None else 0)
-            fleet.drains[ordinal] = draining.advance(drain, now, done)
+            fleet.drains[ordinal] = draining.advance(drain, now, None if view.sidecar is None else done)
         _stop(fleet)
 
 

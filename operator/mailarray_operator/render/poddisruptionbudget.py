@@ -10,7 +10,7 @@ from mailarray_operator.render.metadata import metadata, owned_by_cluster, selec
 def servers(context: Context) -> Manifest:
     """One server at a time in the whole cluster, whatever its group: two could be the only holders of a message.
 
-    A pod that is not ready may always be evicted: it holds nobody up who is serving, and would block its node for ever.
+    Also a pod that is not ready counts: it may wait for the very mirror that is away, and hold the other copy itself.
     Belongs to nobody: servers without their MailCluster still hold mail.
     """
     return {
@@ -20,7 +20,7 @@ def servers(context: Context) -> Manifest:
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector(context, names.SERVER)},
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "unhealthyPodEvictionPolicy": "IfHealthyBudget",
         },
     }
 

@@ -15,6 +15,7 @@ are direct, so replies take the way of the question and connection tracking sees
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -97,6 +98,14 @@ class Network:
         """Plug a node in again."""
         self._ip(self.switch, f"link set node-{index} up")
         self._routes()
+
+    def forget_pods(self, index: int) -> None:
+        """Remove the links that a node's dead pods left, as its next boot does: their routes would be in the way of new
+        pods with the same addresses, and go with the links later."""
+        name = self.node(index)
+        links = json.loads(run("ip", "-netns", name, "-json", "link", "show", "type", "veth"))
+        if left := [link["ifname"] for link in links if link["ifname"] != "eth0"]:
+            self._ip(name, *(f"link delete {link}" for link in left))
 
     def _routes(self) -> None:
         indexes = self._indexes()

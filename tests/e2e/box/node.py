@@ -68,6 +68,7 @@ class Node:
         """Boot; kubelet reports the node as Ready some seconds later."""
         self.group.remove()
         self.group.make()
+        self._network.forget_pods(self.index)
         self._write_settings()
         self._hold()
         containerd = self._run("containerd", "--config", f"{HOME}/etc/containerd.toml")
