@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -111,9 +112,8 @@ async def test_dies_at_every_third_write(world: World, when: str) -> None:
             f"dying-{number}", "--no-leader-elect", f"--die-{when}={number}", entry="tests.support.dying_operator"
         )
         try:
-            status = await steps.until(
-                lambda o=operator: _ended_or_quiet(o, world), steps.SECONDS, "it dies, or is done"
-            )  # type: ignore[misc]
+            ended = functools.partial(_ended_or_quiet, operator, world)
+            status = await steps.until(ended, steps.SECONDS, "it dies, or is done")
         finally:
             operator.kill()
         if status != dying_operator.DIED:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
-from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier, Failure
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.events import Poster
@@ -184,11 +184,18 @@ class Reconciler:
     def _follow(self, key: Key, observation: Observation, decisions: Decisions) -> None:
         pods = {pod.name: pod for pod in self.store.server_pods(key)}
         hurried = {name for name, pod in pods.items() if not pod.ready or pod.terminating}
+        phases: list[str] = []
         for decision in decisions.groups.values():
-            hurried.update(s["name"] for s in decision.status.get("servers") or () if s.get("phase") != CALM)
+            for server in decision.status.get("servers") or ():
+                phase = server.get("phase")
+                phases.append(phase)
+                if phase != CALM:
+                    hurried.add(server["name"])
+        metrics.count_servers(*key, phases)
         self.reporter.follow(key, pods, frozenset(hurried))
 
     def _forget(self, key: Key) -> None:
+        metrics.forget_servers(*key)
         self.reporter.forget(key)
         self.pusher.forget(key)
         self.applier.forget(key)

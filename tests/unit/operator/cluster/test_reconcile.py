@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from mailarray_operator.api.configuration import Configuration
-from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.reconcile import Incomplete, Reconciler
@@ -87,3 +87,18 @@ async def test_nothing_restarts_while_its_status_cannot_be_written(api: FakeApi,
     with pytest.raises(Incomplete):
         await reconciler.run(KEY)
     assert not any(write.startswith("evict") for write in api.writes)
+
+
+async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:
+    def counted() -> dict[str, float]:
+        return {s.labels["phase"]: s.value for metric in metrics.SERVERS.collect() for s in metric.samples}
+
+    await reconciler.run(KEY)
+    assert {phase: count for phase, count in counted().items() if count} == {"Joining": 1}
+    assert counted()["Lost"] == 0  # it is there, so that an alert ends
+    api.drop(kinds.MAIL_SERVER, "mail", "a")
+    await reconciler.run(KEY)
+    assert not any(counted().values())
+    api.drop(kinds.MAIL_CLUSTER, "mail", "example")
+    await reconciler.run(KEY)
+    assert counted() == {}
