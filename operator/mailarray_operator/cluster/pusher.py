@@ -18,7 +18,7 @@ from typing import NamedTuple
 from mailarray.contract import mirroring_table
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray_operator.cluster import metrics
-from mailarray_operator.cluster.store import Key
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.writer import NotLeader, PushFailed, Writer
 
 log = logging.getLogger(__name__)

@@ -20,12 +20,13 @@ from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier, Failure
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.events import Poster
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.pruner import prune
 from mailarray_operator.cluster.pusher import Pusher, Target
 from mailarray_operator.cluster.reporter import Reporter
 from mailarray_operator.cluster.secrets import Secrets
 from mailarray_operator.cluster.statuses import Statuses
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import Observation, Pod
