@@ -21,7 +21,7 @@ import aiohttp
 
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
-from mailarray_operator.cluster import kinds, metrics, port
+from mailarray_operator.cluster import kinds, metrics, port, sweeper
 from mailarray_operator.cluster.applier import Applier
 from mailarray_operator.cluster.client import Client, read_connection
 from mailarray_operator.cluster.events import Poster
@@ -134,6 +134,7 @@ class OperatorProcess:
                 # Only who knows the whole world may lead: a follower that takes over acts at once.
                 tasks.start(self.lease.run() if self.configuration.leader_elect else self._always(), "lease")
                 tasks.start(self._act(), "act")
+                tasks.start(sweeper.run(lambda: self.loop.depth() > 0), "sweeper")
                 await tasks.until(self._stop.wait())
         finally:
             await self.loop.stop()
@@ -192,6 +193,7 @@ class OperatorProcess:
                 for task in acting:
                     task.cancel()
                 await self.loop.stop()
+                metrics.forget_all_servers()
                 await asyncio.gather(*acting, return_exceptions=True)
 
     def _not_ready(self) -> str:

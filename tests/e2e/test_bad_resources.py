@@ -1,6 +1,6 @@
 """Every mistake of the table is refused by a real API server, with the sentence expected; what is no mistake is taken.
 
-`test_conditions` needs an operator besides: it runs where a fixture `running_operator` starts one on the control plane.
+`test_conditions` has an operator besides, which watches all namespaces of the control plane.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import pytest
 import yaml
 
 from tests.e2e.bad_resources import Manifest, Row, merged, rows
+from tests.e2e.cluster import Cluster
+from tests.support.operator_process import RunningOperator
 
 ROOT = Path(__file__).parents[2]
 CACHED = Path("~/.cache/mailarray-box/bin/kubectl").expanduser()
@@ -47,12 +49,23 @@ class Kubectl:
 
 
 @pytest.fixture(scope="module")
-def crds(control_plane: Path) -> Path:
+def crds(control_plane: Cluster) -> Path:
     """The CRDs are there and served; gives the kubeconfig."""
-    kubectl = Kubectl(control_plane, "default")
+    kubectl = Kubectl(control_plane.kubeconfig, "default")
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
     kubectl.must("wait", "--for=condition=Established", "--timeout=20s", "-f", ROOT / "crds")
-    return control_plane
+    return control_plane.kubeconfig
+
+
+@pytest.fixture(scope="module")
+def running_operator(crds: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningOperator]:
+    """An operator on the control plane."""
+    operator = RunningOperator(crds, tmp_path_factory.mktemp("operator"), "--operator-namespace=default")
+    try:
+        operator.wait_ready()
+        yield operator
+    finally:
+        assert operator.stop() == 0, operator.log.read_text()[-4000:]
 
 
 @pytest.fixture
@@ -115,11 +128,8 @@ def test_no_schema_refuses_what_a_condition_is_for(kubectl: Kubectl, row: Row) -
 
 
 @pytest.mark.parametrize("row", of("condition"))
-def test_conditions(kubectl: Kubectl, row: Row, request: pytest.FixtureRequest) -> None:
-    try:
-        request.getfixturevalue("running_operator")
-    except pytest.FixtureLookupError:
-        pytest.skip("no operator is started here: there is no fixture running_operator")
+@pytest.mark.usefixtures("running_operator")
+def test_conditions(kubectl: Kubectl, row: Row) -> None:
     for manifest in row.before:
         kubectl.must("apply", "-f", "-", stdin=json.dumps(manifest))
     if row.before:  # what is changed afterwards has been seen before

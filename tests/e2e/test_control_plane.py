@@ -2,82 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds
-from mailarray_operator.cluster.client import MERGE_PATCH, ApiError, Client, Json, connect
+from mailarray_operator.cluster.client import MERGE_PATCH, ApiError
 from mailarray_operator.cluster.kinds import Kind
 from tests.e2e import control_plane_steps as steps
 from tests.e2e.cluster import Cluster
+from tests.e2e.control_plane_steps import World
 from tests.support import dying_operator
-from tests.support.fake_kubelet import Kubelets
 from tests.support.fake_servers import fake_servers
 from tests.support.operator_process import RunningOperator
 
-OWN = (
-    kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.SERVICE, kinds.CONFIG_MAP, kinds.DISRUPTION_BUDGET,
-    kinds.NETWORK_POLICY,
-)  # fmt: skip
 USERS = (*kinds.CUSTOM, kinds.SECRET)
-SECONDS = 60.0
-
-
-@dataclass
-class World:
-    """A namespace with one cluster of one group, and faked nodes."""
-
-    client: Client
-    space: str
-    kubeconfig: Path
-    folder: Path
-
-    def operator(self, name: str = "operator", *more: str, entry: str = "mailarray_operator.main") -> RunningOperator:
-        """One more operator for this namespace."""
-        arguments = (f"--namespace={self.space}", f"--operator-namespace={self.space}", *more)
-        return RunningOperator(self.kubeconfig, self.folder, *arguments, entry=entry, name=name)
-
-    async def apply_example(self, replicas: int = 3) -> None:
-        """What a person applies."""
-        secret = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "accounts"},
-            "stringData": {"accounts": ""},
-        }
-        await self.client.post(kinds.SECRET.path(self.space), secret)
-        await self.client.post(kinds.MAIL_CLUSTER.path(self.space), steps.mail_cluster("example"))
-        await self.client.post(kinds.MAIL_SERVER.path(self.space), steps.mail_server("mail", "example", replicas))
-
-    async def get(self, kind: Kind, name: str) -> Json:
-        """One object."""
-        return await self.client.get(kind.path(self.space, name))
-
-    async def all(self, kind: Kind) -> list[Json]:
-        """All objects of a kind that the operator or a user made."""
-        found = await self.client.get(kind.path(self.space))
-        return [item for item in found["items"] if item["metadata"]["name"] != "kube-root-ca.crt"]
-
-    async def ready(self, servers: int) -> bool:
-        """Whether that many servers serve, by the status."""
-        cluster = await self.get(kinds.MAIL_CLUSTER, "example")
-        counts = (cluster.get("status") or {}).get("servers") or {}
-        return steps.condition(cluster, "Ready") == "True" and counts.get("ready") == servers
-
-    async def until_ready(self, servers: int) -> None:
-        """Or fail."""
-        await steps.until(lambda: self.ready(servers), SECONDS, f"{servers} servers are ready")
-
-    async def rendered(self) -> set[str]:
-        """Names of all that the operator has applied."""
-        return {f"{kind.name}/{item['metadata']['name']}" for kind in OWN for item in await self.all(kind)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,22 +30,9 @@ def servers() -> Iterator[None]:
         yield
 
 
-@asynccontextmanager
-async def _world(kubeconfig: Path, folder: Path) -> AsyncIterator[World]:
-    await steps.install_crds(kubeconfig)
-    client = await connect(kubeconfig)
-    space = f"mail-{uuid.uuid4().hex[:6]}"
-    try:
-        await steps.make_namespace(client, space)
-        async with Kubelets(client, space).running():
-            yield World(client, space, kubeconfig, folder)
-    finally:
-        await client.close()
-
-
 @pytest.fixture
 async def world(control_plane: Cluster, tmp_path: Path) -> AsyncIterator[World]:
-    async with _world(control_plane.kubeconfig, tmp_path) as found:
+    async with steps.world(control_plane.kubeconfig, tmp_path) as found:
         yield found
 
 
@@ -114,7 +44,7 @@ async def test_from_example_to_deletion(world: World) -> None:
         await world.until_ready(3)
         table = await world.get(kinds.CONFIG_MAP, names.mirroring_table("example"))
         assert '"mail-2"' in table["data"][names.FILE_TABLE]
-        await steps.until(lambda: _tables_taken(operator), SECONDS, "all processes have the table")
+        await steps.until(lambda: _tables_taken(operator), steps.SECONDS, "all processes have the table")
 
         # Up by the MailServer, up by `kubectl scale statefulset`.
         scale = {"spec": {"replicas": 4}}
@@ -127,20 +57,20 @@ async def test_from_example_to_deletion(world: World) -> None:
         # What somebody breaks is mended.
         budget = names.disruption_budget("example")
         await world.client.delete(kinds.DISRUPTION_BUDGET.path(world.space, budget), {})
-        await steps.until(lambda: world.get(kinds.DISRUPTION_BUDGET, budget), SECONDS, "the budget is back")
+        await steps.until(lambda: world.get(kinds.DISRUPTION_BUDGET, budget), steps.SECONDS, "the budget is back")
         strategy = {"spec": {"updateStrategy": {"type": "RollingUpdate"}}}
         await world.client.patch(kinds.STATEFUL_SET.path(world.space, "mail"), strategy)
-        await steps.until(lambda: _on_delete(world), SECONDS, "the update strategy is as rendered again")
+        await steps.until(lambda: _on_delete(world), steps.SECONDS, "the update strategy is as rendered again")
 
         # Nothing of the operator's stands in the way of a deletion.
-        for kind in (*USERS, *OWN):
+        for kind in (*USERS, *steps.OWN):
             for item in await world.all(kind):
                 assert not item["metadata"].get("finalizers"), item["metadata"]
                 assert "kopf" not in str(item["metadata"].get("annotations"))
         operator.stop()
         await world.client.delete(kinds.MAIL_SERVER.path(world.space, "mail"), {})
         await world.client.delete(kinds.MAIL_CLUSTER.path(world.space, "example"), {})
-        await steps.until(lambda: _gone(world, kinds.STATEFUL_SET, "mail"), SECONDS, "the servers are gone")
+        await steps.until(lambda: _gone(world, kinds.STATEFUL_SET, "mail"), steps.SECONDS, "the servers are gone")
         assert {c["metadata"]["name"] for c in await world.all(kinds.CLAIM)} >= {f"volume-mail-{n}" for n in range(5)}
     finally:
         assert operator.stop() == 0, operator.log.read_text()[-4000:]
@@ -182,7 +112,8 @@ async def test_dies_at_every_third_write(world: World, when: str) -> None:
             f"dying-{number}", "--no-leader-elect", f"--die-{when}={number}", entry="tests.support.dying_operator"
         )
         try:
-            status = await steps.until(lambda o=operator: _ended_or_quiet(o, world), SECONDS, "it dies, or is done")  # type: ignore[misc]
+            ended = functools.partial(_ended_or_quiet, operator, world)
+            status = await steps.until(ended, steps.SECONDS, "it dies, or is done")
         finally:
             operator.kill()
         if status != dying_operator.DIED:

@@ -1,7 +1,7 @@
 """Nodes and kubelets that only say so: binds pods to nodes, says that they are ready, ends those that are to end.
 
 For tests on an API server with a controller manager and no machine. Every pod gets an address of its own on loopback,
-where `fake_servers.py` may answer.
+where `fake_servers.py` may answer; a pod that comes back has the one it had, and so the same volume.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from mailarray_operator.cluster.watch import Watch
 
 AT_ONCE = 12
 
+_networks = itertools.count()  # no two of a process share addresses
+
 
 class Kubelets:
     """As many nodes as there are zones; a pod comes back to the node it was on, as one with a local volume does."""
@@ -28,10 +30,13 @@ class Kubelets:
         self._client = client
         self._namespace = namespace
         self._nodes = [f"node-{n}" for n in range(zones)]
-        self._addresses = (f"127.77.{a}.{b}" for a, b in itertools.product(range(256), range(1, 255)))
+        network = 64 + next(_networks) % 128
+        self._free = (f"127.{network}.{a}.{b}" for a, b in itertools.product(range(256), range(1, 255)))
+        self._addresses: dict[str, str] = {}  # by pod
         self._work: asyncio.Queue[Json] = asyncio.Queue()
         self._seen: set[tuple[str, bool]] = set()
         self.ready: set[str] = set()  # names of pods
+        self.ended: list[str] = []  # names of pods that were stopped, in order
         self.paused = asyncio.Event()  # cleared: nothing becomes ready
         self.paused.set()
 
@@ -56,6 +61,7 @@ class Kubelets:
         metadata = pod["metadata"]
         if not there:
             self.ready.discard(metadata["name"])
+            self.ended.append(metadata["name"])
             return
         what = (metadata["uid"], "deletionTimestamp" in metadata)
         if what not in self._seen:
@@ -84,7 +90,9 @@ class Kubelets:
             target = {"apiVersion": "v1", "kind": "Node", "name": node}
             binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
             await self._client.post(kinds.POD.path(namespace, name, "binding"), binding)
-        address = next(self._addresses)
+        if name not in self._addresses:
+            self._addresses[name] = next(self._free)
+        address = self._addresses[name]
         containers = [
             {"name": c["name"], "ready": True, "restartCount": 0, "image": c["image"], "imageID": ""}
             for c in pod["spec"]["containers"]

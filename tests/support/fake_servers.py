@@ -2,7 +2,7 @@
 
 Run as a process of its own (`python -m tests.support.fake_servers`), so that it takes no time of the test's. All
 addresses are served by one socket for each port, bound to the loopback device; a pod is told by the address it is
-asked at. Everybody is in sync and has nothing to settle.
+asked at. Everybody is in sync and has nothing to settle; who is asked to drain has done so at once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def status(address: str, port: int) -> dict[str, object]:
         "table_generation": _generations.get((address, port), 0),
         "segments": {"own": 1, "mirrored": 1, "unsealed": 2, "unsettled": 0},
         "under_replicated": 0,
+        "drain": {"done": True},  # counts for those alone that stand as Draining in the table they have
         "catalog": {"state": "up", "epoch": 1, "open": True},
         "copies": {"wanted": 2, "now": 2},
         "mirrors": [{"server": "another", "state": "InSync", "in_use": True, "error": ""}],

@@ -21,8 +21,9 @@ from typing import TypeVar
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.client import ApiError, Json
+from mailarray_operator.cluster.held import Key, Thing
 from mailarray_operator.cluster.kinds import kind_of
-from mailarray_operator.cluster.store import Key, Store, Thing
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.trim import digest
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, GroupDecision

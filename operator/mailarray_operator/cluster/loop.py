@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mailarray_operator.cluster import metrics
 from mailarray_operator.cluster.client import ApiError
-from mailarray_operator.cluster.store import Key
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.writer import NotLeader
 
 log = logging.getLogger(__name__)

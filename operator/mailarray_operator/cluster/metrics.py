@@ -1,6 +1,10 @@
-"""What the operator measures of itself. Fed by the loop; read by the port."""
+"""What the operator measures of itself, and its count of servers. Fed by the loop; read by the port."""
 
 from __future__ import annotations
+
+from collections import Counter as Counted
+from collections.abc import Iterable
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -18,4 +22,29 @@ QUEUE = Gauge("mailarray_operator_queue_depth", "MailClusters that wait or are w
 LEADER = Gauge("mailarray_operator_leader", "1 while this process holds the Lease.")
 HELD = Gauge("mailarray_operator_objects", "Objects in memory.", ["what"])
 SERVERS_SILENT = Gauge("mailarray_operator_servers_silent", "Servers whose sidecar did not answer when last asked.")
+SERVERS = Gauge(
+    "mailarray_operator_servers",
+    "Servers by phase, as the status of their MailServer says; of the operator that leads.",
+    ["namespace", "cluster", "phase"],
+)
 TABLES_BEHIND = Gauge("mailarray_operator_mirroring_tables_behind", "Processes that have not taken the latest table.")
+
+PHASES: Final = ("Joining", "Serving", "Draining", "Drained", "Lost", "Rebuilding")
+
+
+def count_servers(namespace: str, cluster: str, phases: Iterable[str]) -> None:
+    """All servers of a MailCluster; a phase that nobody is in is 0, so that alerts end."""
+    counted = Counted(phases)
+    for phase in PHASES:
+        SERVERS.labels(namespace, cluster, phase).set(counted[phase])
+
+
+def forget_servers(namespace: str, cluster: str) -> None:
+    """The MailCluster is gone."""
+    for phase in PHASES:
+        SERVERS.remove(namespace, cluster, phase)
+
+
+def forget_all_servers() -> None:
+    """Another operator leads."""
+    SERVERS.clear()

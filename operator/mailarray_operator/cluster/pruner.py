@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster.held import Key, Thing
 from mailarray_operator.cluster.kinds import Kind
-from mailarray_operator.cluster.store import Key, Store, Thing
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.trim import Managed
 from mailarray_operator.cluster.writer import Writer
 

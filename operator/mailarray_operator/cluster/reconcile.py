@@ -1,8 +1,9 @@
 """One look at one MailCluster: observe, plan, apply, report. A shell around pure parts; run again and again.
 
 The order is that of what depends on what: a wish of `kubectl scale` before the StatefulSet is set back, Secrets and
-ConfigMaps before the pods that mount them, the mirroring table in its ConfigMap before it is pushed, all that before
-a pod is restarted from it, then statuses and events, which tell of it. A process may die between any two of them.
+ConfigMaps before the pods that mount them, the mirroring table in its ConfigMap before it is pushed, then statuses and
+events, and last of all a pod is restarted. Its status says Joining by then, so that a server that is back counts as
+away until it has settled, also for an operator that knows nothing but the status. A process may die between any two.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from datetime import UTC, datetime
 
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
-from mailarray_operator.cluster import kinds
+from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier, Failure
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.events import Poster
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.pruner import prune
 from mailarray_operator.cluster.pusher import Pusher, Target
 from mailarray_operator.cluster.reporter import Reporter
 from mailarray_operator.cluster.secrets import Secrets
 from mailarray_operator.cluster.statuses import Statuses
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import Observation, Pod
@@ -79,8 +81,9 @@ class Reconciler:
         context = Context.of(observation, self.configuration)
         if context is not None and decisions.render:
             failures, more = await self._apply(key, observation, decisions, context, now)
-            blocked = await self._restart(observation, decisions, failures)
         failed, unwritten = await self._report(observation, decisions, failures, now)
+        if not failures and not failed and not unwritten:
+            blocked = await self._restart(observation, decisions)
         rendered = context is not None and decisions.render
         return self._again(decisions, failures, failed, blocked=blocked, more=more or unwritten, rendered=rendered)
 
@@ -114,14 +117,14 @@ class Reconciler:
                 found[_target(pod, names.PORT_ACCESS)] = None
         return found
 
-    async def _restart(self, observation: Observation, decisions: Decisions, failures: Sequence[Failure]) -> bool:
+    async def _restart(self, observation: Observation, decisions: Decisions) -> bool:
         """Whether the disruption budget forbids it now.
 
         A ready pod is evicted, so that what others disrupt at the same time (a node being drained) is counted. A pod
         that is not ready is deleted: it serves nobody, and its budget might be what it has used up itself; waiting for
         that would be waiting for ever, since the template that mends it starts only with its restart.
         """
-        if decisions.restart is None or failures:
+        if decisions.restart is None:
             return False
         pods = {name: pod for group in observation.groups.values() for name, pod in group.pods.items()}
         pod = pods.get(decisions.restart)
@@ -182,11 +185,18 @@ class Reconciler:
     def _follow(self, key: Key, observation: Observation, decisions: Decisions) -> None:
         pods = {pod.name: pod for pod in self.store.server_pods(key)}
         hurried = {name for name, pod in pods.items() if not pod.ready or pod.terminating}
+        phases: list[str] = []
         for decision in decisions.groups.values():
-            hurried.update(s["name"] for s in decision.status.get("servers") or () if s.get("phase") != CALM)
+            for server in decision.status.get("servers") or ():
+                phase = server.get("phase")
+                phases.append(phase)
+                if phase != CALM:
+                    hurried.add(server["name"])
+        metrics.count_servers(*key, phases)
         self.reporter.follow(key, pods, frozenset(hurried))
 
     def _forget(self, key: Key) -> None:
+        metrics.forget_servers(*key)
         self.reporter.forget(key)
         self.pusher.forget(key)
         self.applier.forget(key)

@@ -20,7 +20,8 @@ import aiohttp
 from mailarray.contract import paths
 from mailarray_operator.api import names
 from mailarray_operator.cluster import metrics
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.held import Key
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.plan.observation import Pod, ServerReport
 
 HURRIED_SECONDS, CALM_SECONDS = 2.0, 10.0  # between two questions to one server

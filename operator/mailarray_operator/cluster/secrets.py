@@ -14,8 +14,9 @@ import secrets
 
 from mailarray_operator.api import names
 from mailarray_operator.cluster.client import Client, Json
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.kinds import SECRET, Kind
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.watch import Watch
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.observation import Observation

@@ -14,8 +14,9 @@ from typing import Any
 from mailarray_operator.cluster import kinds
 from mailarray_operator.cluster.applier import Failure, turn
 from mailarray_operator.cluster.client import ApiError
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.kinds import Kind
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.trim import digest
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions

@@ -1,42 +1,28 @@
-"""What is known of the world, trimmed, and the Observation of one MailCluster made of it.
+"""What is seen of the world, trimmed as it comes, into what is held of it (`held.py`).
 
-Invariant: an object of an Observation is the same object as long as nothing it is made of has changed (`Group` above
-all), so that those who cache by identity compare nothing. An event that is older than what the store has is dropped:
-answers to our own writes come in here too, and a watch may lag behind them.
-Refuses to hold whole objects: see `trim.py`. Fed by watches, handlers, answers and reports; read by the reconciler.
+Invariant: an event that is older than what is held is dropped: answers to our own writes come in here too, and a watch
+may lag behind them. What no decision reads is no change.
+Refuses to decide what a change means: it tells whose MailCluster it is. Fed by watches, handlers, answers and reports.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds, trim
+from mailarray_operator.cluster.held import Held, Json, Key, Thing
 from mailarray_operator.cluster.kinds import Kind
 from mailarray_operator.plan.observation import (
-    Claim,
     ClusterResource,
-    Group,
-    Observation,
     PairResource,
-    Pod,
-    Resource,
-    ServerReport,
-    StatefulSet,
 )
-
-Json = Mapping[str, Any]
-Key = tuple[str, str]  # namespace, name; of a MailCluster where nothing else is said
-Thing = tuple[str, str, str]  # kind, namespace, name
 
 MANAGED = (
     kinds.STATEFUL_SET, kinds.DEPLOYMENT, kinds.CONFIG_MAP, kinds.SERVICE, kinds.DISRUPTION_BUDGET,
@@ -45,57 +31,12 @@ MANAGED = (
 """Kinds whose drift is watched."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """All that belongs to one MailServer, or would if it were there."""
-
-    cluster: str = ""
-    resource: Resource | None = None
-    spec: MailServerSpec | None = None
-    version: str = ""
-    stateful_set: StatefulSet | None = None
-    pods: dict[str, Pod] = field(default_factory=dict)
-    claims: dict[str, Claim] = field(default_factory=dict)
-    built: Group | None = None
-
-
-@dataclass(slots=True)
-class _Cluster:
-    """What belongs to a whole MailCluster."""
-
-    resource: ClusterResource | None = None
-    groups: set[str] = field(default_factory=set)
-    pairs: dict[str, PairResource] = field(default_factory=dict)
-    table: MirroringTable | None = None
-    access: tuple[int, int] = (0, 0)  # ready, wanted
-    access_pods: dict[str, Pod] = field(default_factory=dict)
-    database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
-
-    def empty(self) -> bool:
-        return self == _Cluster()
-
-
-class Store:
+class Store(Held):
     """See the module. `changed` is called with the MailCluster that should be looked at again."""
 
     def __init__(self, changed: Callable[[Key], None], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
         self._changed = changed
-        self._clock = clock
-        self.asked_since = 0.0  # by that clock; set by the reporter
-        self._clusters: defaultdict[Key, _Cluster] = defaultdict(_Cluster)
-        self._groups: defaultdict[Key, _Group] = defaultdict(_Group)
-        self._pair_clusters: dict[Key, str] = {}
-        self._zones: dict[str, str] = {}  # node -> zone
-        self._expandable: dict[str, bool] = {}  # StorageClass -> whether its volumes grow
-        self._claim_classes: dict[Key, str] = {}
-        self._mounted: dict[Key, tuple[str, ...]] = {}  # pod or StatefulSet ("sts/name") -> ConfigMaps
-        self._secrets: dict[Key, frozenset[str] | None] = {}
-        self._secret_bytes: dict[Key, int] = {}
-        self._versions: dict[Thing, int] = {}
-        self.managed: dict[Thing, trim.Managed] = {}
-        self.reports: dict[Key, ServerReport] = {}  # namespace, server
-
-    # In -------------------------------------------------------------------------------------------
 
     def take(self, kind: Kind, body: Json, there: bool) -> None:
         """An object as it is now, or its deletion."""
@@ -319,127 +260,6 @@ class Store:
         group.built = None
         if group.cluster:
             self._changed((key[0], group.cluster))
-
-    def _forget_empty(self, key: Key) -> None:
-        if key in self._clusters and self._clusters[key].empty():
-            del self._clusters[key]
-
-    def _forget_empty_group(self, key: Key) -> None:
-        group = self._groups[key]
-        if group.resource is None and group.stateful_set is None and not group.pods and not group.claims:
-            del self._groups[key]
-
-    # Out ------------------------------------------------------------------------------------------
-
-    def keys(self) -> list[Key]:
-        """Every MailCluster that is there, or that a MailServer or MirrorPair belongs to."""
-        return [key for key, cluster in self._clusters.items() if cluster.resource or cluster.groups or cluster.pairs]
-
-    def names_of(self, kind: Kind) -> list[Key]:
-        """The custom resources of a kind that the store believes in."""
-        if kind is kinds.MAIL_CLUSTER:
-            return [key for key, cluster in self._clusters.items() if cluster.resource]
-        if kind is kinds.MAIL_SERVER:
-            return [key for key, group in self._groups.items() if group.resource]
-        return list(self._pair_clusters)
-
-    def observation(self, key: Key) -> Observation:
-        """Everything of one MailCluster."""
-        namespace, name = key
-        cluster = self._clusters.get(key) or _Cluster()
-        spec = cluster.resource.spec if cluster.resource else None
-        groups = {group: self._group((namespace, group)) for group in sorted(cluster.groups)}
-        secrets = self.wanted_secrets(key)
-        own_database = spec is not None and spec.catalog.database_secret_ref is None
-        return Observation(
-            namespace=namespace,
-            name=name,
-            cluster=cluster.resource,
-            groups=groups,
-            pairs=dict(sorted(cluster.pairs.items())),
-            table=cluster.table,
-            secrets={s: self._secrets.get((namespace, s)) for s in sorted(secrets)},
-            access_ready=cluster.access[0],
-            access_total=cluster.access[1],
-            database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
-            database_claim_size=cluster.database[1] if cluster.database else None,
-            clock=self._clock(),
-            since=self.asked_since,
-            secret_bytes={s: size for s in secrets if (size := self._secret_bytes.get((namespace, s))) is not None},
-            reports={
-                server: report
-                for group in groups.values()
-                for server in group.pods
-                if (report := self.reports.get((namespace, server))) is not None
-            },
-        )
-
-    def _group(self, key: Key) -> Group:
-        group = self._groups[key]
-        if group.built is None:
-            assert group.resource is not None  # it stands in its cluster's groups
-            group.built = Group(group.resource, group.spec, group.stateful_set, dict(group.pods), dict(group.claims))
-        return group.built
-
-    def stateful_set(self, key: Key) -> StatefulSet | None:
-        """The StatefulSet of a MailServer, as it is known now."""
-        group = self._groups.get(key)
-        return group.stateful_set if group else None
-
-    def object_version(self, thing: Thing) -> str:
-        """Resource version of an object that the operator applies; "" when it is not there."""
-        version = self._versions.get(thing)
-        return str(version) if version else ""
-
-    def version(self, key: Key) -> str:
-        """Resource version of a MailServer, "" when it is not there."""
-        group = self._groups.get(key)
-        return group.version if group else ""
-
-    def cluster_of_server(self, key: Key) -> str:
-        """The MailCluster of a server's pod, by namespace and pod name."""
-        group = self._groups.get((key[0], key[1].rpartition("-")[0]))
-        return group.cluster if group else ""
-
-    def wanted_secrets(self, key: Key) -> frozenset[str]:
-        """Names of the Secrets that a MailCluster refers to, or owns."""
-        cluster = self._clusters.get(key)
-        if cluster is None or cluster.resource is None:
-            return frozenset()
-        return trim.referenced_secrets(key[1], cluster.resource.spec)
-
-    def secrets_known(self, key: Key) -> bool:
-        """Whether each of them has been looked for."""
-        return all((key[0], name) in self._secrets for name in self.wanted_secrets(key))
-
-    def server_pods(self, key: Key) -> list[Pod]:
-        """All pods of a cluster's servers."""
-        cluster = self._clusters.get(key)
-        if cluster is None:
-            return []
-        return [pod for group in cluster.groups for pod in self._groups[key[0], group].pods.values()]
-
-    def access_pods(self, key: Key) -> list[Pod]:
-        """All pods of a cluster's access servers."""
-        cluster = self._clusters.get(key)
-        return list(cluster.access_pods.values()) if cluster else []
-
-    def mounted(self, namespace: str) -> set[str]:
-        """ConfigMaps that any pod or StatefulSet of a namespace refers to."""
-        return {name for (where, _), found in self._mounted.items() if where == namespace for name in found}
-
-    def managed_of(self, key: Key) -> Iterable[tuple[Thing, trim.Managed]]:
-        """What the operator has applied for a MailCluster, as it stands."""
-        return [(t, m) for t, m in self.managed.items() if t[1] == key[0] and m.cluster == key[1]]
-
-    def sizes(self) -> dict[str, int]:
-        """For metrics: how much is held."""
-        return {
-            "clusters": len(self._clusters),
-            "groups": len(self._groups),
-            "pods": sum(len(group.pods) for group in self._groups.values()),
-            "managed": len(self.managed),
-        }
 
 
 _DATABASE_SUFFIX, _ACCESS_SUFFIX, _TABLE_SUFFIX = names.database(""), names.access(""), names.mirroring_table("")

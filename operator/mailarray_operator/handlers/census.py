@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 from mailarray_operator.api import names
 from mailarray_operator.cluster.client import ApiError, Client
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.kinds import CUSTOM, Kind
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.watch import PAGE
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from mailarray_operator.kubectl.array import Cluster, Condition, Group, Pod, Res
 from mailarray_operator.kubectl.asking import Answer
 
 # Types and reasons of conditions are words that programs match on, so the operator never changes them.
-GOOD_WHEN_TRUE = frozenset({"Ready", "SpreadAsAsked", "VolumesAsAsked"})
+GOOD_WHEN_TRUE = frozenset({"Ready", "SpreadAsAsked", "PlacementAsAsked", "VolumesAsAsked"})
 NEITHER = frozenset({"Progressing", "Draining", "Paused"})  # say what goes on, not that something is wrong
 REFUSED = "WouldLoseCopies"  # reason of the condition Draining when the operator refuses to drain
 WAITING = "WaitingForServers"  # reason of the same condition when a drain has to wait

@@ -62,6 +62,7 @@ def cluster_status(
         _degraded(observation, spec, whole, under_replicated),
         Condition("Paused", False, reasons.NOT_PAUSED, "the operator is at work"),
         _spread(spec, whole),
+        *_placement(observation, spec),
     ]
     mirroring: dict[str, Any] = {
         "generation": whole.table.generation,
@@ -276,3 +277,22 @@ def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     else:
         message = "some copies are kept on the same node, since there is no other one; add nodes"
     return Condition("SpreadAsAsked", False, reasons.SPREAD_NOT_POSSIBLE, message)
+
+
+def _placement(observation: Observation, spec: MailClusterSpec) -> list[Condition]:
+    """Nothing is said where no rules are written."""
+    if not spec.placement.rules:
+        return []
+    astray = spec.placement.without_group(observation.groups.keys())
+    if not astray:
+        return [
+            Condition("PlacementAsAsked", True, reasons.GROUPS_FOUND, "every rule names a MailServer that is there")
+        ]
+    rules, groups = [rule.name for rule in astray], list(dict.fromkeys(rule.group for rule in astray))
+    which, name = ("rule", "names") if len(rules) == 1 else ("rules", "name")
+    message = (
+        f"spec.placement: {which} {conditions.names(rules)} {name} the MailServer {conditions.names(groups)}, which "
+        f"this MailCluster does not have; make it with spec.clusterRef.name: {observation.name}, or correct the group; "
+        "such mail stays where it is received meanwhile"
+    )
+    return [Condition("PlacementAsAsked", False, reasons.GROUP_MISSING, message)]

@@ -40,9 +40,9 @@ def timestamp(now: datetime) -> str:
 def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """By type; what cannot be read is left out."""
     found = status.get("conditions")
-    if not isinstance(found, Sequence):
+    if not isinstance(found, list | tuple):  # as JSON gives it; asking for Sequence costs ten times as much
         return {}
-    return {str(c.get("type")): c for c in found if isinstance(c, Mapping)}
+    return {str(c.get("type")): c for c in found if isinstance(c, dict)}
 
 
 def merge(

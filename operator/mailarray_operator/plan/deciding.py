@@ -11,6 +11,7 @@ a tenth of a second. Refuses nothing: what cannot be done stands in a condition.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
@@ -38,10 +39,25 @@ REPORT_WAIT = 2.0  # seconds; a server's own word is awaited, which no watch tel
 MIN_WAIT = 0.1  # seconds, so that nothing spins
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was decided of a group; valid as long as all that it was made of is the same."""
+
+    group: Group
+    made_of: object  # None: never valid again
+    decision: GroupDecision
+    events: list[Event]
+    growths: list[Growth]
+
+
+_known: dict[tuple[str, str], dict[str, _Known]] = {}  # by MailCluster and group; spares work, decides nothing
+
+
 def decide(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
     """Decide everything of one MailCluster. Never raises for what a person wrote."""
     cluster = observation.cluster
     if cluster is None:
+        _known.pop((observation.namespace, observation.name), None)
         return _without_cluster(observation, now)
     if cluster.spec is None or cluster.spec.paused:
         make = cluster_status.unreadable_status if cluster.spec is None else cluster_status.paused_status
@@ -84,11 +100,14 @@ def _at_work(
     growths: list[Growth] = []
     decided: dict[str, GroupDecision] = {}
     shown: list[group_status.Shown] = []
+    before_this, made = _known.get((observation.namespace, observation.name), {}), {}
     for (name, group), fleet in zip(groups, fleets, strict=True):
-        decided[name], due, grown, mine = _decide_group(group, fleet, mirroring.rows, roll, now)
-        events += due
-        growths += grown
+        one, mine = _decide_group(group, fleet, mirroring.rows, roll, now, before_this.get(name))
+        decided[name], made[name] = one.decision, one
+        events += one.events
+        growths += one.growths
         shown += mine
+    _known[observation.namespace, observation.name] = made
     whole = cluster_status.Whole(fleets, shown, mirroring, spread_that_holds(members, mirroring.rows), roll)
     status, due = cluster_status.cluster_status(observation, cluster, spec, whole, now)
     events = due + events
@@ -112,19 +131,24 @@ def _at_work(
 
 
 def _decide_group(
-    group: Group, fleet: Fleet, rows: Rows, roll: rolling.Rolling, now: datetime
-) -> tuple[GroupDecision, list[Event], list[Growth], list[group_status.Shown]]:
+    group: Group, fleet: Fleet, rows: Rows, roll: rolling.Rolling, now: datetime, known: _Known | None
+) -> tuple[_Known, list[group_status.Shown]]:
+    """The decision of a group, the one before when all that it is made of is the same."""
+    shown = group_status.show(fleet, rows, roll.restart)
+    rollout = roll.groups.get(fleet.name)
+    calm = not fleet.drains and not fleet.refused and not fleet.waiting and fleet.replicas == len(fleet.servers)
+    made_of = (fleet.scale, rollout, [(s.phase, s.message, s.progress, s.view.volume, s.mirrors) for s in shown])
+    if calm and known is not None and known.group is group and known.made_of == made_of:
+        return known, shown
     growths: list[Growth] = []
     volumes = Condition(growth.VOLUMES_AS_ASKED, True, reasons.VOLUMES_AS_ASKED, "")
     if group.spec is not None:
         claims = [(view.name, view.claim) for view in fleet.servers[: fleet.replicas] if view.claim is not None]
         growths, volumes = growth.grow(claims, group.spec.storage.size)
-    shown = group_status.show(fleet, rows, roll.restart)
-    rollout = roll.groups.get(fleet.name)
     status, events = group_status.group_status(group, fleet, shown, rollout, volumes, now)
     replicas = fleet.replicas
     decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish, replicas)
-    return decision, events, growths, shown
+    return _Known(group, made_of if calm else None, decision, events, growths), shown
 
 
 def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:

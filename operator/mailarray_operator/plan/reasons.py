@@ -36,6 +36,9 @@ NOT_PAUSED: Final = "NotPaused"
 SPREAD: Final = "Spread"
 SPREAD_NOT_KNOWN: Final = "SpreadNotKnown"
 SPREAD_NOT_POSSIBLE: Final = "SpreadNotPossible"
+# PlacementAsAsked, which is there only with rules
+GROUPS_FOUND: Final = "GroupsFound"
+GROUP_MISSING: Final = "GroupMissing"
 # Draining
 DRAINING: Final = "Draining"
 NOT_DRAINING: Final = "NotDraining"
@@ -73,6 +76,7 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     ACCOUNTS_SECRET_LARGE: "Warning",
     PAUSED: "Normal",
     SPREAD_NOT_POSSIBLE: "Warning",
+    GROUP_MISSING: "Warning",
     WOULD_LOSE_COPIES: "Warning",
     CLUSTER_MISSING: "Warning",
     NOT_FOUND: "Warning",

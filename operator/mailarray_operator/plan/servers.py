@@ -71,7 +71,7 @@ def before_by_name(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     found = status.get("servers")
     if not isinstance(found, list):
         return {}
-    return {str(entry.get("name")): entry for entry in found if isinstance(entry, Mapping)}
+    return {str(entry.get("name")): entry for entry in found if isinstance(entry, dict)}
 
 
 def look_at(observation: Observation, group: Group, name: str, ordinal: int, before: Mapping[str, Any]) -> ServerView:
@@ -133,7 +133,7 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
 def unsettled(sidecar: Mapping[str, Any]) -> int:
     """Segments on a server's volume that are not at rest."""
     segments = sidecar.get("segments")
-    nested = segments.get("unsettled") if isinstance(segments, Mapping) else None
+    nested = segments.get("unsettled") if isinstance(segments, dict) else None
     return int(sidecar.get("unsettled", nested or 0) or 0)
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from mailarray_operator.cluster import loop as module
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.loop import Loop
-from mailarray_operator.cluster.store import Key
 from mailarray_operator.cluster.writer import NotLeader
 
 A, B = ("mail", "a"), ("mail", "b")

@@ -6,7 +6,8 @@ from typing import Any
 
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds
-from mailarray_operator.cluster.store import Key, Store
+from mailarray_operator.cluster.held import Key
+from mailarray_operator.cluster.store import Store
 
 KEY = ("mail", "example")
 DOMAINS = {"domains": [{"name": "mail.example"}]}

@@ -62,6 +62,24 @@ def test_500_groups_of_3_servers_are_decided_in_time() -> None:
     assert not again.events
 
 
+def test_what_has_not_changed_is_not_decided_again() -> None:
+    observation = settled(large())
+    before = decide(observation, CONFIGURATION, NOW)
+    name, server = "example-007", "example-007-1"
+    report = observation.reports[server]
+    rebuilds = {**(report.sidecar or {}), "rebuild": {"done": False, "bytes_total": 100, "bytes_left": 50}}
+    reports = {**observation.reports, server: dataclasses.replace(report, sidecar=rebuilds)}
+    changed = decide(dataclasses.replace(observation, reports=reports), CONFIGURATION, NOW)
+    assert changed.groups[name].status["servers"][1]["phase"] == "Rebuilding"
+    assert changed.cluster_status != before.cluster_status
+    others = observation.groups.keys() - {name}
+    assert all(changed.groups[other] is before.groups[other] for other in others)
+    spec = dataclasses.replace(observation.groups[name], spec=MailServerSpec(NameRef("example"), SERVERS + 1))
+    grown = dataclasses.replace(observation, groups={**observation.groups, name: spec})
+    assert decide(grown, CONFIGURATION, NOW).groups[name].replicas == SERVERS + 1
+    assert decide(observation, CONFIGURATION, NOW) == before
+
+
 def test_a_new_table_for_1500_servers_is_made_in_time() -> None:
     observation = settled(large())
     name = "example-499"
