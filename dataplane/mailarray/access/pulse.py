@@ -84,20 +84,26 @@ class Pulse:
             await self._ping()
         except CatalogUnavailable:
             return False
+        except Exception as error:  # whatever it is, the catalog did not answer, and is asked again
+            if not self.stopped:
+                log.error("the catalog cannot be pinged", extra={"reason": f"{type(error).__name__}: {error}"})
+            return False
         return True
 
     async def _recover(self) -> None:
-        while True:
-            await asyncio.sleep(AGAIN_SECONDS)
-            ping = asyncio.create_task(self._call_ping())
-            done, _ = await asyncio.wait({ping}, timeout=PING_SECONDS)
-            if done and ping.result():
-                break
-            if not done:
-                ping.add_done_callback(_forget)
-                ping.cancel()
-        log.info("the catalog answers again")
-        self._recovery = None
+        try:
+            while True:
+                await asyncio.sleep(AGAIN_SECONDS)
+                ping = asyncio.create_task(self._call_ping())
+                done, _ = await asyncio.wait({ping}, timeout=PING_SECONDS)
+                if done and ping.result():
+                    break
+                if not done:
+                    ping.add_done_callback(_forget)
+                    ping.cancel()
+            log.info("the catalog answers again")
+        finally:
+            self._recovery = None  # however it ended: the next call that waits asks again
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

@@ -14,6 +14,7 @@ from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import SegmentId, VolumeId
 
 _segments, _members = schema.segments, schema.segment_members
+_replicas, _volumes = schema.segment_replicas, schema.volumes
 _messages, _locations = schema.messages, schema.locations
 
 
@@ -93,6 +94,10 @@ def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, l
     """See `Catalog.lower_seal`. Runs alone, and may scan: it happens when mail is lost, never otherwise."""
     if length > sealed_length:
         raise ValueError(f"{length} is not below {sealed_length}")
+    retired = select(_replicas.c.volume).join(_volumes, _volumes.c.id == _replicas.c.volume)
+    retired = retired.where(_replicas.c.segment_id == segment, _volumes.c.retired, ~_volumes.c.lost)
+    if connection.execute(retired.limit(1)).first() is not None:
+        return False  # a drained volume, as a rule stopped, may hold it whole: nobody asked it
     number = connection.scalar(
         update(_segments)
         .where(_segments.c.id == segment, _segments.c.sealed_length == sealed_length)

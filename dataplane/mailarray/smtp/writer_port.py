@@ -40,6 +40,8 @@ def add_routes(app: web.Application, writer: JournalWriter, table_taken: Callabl
             wanted = parse_tombstones(await request.json())
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
+        if writer.draining:  # since the body began to come in
+            return web.json_response({"error": DRAINING}, status=503)
         parts = [wanted[at : at + MAX_TOMBSTONES] for at in range(0, len(wanted), MAX_TOMBSTONES)]
         outcomes = await asyncio.gather(*(writer.expunge(part) for part in parts))
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]

@@ -9,6 +9,7 @@ Invariants:
   catalog alone proves nothing.
 - A volume is retired only when that was proved; when mail comes to it all the same (a writer that started again with an
   older table), it is retired no longer, and the drain goes on.
+- `done` is said only after the catalog has the volume as retired: whoever reads it may stop the server at once.
 - Nothing is removed here, ever.
 """
 
@@ -16,10 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, SegmentState
+from mailarray.catalog.catalog import CatalogUnavailable, SegmentState, VolumeRow
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
@@ -35,6 +36,8 @@ from mailarray.tracking.targets import counting
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two looks
+
+TO_HEAR = "the catalog is to hear that this volume is empty"
 
 Proof = dict[SegmentId, tuple[int, frozenset[VolumeId]]]  # segment -> L and who should hold it
 
@@ -62,11 +65,12 @@ class Drainer:
         self.wake = asyncio.Event()
         self.progress: dict[str, Any] | None = None  # for /v1/status; None: this server is not draining
         self._proved: Proof | None = None
+        self._empty = False  # proved at the last look, whether or not the catalog has heard it
 
     def stays_retired(self) -> bool:
         """Whether a check-in leaves a retired volume retired: yes, until mail came to it or the table says Serving."""
         if self._table.draining:
-            return self.progress is None or bool(self.progress["done"])
+            return self.progress is None or self._empty
         return not self._table.serving  # a table that does not name this server says nothing about its return
 
     async def run(self) -> None:
@@ -89,6 +93,7 @@ class Drainer:
         """See what is left, and prove it when nothing is. Raises CatalogUnavailable."""
         if not self._table.draining:
             self.progress = self._proved = None
+            self._empty = False
             metrics.DRAINING.set(0)
             metrics.DRAIN_BYTES_LEFT.set(0)
             return
@@ -127,6 +132,26 @@ class Drainer:
         if waiting is None and wanted != self._proved:
             waiting = await self._prove(wanted, states)
             self._proved = wanted if waiting is None else None
+        self._empty = waiting is None  # from here on no check-in says that it serves
+        if waiting is None:
+            try:
+                if not await self._retire(rows):
+                    waiting = TO_HEAR
+            except CatalogUnavailable:
+                self._say(total, left, TO_HEAR)
+                raise
+        self._say(total, left, waiting)
+
+    async def _retire(self, rows: Sequence[VolumeRow]) -> bool:
+        """Whether the catalog has this volume as retired; it is told when it has not. Raises CatalogUnavailable."""
+        own, catalog = self._shelf.volume.id, self._link.catalog
+        if any(row.retired for row in rows if row.id == own):
+            return True
+        await catalog.mark_retired(own)
+        # A check-in that was on its way, and said that this server serves, may have undone it.
+        return any(row.retired for row in await catalog.volumes() if row.id == own)
+
+    def _say(self, total: list[int], left: list[int], waiting: str | None) -> None:
         done = waiting is None
         was_done = self.progress is not None and self.progress["done"]
         self.progress = {**progress(total, left, done), "waiting_for": waiting}
@@ -134,8 +159,6 @@ class Drainer:
         metrics.DRAIN_BYTES_LEFT.set(sum(left))
         if done and not was_done:
             log.info("server drained", extra={"segments": len(total), "bytes": sum(total)})
-        if done and not all(row.retired for row in rows if row.id == self._shelf.volume.id):
-            await catalog.mark_retired(self._shelf.volume.id)
 
     async def _writer_problem(self) -> str | None:
         """Why the own writer may still append, or None: it says that it is at rest, or nobody has its lock."""

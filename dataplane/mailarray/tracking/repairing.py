@@ -130,17 +130,22 @@ class Repairer:
         self._forget_unwanted(now)
 
     async def _remember_volumes(self) -> None:
-        """Who is lost or retired; a catalog that was made anew, and never heard of them, is told. Raises
-        CatalogUnavailable."""
+        """Who is lost or retired; a catalog that was made anew, or restored as it was before, is told. Nothing is
+        forgotten before that. Raises CatalogUnavailable."""
         memory = self._memory
-        known = {row.id for row in self.rows}
-        retired, lost = memory.retired - known, memory.lost - known
+        rows = {row.id: row for row in self.rows}
+        lost = memory.lost | {row.id for row in self.rows if row.lost}  # for ever
+        retired = {row.id for row in self.rows if row.retired}
+        named = {server.name for server in self._table().servers}
+        # Not retired any more, and the table names its server: it came back, and said so when it checked in.
+        again = {v for v in memory.retired - retired - lost if v not in rows or rows[v].server not in named}
         for volume in lost:
-            await self._link.catalog.mark_lost(volume)
-        for volume in retired - lost:
+            if volume not in rows or not rows[volume].lost:
+                await self._link.catalog.mark_lost(volume)
+        for volume in again:
             await self._link.catalog.mark_retired(volume)
-        memory.retired = retired | {row.id for row in self.rows if row.retired}
-        memory.lost = lost | {row.id for row in self.rows if row.lost}
+        memory.retired = frozenset(retired | again)
+        memory.lost = frozenset(lost)
 
     async def _remember_repaired(self, catalog_is_open: bool) -> None:
         """Lost volumes of which nothing is missing any more, seen twice: a segment that named one may have been

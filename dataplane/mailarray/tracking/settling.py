@@ -169,9 +169,13 @@ class Settler:
                 return False
         if sealed is None:
             if not self._may_seal(holding):
-                registered_to = 0 if row is None else row.cursor
-                holding.followed_epoch = epoch if registered_to >= member.acknowledged else -1
+                if holding.seen[0] != epoch:
+                    holding.seen = (epoch, member.acknowledged)
+                # Against a fixed mark: under load what is acknowledged is always a little ahead of the catalog.
+                if (0 if row is None else row.cursor) >= holding.seen[1]:
+                    holding.followed_epoch = epoch
                 return False
+            holding.followed_epoch = -1  # nobody registers what it acknowledged since: it waits for its seal
             sealed = await self._sealer.seal(facts, self.lost)
             if sealed is None:
                 return False
@@ -246,7 +250,8 @@ class Settler:
         return cursor >= sealed
 
     async def _lower(self, facts: SegmentFacts, sealed: int, replicas: Sequence[VolumeId]) -> bool:
-        """Rule 13: when all members were reached or are lost, and no volume, repaired copies too, holds up to L."""
+        """Rule 13: when all members were reached or are lost, and no volume, repaired copies too, holds up to L. Copies
+        on retired volumes are not asked, since `replicas` leaves them out: the catalog refuses while there is one."""
         answers: list[FenceAnswer] = await self._sealer.ask_members(facts)
         reached = {answer.volume for answer in answers}
         if any(volume not in reached and volume not in self.lost for volume in facts.members) or not answers:
@@ -259,8 +264,10 @@ class Settler:
                 return False
         if longest >= sealed:
             return False
+        if not await self._link.catalog.lower_seal(facts.id, sealed, longest):
+            return False
         log.critical("sealed length lowered", extra={"segment": facts.id.hex(), "sealed_length": sealed, "to": longest})
-        return await self._link.catalog.lower_seal(facts.id, sealed, longest)
+        return True
 
     async def _tell_caught_up(self, epoch: int) -> None:
         # A segment that is being written is never at rest; it counts as told when what was acknowledged of it is.

@@ -40,7 +40,8 @@ class Holding:
         self.acknowledged = 0  # of an own segment that is being written: as announced
         self.last_word = 0.0  # monotonic time of the last PUT for it
         self.settled_epoch = -1  # catalog epoch in which it was seen sealed, whole here and registered
-        self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar was seen to register it
+        self.seen = (-1, 0)  # a catalog epoch, and what was acknowledged when this process first looked in it
+        self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar had registered that much
         self.indexed = 0  # local index covers the batches below
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1

@@ -67,3 +67,19 @@ async def test_a_mirror_registers_what_the_seal_covers(catalog: Catalog) -> None
     assert await catalog.register(mirror.volume, run) == Registered(1)
     assert await catalog.register(mirror.volume, run) == NotRegistered("cursor", 3 * BODY)
     assert len(await catalog.mailbox("a@x")) == 3
+
+
+async def test_a_copy_on_a_drained_volume_keeps_the_length(catalog: Catalog) -> None:
+    writer, drained = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-2")
+    await writer.join()
+    await drained.check_in()
+    await writer.register(message("a@x"), message("a@x"))
+    await catalog.propose_seal(writer.segment, 2 * BODY, 1)
+    assert await catalog.add_replica(writer.segment.id, drained.volume, 2 * BODY)
+    await catalog.mark_retired(drained.volume)
+    assert not await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY)
+    assert (await catalog.segments([writer.segment.id]))[writer.segment.id].sealed_length == 2 * BODY
+    assert len(await catalog.mailbox("a@x")) == 2
+    await catalog.mark_lost(drained.volume)  # then nothing is to be hoped for from it
+    assert await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY)
+    assert len(await catalog.mailbox("a@x")) == 1

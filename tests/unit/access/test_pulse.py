@@ -76,3 +76,24 @@ async def test_errors_of_a_call_are_its_own() -> None:
     with pytest.raises(CatalogUnavailable, match="gone"):
         await beat.guard(fails())
     assert not beat.stopped
+
+
+async def test_whatever_a_ping_raises_the_catalog_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "AGAIN_SECONDS", 0.02)
+    pings = []
+
+    async def ping() -> None:
+        pings.append(len(pings))
+        if len(pings) <= 3:
+            raise RuntimeError("not an error of a catalog")
+
+    database = Database()
+    beat = Pulse(ping)
+    with pytest.raises(TimeoutError):
+        await beat.guard(database.call())
+    assert beat.stopped
+    await until(lambda: not beat.stopped)
+    assert len(pings) == 4
+    database.answer.set()
+    assert await beat.guard(database.call()) == "rows"
+    await beat.stop()

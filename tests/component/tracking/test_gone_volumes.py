@@ -1,0 +1,127 @@
+"""What the catalog is told of volumes that are gone: by who remembers them, and by a server that was emptied."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from mailarray.catalog.catalog import CatalogUnavailable, VolumeRow
+from mailarray.contract.mirroring_table import MirroringTable, Server
+from mailarray.model.ids import VolumeId, new_volume_id
+from mailarray.tracking.draining import TO_HEAR, Drainer
+from mailarray.tracking.repairing import Repairer
+
+OWN, GONE = new_volume_id(), new_volume_id()
+
+
+class Volumes:
+    """A catalog's rows of volumes."""
+
+    def __init__(self, *rows: VolumeRow) -> None:
+        self.rows = {row.id: row for row in rows}
+        self.away = False
+        self.marked: list[tuple[str, VolumeId]] = []
+        self.on_retired: Any = lambda: None
+
+    async def volumes(self) -> list[VolumeRow]:
+        return list(self.rows.values())
+
+    async def segments(self, ids: Any) -> dict[Any, Any]:
+        return {}
+
+    async def short_segments(self, *_: Any) -> tuple[list[Any], None]:
+        return [], None
+
+    async def unsealed_segments(self, volume: VolumeId) -> list[Any]:
+        return []
+
+    async def mark_lost(self, volume: VolumeId) -> None:
+        self._mark("lost", volume, lost=True)
+
+    async def mark_retired(self, volume: VolumeId) -> None:
+        self.on_retired()
+        self._mark("retired", volume, retired=True)
+
+    def _mark(self, how: str, volume: VolumeId, **change: bool) -> None:
+        if self.away:
+            raise CatalogUnavailable("gone")
+        self.marked.append((how, volume))
+        row = self.rows.get(volume, VolumeRow(volume, "", False))
+        self.rows[volume] = VolumeRow(
+            volume, row.server, row.lost or change.get("lost", False), row.retired or change.get("retired", False)
+        )
+
+
+def repairer(catalog: Volumes, *, lost: set[VolumeId] = frozenset(), retired: set[VolumeId] = frozenset()) -> Repairer:  # type: ignore[assignment]
+    servers = (Server("mail-0", "h:1", "h:2"), Server("mail-1", "h:3", "h:4"))
+    memory: Any = SimpleNamespace(lost=frozenset(lost), retired=frozenset(retired), repaired=frozenset())
+    link: Any = SimpleNamespace(catalog=catalog, state=SimpleNamespace(epoch=1, open=True))
+    rest: Any = Mock(volume=Mock(id=OWN), run=AsyncMock(return_value={}), leftovers=lambda: [])
+    rest.volume.free_bytes.return_value = 1
+    table: Any = lambda: MirroringTable(1, servers, {})  # noqa: E731
+    return Repairer(rest, link, memory, rest, table, "mail-0", 0)
+
+
+async def test_what_is_lost_is_told_again_although_the_catalog_knows_the_volume() -> None:
+    catalog = Volumes(VolumeRow(OWN, "mail-0", False), VolumeRow(GONE, "mail-1", False))
+    one = repairer(catalog, lost={GONE})
+    await one.look()
+    assert catalog.marked == [("lost", GONE)] and one._memory.lost == {GONE}
+    await one.look()
+    assert len(catalog.marked) == 1
+
+
+async def test_what_is_retired_is_told_again_unless_its_server_is_back() -> None:
+    catalog = Volumes(VolumeRow(OWN, "mail-0", False), VolumeRow(GONE, "mail-7", False))
+    one = repairer(catalog, retired={GONE})
+    await one.look()
+    assert catalog.marked == [("retired", GONE)] and one._memory.retired == {GONE}
+
+    catalog = Volumes(VolumeRow(OWN, "mail-0", False), VolumeRow(GONE, "mail-1", False))
+    one = repairer(catalog, retired={GONE})
+    await one.look()
+    assert catalog.marked == [] and one._memory.retired == frozenset()
+
+
+async def test_a_lost_volume_is_not_retired_again() -> None:
+    catalog = Volumes(VolumeRow(GONE, "mail-7", True))
+    one = repairer(catalog, retired={GONE})
+    await one.look()
+    assert catalog.marked == [] and one._memory.retired == frozenset() and one._memory.lost == {GONE}
+
+
+async def test_memory_stays_while_the_catalog_cannot_be_told() -> None:
+    catalog = Volumes(VolumeRow(GONE, "mail-7", False))
+    catalog.away = True
+    one = repairer(catalog, retired={GONE}, lost={OWN})
+    with pytest.raises(CatalogUnavailable):
+        await one.look()
+    assert one._memory.retired == {GONE} and one._memory.lost == {OWN}
+
+
+def drainer(catalog: Volumes) -> Drainer:
+    shelf: Any = type("Shelf", (list,), {"volume": Mock(id=OWN), "run": AsyncMock(return_value=[])})()
+    link: Any = SimpleNamespace(catalog=catalog, state=SimpleNamespace(epoch=1, open=True))
+    peers: Any = Mock(status=AsyncMock(return_value={"draining": True, "at_rest": True}))
+    table: Any = Mock(return_value=MirroringTable(1, (), {}), draining=True)
+    return Drainer(shelf, link, peers, Mock(unsettled=[]), Mock(current=None), table, "h:2")
+
+
+async def test_a_drain_is_done_only_when_the_catalog_heard_it() -> None:
+    catalog = Volumes(VolumeRow(OWN, "mail-0", False))
+    one = drainer(catalog)
+    before: list[Any] = []
+    catalog.on_retired = lambda: before.append((one.progress, one.stays_retired()))
+    catalog.away = True
+    with pytest.raises(CatalogUnavailable):
+        await one.look()
+    assert one.progress is not None
+    assert (one.progress["done"], one.progress["waiting_for"]) == (False, TO_HEAR)
+    assert one.stays_retired()  # or the next check-in would undo what is about to be told
+    catalog.away = False
+    await one.look()
+    assert one.progress["done"] and catalog.marked == [("retired", OWN)]
+    assert not any(progress and progress["done"] for progress, _ in before) and all(stays for _, stays in before)
