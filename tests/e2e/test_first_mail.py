@@ -43,11 +43,16 @@ def test_helm_test_sends_and_reads(installation: Installation) -> None:
 
 
 def test_the_plugin_says_on_which_servers_a_message_is(installation: Installation) -> None:
-    plugin = installation.plugin
-    said = installation.in_client("swaks", "--server", "example-smtp.mail.svc", "--to", ALICE, "--from", "b@c.example")
-    identifier = said.split("queued as ")[1].split()[0]
+    array, plugin = installation.array, installation.plugin
+    array.wait_ready()
     assert "Ready" in plugin("status")
     assert f"{GROUP}-0" in plugin("servers")
     assert f"{GROUP}-0" in plugin("mirrors")
-    located = plugin("locate", identifier)
-    assert sum(f"{GROUP}-{i}" in located for i in range(3)) >= 2, located
+    said = installation.in_client("swaks", "--server", "example-smtp.mail.svc", "--to", ALICE, "--from", "b@c.example")
+    identifier = said.split("queued as ")[1].split()[0]
+
+    def on_two() -> bool:  # it is registered a moment after its 250
+        located = plugin("locate", identifier)
+        return sum(f"{GROUP}-{i}" in located for i in range(3)) >= 2
+
+    array.wait_for(on_two, "the message is located on two servers", 30)
