@@ -17,7 +17,7 @@ import pytest
 from mailarray_operator.api import names
 from tests.e2e.installation import GROUP, Installation
 from tests.e2e.mail_array import MailArray
-from tests.e2e.traffic import LOOKED_AT, Traffic
+from tests.e2e.traffic import Traffic
 from tests.faults.readers import read_all
 
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -84,7 +84,7 @@ async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: s
     async with Traffic(array, SEED, where=where, avoid=avoid) as traffic:
         await traffic.acknowledged(150)
         await asyncio.sleep(1.0)  # what was acknowledged before is registered (50 ms are promised)
-        known = traffic.ledger.confirmed(LOOKED_AT)
+        known = traffic.ledger.confirmed(traffic.looked_at)
         for sender in traffic.senders:
             sender.gap = 0.0
         began = time.monotonic()
@@ -92,7 +92,7 @@ async def test_a_node_goes_and_comes_back(array: MailArray, fault: str, holds: s
             await asyncio.to_thread(getattr(box, fault), node)
             gone = time.monotonic()
             measured.registered = await first_whole_read(array, avoid, known, traffic, gone)
-            known = traffic.ledger.confirmed(LOOKED_AT)
+            known = traffic.ledger.confirmed(traffic.looked_at)
             measured.everything = await first_whole_read(array, avoid, known, traffic, time.monotonic())
             await asyncio.sleep(max(0.0, began + GONE_SECONDS - time.monotonic()))
             measured.pause = max(sender.gap for sender in traffic.senders)
@@ -116,8 +116,8 @@ async def first_whole_read(
     """Seconds from `began` until a session has given all the known messages of the first mailbox."""
     where = array.any_pop3(random.Random(SEED), avoid)
     while True:
-        texts = await read_all(where, LOOKED_AT, 60)
-        found = {entry.name for text in texts if (entry := traffic.ledger.check_text(LOOKED_AT, text))}
+        texts = await read_all(where, traffic.looked_at, 60)
+        found = {entry.name for text in texts if (entry := traffic.ledger.check_text(traffic.looked_at, text))}
         if known <= found:
             return time.monotonic() - began
         assert time.monotonic() - began < 60, f"{len(known - found)} messages are not there"

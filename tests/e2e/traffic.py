@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
 
 from tests.e2e.mail_array import DOMAIN, MailArray
 from tests.faults.ledger import Ledger, Verdict
@@ -14,9 +13,9 @@ from tests.faults.readers import Reader, read_all
 from tests.faults.senders import Sender
 from tests.faults.where import Where
 
-MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(8))
-LOOKED_AT = MAILBOXES[0]  # by a test alone: readers would answer it with IN-USE now and then
-BIN = MAILBOXES[-1]  # readers delete from this one
+SETS, SIZE = 8, 8  # of mailboxes: each traffic has a set of its own, in which no other's mail lies
+MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(SETS * SIZE))
+_sets = iter(range(SETS))
 SENDERS, READERS = 6, 2
 PAUSE = 0.15  # seconds between a sender's bursts, in the mean
 READ_SECONDS = 90.0
@@ -31,13 +30,22 @@ class Traffic:
         print(f"\nSEED={seed}")
         self.array = array
         self._chance = random.Random(seed)
+        first = SIZE * next(_sets)
+        self.mailboxes = MAILBOXES[first : first + SIZE]
+        self.looked_at = self.mailboxes[0]  # by a test alone: readers would answer it with IN-USE now and then
         self.ledger = Ledger(self._chance.randrange(1 << 31))
         self.senders = [
-            Sender(where or array.any_smtp(self._another()), self.ledger, MAILBOXES, self._another(), PAUSE)
+            Sender(where or array.any_smtp(self._another()), self.ledger, self.mailboxes, self._another(), PAUSE)
             for _ in range(SENDERS)
         ]
         self.readers = [
-            Reader(array.any_pop3(self._another(), avoid), self.ledger, MAILBOXES[1:], BIN, self._another())
+            Reader(
+                array.any_pop3(self._another(), avoid),
+                self.ledger,
+                self.mailboxes[1:],
+                self.mailboxes[-1],
+                self._another(),
+            )
             for _ in range(READERS)
         ]
         self._stop = asyncio.Event()
@@ -58,12 +66,12 @@ class Traffic:
             while self.ledger.acknowledged < goal:  # noqa: ASYNC110 - senders know of nobody who waits
                 await asyncio.sleep(0.05)
 
-    async def judge(self, mailboxes: Sequence[str] = MAILBOXES) -> Verdict:
+    async def judge(self) -> Verdict:
         """Read everything back and compare; the verdict is printed."""
         began = time.monotonic()
         where = self.array.any_pop3(self._another())
-        texts = await asyncio.gather(*(read_all(where, mailbox, READ_SECONDS) for mailbox in mailboxes))
-        verdict = self.ledger.judge(dict(zip(mailboxes, texts, strict=True)))
+        texts = await asyncio.gather(*(read_all(where, mailbox, READ_SECONDS) for mailbox in self.mailboxes))
+        verdict = self.ledger.judge(dict(zip(self.mailboxes, texts, strict=True)))
         refused = sum((reader.refused for reader in self.readers), Counter())
         print(
             f"{verdict}; longest answer {max(s.longest for s in self.senders):.1f} s; "
