@@ -50,9 +50,7 @@ class Pulse:
             return task.result()
         finally:
             if not task.done():
-                # Not awaited: on a dead connection even giving up takes its time.
-                task.add_done_callback(_forget)
-                task.cancel()
+                _give_up(task)
 
     async def stop(self) -> None:
         """End what runs in the background."""
@@ -67,17 +65,20 @@ class Pulse:
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> bool:
-        ping = asyncio.create_task(self._call_ping())
-        done, _ = await asyncio.wait({ping}, timeout=PING_SECONDS)
-        if done and ping.result():
+        if await self._answers():
             return True
-        if not done:
-            ping.add_done_callback(_forget)
-            ping.cancel()
         if self._recovery is None:
             log.warning("the catalog does not answer, mailboxes are read from the sidecars")
             self._recovery = asyncio.create_task(self._recover())
         return False
+
+    async def _answers(self) -> bool:
+        """One ping, given up when it takes too long."""
+        ping = asyncio.create_task(self._call_ping())
+        done, _ = await asyncio.wait({ping}, timeout=PING_SECONDS)
+        if not done:
+            _give_up(ping)
+        return bool(done) and ping.result()
 
     async def _call_ping(self) -> bool:
         try:
@@ -94,16 +95,17 @@ class Pulse:
         try:
             while True:
                 await asyncio.sleep(AGAIN_SECONDS)
-                ping = asyncio.create_task(self._call_ping())
-                done, _ = await asyncio.wait({ping}, timeout=PING_SECONDS)
-                if done and ping.result():
+                if await self._answers():
                     break
-                if not done:
-                    ping.add_done_callback(_forget)
-                    ping.cancel()
             log.info("the catalog answers again")
         finally:
             self._recovery = None  # however it ended: the next call that waits asks again
+
+
+def _give_up(task: asyncio.Task[Any]) -> None:
+    """Not awaited: on a dead connection even giving up takes its time."""
+    task.add_done_callback(_forget)
+    task.cancel()
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

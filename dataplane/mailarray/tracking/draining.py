@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mailarray.catalog.catalog import CatalogUnavailable, SegmentState, VolumeRow
-from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.following import Follower
+from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.repairing import progress
 from mailarray.tracking.settling import STATES_AT_ONCE, Settler
@@ -75,19 +75,11 @@ class Drainer:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except CatalogUnavailable as error:
-                self._link.away(error)
-            except (OSError, VolumeError) as error:
-                log.error("drain not looked at", extra={"reason": str(error)})
-            try:
-                async with asyncio.timeout(INTERVAL):
-                    await self.wake.wait()
-            except TimeoutError:
-                pass
-            self.wake.clear()
+
+        def failed(error: Exception) -> None:
+            log.error("drain not looked at", extra={"reason": str(error)})
+
+        await look_again_and_again(self.look, self._link, self.wake, INTERVAL, failed)
 
     async def look(self) -> None:
         """See what is left, and prove it when nothing is. Raises CatalogUnavailable."""

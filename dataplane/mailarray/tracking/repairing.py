@@ -27,6 +27,7 @@ from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.copying import Copier, NoRoom
 from mailarray.tracking.memory import CatalogMemory
+from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import begins_after, counting, order
@@ -80,26 +81,15 @@ class Repairer:
 
     async def run(self) -> None:
         """Until cancelled."""
+
+        def failed(error: Exception) -> None:
+            log.error("repair failed", extra={"reason": str(error)})
+
         self._copier.forget([segment for segment in self._copier.leftovers() if self._shelf.holds(segment)])
         async with asyncio.TaskGroup() as group:
             for _ in range(PARALLEL):
                 group.create_task(self._fetch_wanted())
-            group.create_task(self._look_again_and_again())
-
-    async def _look_again_and_again(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except CatalogUnavailable as error:
-                self._link.away(error)
-            except (OSError, VolumeError) as error:
-                log.error("repair failed", extra={"reason": str(error)})
-            try:
-                async with asyncio.timeout(INTERVAL):
-                    await self.wake.wait()
-            except TimeoutError:
-                pass
-            self.wake.clear()
+            group.create_task(look_again_and_again(self.look, self._link, self.wake, INTERVAL, failed))
 
     async def look(self) -> None:
         """See what is short, and choose what is ours to fetch. Raises CatalogUnavailable."""

@@ -24,6 +24,7 @@ from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.following import Follower
 from mailarray.tracking.mending import Mender
+from mailarray.tracking.pace import woken
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import DamagedRun, Registrar, read_run
@@ -83,12 +84,7 @@ class Settler:
                 self._watch.lost_sight()
             except OSError as error:
                 log.error("pass failed", extra={"reason": str(error)})
-            try:
-                async with asyncio.timeout(INTERVAL):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
+            await woken(self._wake, INTERVAL)
 
     async def beat(self) -> None:
         """Tell the catalog that the own writer lives, every half second while it does (rule 15)."""
