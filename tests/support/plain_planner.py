@@ -50,7 +50,7 @@ def _group(group: Group) -> GroupDecision:
         "conditions": [_condition("Ready", ready == replicas, group.resource.generation)],
     }
     return GroupDecision(
-        replicas=replicas, drain="", status=status, hostnames_ordinals=replicas,
+        replicas=replicas, drain="", status=status,
         wish=None if wish == group.spec.replicas else wish,
     )  # fmt: skip
 

@@ -24,7 +24,6 @@ SERVER, ACCESS, DATABASE = "server", "access", "catalog-database"
 ANNOTATION_REPLICAS = f"{GROUP}/replicas"  # on a StatefulSet: the operator's own last count
 ANNOTATION_APPLIED = f"{GROUP}/applied"  # on everything applied: hash of what was applied
 ANNOTATION_DRAIN = f"{GROUP}/draining"  # on a StatefulSet: the drain's persisted state, JSON
-ANNOTATION_RESTART = f"{GROUP}/restart-after"  # hash of what a pod reads once at its start, and restarts for
 
 # Ports --------------------------------------------------------------------------------------------
 # Unprivileged inside the pod; the Services carry the well-known ones.

@@ -55,7 +55,7 @@ class _Cluster:
     groups: set[str] = field(default_factory=set)
     pairs: dict[str, PairResource] = field(default_factory=dict)
     table: MirroringTable | None = None
-    access: tuple[int, int] = (0, 0)  # ready, wanted
+    access: tuple[int, int] = (0, 0)  # ready, and as many as its spec asks for: somebody may have scaled it
     access_pods: dict[str, Pod] = field(default_factory=dict)
     database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
 
@@ -111,7 +111,6 @@ class Held:
             table=cluster.table,
             secrets={s: self._secrets.get((namespace, s)) for s in sorted(secrets)},
             access_ready=cluster.access[0],
-            access_total=cluster.access[1],
             database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
             database_claim_size=cluster.database[1] if cluster.database else None,
             clock=self._clock(),
@@ -146,11 +145,6 @@ class Held:
         """Resource version of a MailServer, "" when it is not there."""
         group = self._groups.get(key)
         return group.version if group else ""
-
-    def cluster_of_server(self, key: Key) -> str:
-        """The MailCluster of a server's pod, by namespace and pod name."""
-        group = self._groups.get((key[0], key[1].rpartition("-")[0]))
-        return group.cluster if group else ""
 
     def wanted_secrets(self, key: Key) -> frozenset[str]:
         """Names of the Secrets that a MailCluster refers to, or owns."""

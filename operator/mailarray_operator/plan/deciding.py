@@ -147,7 +147,7 @@ def _decide_group(
         growths, volumes = growth.grow(claims, group.spec.storage.size)
     status, events = group_status.group_status(group, fleet, shown, rollout, volumes, now)
     replicas = fleet.replicas
-    decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish, replicas)
+    decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish)
     return _Known(group, made_of if calm else None, decision, events, growths), shown
 
 
@@ -166,7 +166,7 @@ def _without_cluster(observation: Observation, now: datetime) -> Decisions:
     decided: dict[str, GroupDecision] = {}
     for name, kept in _as_they_are(observation).items():
         status, due = group_status.missing_status(observation.groups[name], observation.name, now)
-        decided[name] = GroupDecision(kept.replicas, kept.drain, status, None, kept.hostnames_ordinals)
+        decided[name] = GroupDecision(kept.replicas, kept.drain, status)
         events += due
     pair_statuses = {}
     for name, pair in sorted(observation.pairs.items()):
@@ -180,9 +180,7 @@ def _as_they_are(observation: Observation) -> dict[str, GroupDecision]:
     for name, group in sorted(observation.groups.items()):
         found = group.stateful_set
         replicas = 0 if found is None else found.replicas
-        decided[name] = GroupDecision(
-            replicas, "" if found is None else found.drain, group.resource.status, None, replicas
-        )
+        decided[name] = GroupDecision(replicas, "" if found is None else found.drain, group.resource.status)
     return decided
 
 

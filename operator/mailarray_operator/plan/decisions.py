@@ -24,11 +24,10 @@ class Event:
 class GroupDecision:
     """One MailServer."""
 
-    replicas: int  # of the StatefulSet
+    replicas: int  # of the StatefulSet; as many Services, when each server has its own
     drain: str  # annotation of the StatefulSet: the drain's persisted state, JSON; "" when nothing drains
     status: Mapping[str, Any]  # of the MailServer, whole
     wish: int | None = None  # to be written to the MailServer's spec.replicas: somebody scaled the StatefulSet
-    hostnames_ordinals: int = 0  # per-pod Services are rendered for ordinals below this
 
 
 @dataclass(frozen=True, slots=True)

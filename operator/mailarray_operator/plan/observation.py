@@ -114,7 +114,6 @@ class Observation:
     table: MirroringTable | None = None  # as its ConfigMap holds it
     secrets: Mapping[str, frozenset[str] | None] = field(default_factory=dict)  # referenced ones: keys; None: not there
     access_ready: int = 0
-    access_total: int = 0
     database_ready: bool | None = None  # None: the operator runs none
     database_claim_size: int | None = None  # bytes, in its StatefulSet's volume claim template; None: there is none yet
     reports: Mapping[str, ServerReport] = field(default_factory=dict)  # by server name

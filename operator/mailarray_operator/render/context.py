@@ -65,7 +65,6 @@ class ServerGroup:
     spec: MailServerSpec
     replicas: int
     drain: str  # JSON, "" when nothing drains
-    services: int  # per-pod Services are rendered for ordinals below this
     claim_size: int | None = None  # bytes, as its StatefulSet was first created with; None: it is created now
 
     @classmethod
@@ -79,6 +78,5 @@ class ServerGroup:
             spec=group.spec,
             replicas=decision.replicas,
             drain=decision.drain,
-            services=decision.hostnames_ordinals,
             claim_size=None if group.stateful_set is None else group.stateful_set.claim_size,
         )

@@ -52,7 +52,7 @@ def servers(context: Context, group: ServerGroup) -> list[Manifest]:
     if expose.type not in ("NodePort", "LoadBalancer"):
         return []
     rendered = []
-    for ordinal in range(group.services):
+    for ordinal in range(group.replicas):
         server = names.server(group.name, ordinal)
         rendered.append(
             {

@@ -223,7 +223,6 @@ class World:
             self.table,
             self.secrets,
             self.access_ready,
-            2,
             self.database_ready,
             reports={
                 name: self._report(name, server) for name, server in self.servers.items() if server.heard >= self.since

@@ -36,7 +36,7 @@ def of_documents(contents: list[dict[str, Any]]) -> tuple[Observation, Decisions
     cluster = ClusterResource(_resource(head), _read(MailClusterSpec, head))
     groups = {d["metadata"]["name"]: Group(_resource(d), _read(MailServerSpec, d)) for d in rest}
     decisions = {
-        name: GroupDecision(replicas=group.spec.replicas, drain="", status={}, hostnames_ordinals=group.spec.replicas)
+        name: GroupDecision(replicas=group.spec.replicas, drain="", status={})
         for name, group in groups.items()
         if group.spec is not None
     }
