@@ -23,6 +23,7 @@ from mailarray.catalog import migrations, registration_postgresql
 from mailarray.catalog.catalog import CatalogUnavailable, NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.catalog.engine import CALL_SECONDS, T
 from mailarray.model.ids import VolumeId
+from mailarray.sql import POSTGRESQL_DRIVER, driver_error, follow_url
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class PostgresEngine:
         """`current` gives the URL before each connection, when it may change. It raises ValueError."""
         self._where = f"{url.host}:{url.port or 5432}"
         self._engine = create_async_engine(
-            url.set(drivername="postgresql+asyncpg"),
+            url.set(drivername=POSTGRESQL_DRIVER),
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=CALL_SECONDS,
@@ -59,7 +60,7 @@ class PostgresEngine:
             },
         )
         if current is not None:
-            sqlalchemy.event.listen(self._engine.sync_engine, "do_connect", _follow_url(current))
+            follow_url(self._engine, _or_os_error(current))
         self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     async def read(self, operation: Callable[[Connection], T], seconds: float = CALL_SECONDS) -> T:
@@ -140,27 +141,28 @@ class PostgresEngine:
                     except _FAILURES + _AGAIN as error:
                         if left == 0 or not _worth_another_try(error):
                             raise
-                        log.info("catalog transaction tried again", extra={"reason": type(_cause(error)).__name__})
+                        log.info(
+                            "catalog transaction tried again", extra={"reason": type(driver_error(error)).__name__}
+                        )
                     await asyncio.sleep(_RETRY_SECONDS * random.uniform(0.5, 1.5))
         except TimeoutError as error:
             raise CatalogUnavailable(f"the catalog at {self._where} did not answer within {seconds:g} s") from error
         except _FAILURES + _AGAIN as error:
             # All connections of a database that went away are dead: without this, each would fail one more call.
             await self._engine.dispose()
-            reason = str(_cause(error)).partition("\n")[0]
+            reason = str(driver_error(error)).partition("\n")[0]
             raise CatalogUnavailable(f"the catalog at {self._where} failed: {reason}") from error
         raise AssertionError("unreachable: the last try returns or raises")
 
 
-def _follow_url(current: Callable[[], URL]) -> Callable[..., None]:
-    def connect_there(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+def _or_os_error(current: Callable[[], URL]) -> Callable[[], URL]:
+    def url() -> URL:
         try:
-            url = current()
+            return current()
         except ValueError as error:
             raise OSError(str(error)) from error  # as any other reason why the database cannot be reached
-        parameters.update(dialect.create_connect_args(url.set(drivername="postgresql+asyncpg"))[1])
 
-    return connect_there
+    return url
 
 
 async def _abandon(connection: AsyncConnection, db: Any) -> None:
@@ -174,14 +176,5 @@ async def _abandon(connection: AsyncConnection, db: Any) -> None:
         await connection.invalidate()
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The driver's own error under SQLAlchemy's wrappings."""
-    while isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
-        error = error.orig
-        if error.__cause__ is not None:
-            error = error.__cause__
-    return error
-
-
 def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(_cause(error), _AGAIN)
+    return isinstance(driver_error(error), _AGAIN)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from mailarray_operator.api import names
 from mailarray_operator.render import pod
+from mailarray_operator.render.claim import claim
 from mailarray_operator.render.context import Context, Manifest
 from mailarray_operator.render.metadata import labels, metadata, selector
-from mailarray_operator.render.quantity import quantity
 
 USER = DATABASE = "mailarray"
 DATA, PASSWORD, SOCKETS = "/var/lib/postgresql/data", "/etc/postgresql-password", "/run/postgresql"
@@ -95,15 +95,10 @@ def _container(context: Context) -> Manifest:
 
 def _claim(context: Context) -> Manifest:
     storage = context.spec.catalog.storage
-    spec: Manifest = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": quantity(context.database_claim_size or storage.size)}},
-    }
-    if storage.storage_class_name is not None:
-        spec["storageClassName"] = storage.storage_class_name
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": CLAIM, "labels": selector(context, names.DATABASE)},
-        "spec": spec,
-    }
+    return claim(
+        CLAIM,
+        selector(context, names.DATABASE),
+        size=context.database_claim_size or storage.size,
+        storage_class=storage.storage_class_name,
+        access_modes=["ReadWriteOnce"],
+    )

@@ -11,9 +11,9 @@ from typing import Any
 
 from mailarray_operator.api import names
 from mailarray_operator.render import configmap, pod
+from mailarray_operator.render.claim import claim
 from mailarray_operator.render.context import Context, Manifest, ServerGroup
 from mailarray_operator.render.metadata import labels, metadata, owned_by_group, selector
-from mailarray_operator.render.quantity import quantity
 
 # SIGTERM: sessions have 5 s to hear their last reply, the last batch reaches disks and mirrors, segments are sealed,
 # and the sidecar registers what is left (5 s). The rest is for slow disks. A server that is killed loses nothing;
@@ -119,22 +119,13 @@ def _containers(context: Context, group: ServerGroup) -> list[Manifest]:
 
 def _claim(context: Context, group: ServerGroup) -> Manifest:
     storage = group.spec.storage
-    spec: Manifest = {
-        "accessModes": list(storage.access_modes),
-        "resources": {"requests": {"storage": quantity(group.claim_size or storage.size)}},
-    }
-    if storage.storage_class_name is not None:
-        spec["storageClassName"] = storage.storage_class_name
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        # Labels of its own, which no later version may add to: the API server would refuse the whole StatefulSet.
-        "metadata": {
-            "name": names.VOLUME_CLAIM,
-            "labels": {**selector(context, names.SERVER), names.LABEL_GROUP: group.name},
-        },
-        "spec": spec,
-    }
+    return claim(
+        names.VOLUME_CLAIM,
+        {**selector(context, names.SERVER), names.LABEL_GROUP: group.name},
+        size=group.claim_size or storage.size,
+        storage_class=storage.storage_class_name,
+        access_modes=storage.access_modes,
+    )
 
 
 def _mapping(free: Any) -> Manifest:  # the CRD has already refused what is no mapping

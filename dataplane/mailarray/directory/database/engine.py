@@ -30,6 +30,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from mailarray.directory.database import migrations
 from mailarray.directory.database.schema import SCHEMA
 from mailarray.directory.rows import AccountsUnavailable
+from mailarray.sql import POSTGRESQL_DRIVER, driver_error, follow_url
 
 FILE_NAME = "accounts.sqlite"
 FILE_MODE = 0o660  # the processes of one machine may run under users of their own that share a group
@@ -114,7 +115,7 @@ class AccountsDatabase:
             raise AccountsUnavailable(f"the accounts' database did not answer within {seconds:g} s") from error
         except _FAILURES as error:
             await self._drop()
-            reason = str(_cause(error)).partition("\n")[0]
+            reason = str(driver_error(error)).partition("\n")[0]
             raise AccountsUnavailable(f"the accounts' database failed: {reason}") from error
         except _UrlError as error:
             raise AccountsUnavailable(str(error)) from error
@@ -150,16 +151,12 @@ def _open(url: URL, current: Callable[[], URL]) -> AsyncEngine:
         assert url.database is not None
         return _open_sqlite(Path(url.database).with_name(FILE_NAME))
     engine = create_async_engine(
-        url.set(drivername="postgresql+asyncpg"),
+        url.set(drivername=POSTGRESQL_DRIVER),
         pool_size=POOL_SIZE,
         pool_timeout=CALL_SECONDS,
         connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "mailarray accounts"}},
     )
-
-    def connect_there(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
-        parameters.update(dialect.create_connect_args(current().set(drivername="postgresql+asyncpg"))[1])
-
-    event.listen(engine.sync_engine, "do_connect", connect_there)
+    follow_url(engine, current)
     return engine
 
 
@@ -190,12 +187,3 @@ def _create(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mknod(path, FILE_MODE | stat.S_IFREG)  # unlike open, leaves no descriptor to close; see the top of this file
         path.chmod(FILE_MODE)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The driver's own error under SQLAlchemy's wrappings."""
-    while isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
-        error = error.orig
-        if error.__cause__ is not None:
-            error = error.__cause__
-    return error
