@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster of three nodes: KUBECONFIG's, a running box, or a box for this session."""
+    """A cluster of three nodes: KUBECONFIG's, a running box, or a box for as long as the tests run."""
     if not os.environ.get("KUBECONFIG") and (reason := why_not()):
         pytest.skip(reason)
     with a_cluster() as found:

@@ -40,7 +40,7 @@ def test_the_senders_address_is_in_received(installation: Installation, cluster:
     assert f"([{own}])" in text, text
     assert installation.pods() == before, "exposing restarted servers"
     expose("ClusterIP")
-    array.wait_for(lambda: "NotFound" in str(_gone(installation, server)), "the Service goes", 30)
+    array.wait_for(lambda: f"service/{server}\n" not in array.kubectl("get", "services", "-o", "name"), "it goes", 30)
 
 
 def _connect(host: str, port: int) -> smtplib.SMTP | None:
@@ -48,11 +48,6 @@ def _connect(host: str, port: int) -> smtplib.SMTP | None:
         return smtplib.SMTP(host, port, timeout=10)
     except ConnectionRefusedError:  # the Service is there before the node knows it
         return None
-
-
-def _gone(installation: Installation, server: str) -> str:
-    listed = installation.array.kubectl("get", "services", "-o", "name")
-    return "" if f"service/{server}\n" in listed else "NotFound"
 
 
 def test_each_process_listens_on_its_own_ports_only(installation: Installation) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mailarray_operator.api import names
 from tests.e2e.installation import ALICE, GROUP, Installation
+from tests.e2e.mail_array import MailArray
 from tests.e2e.traffic import Traffic
 
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -39,9 +40,7 @@ async def test_a_server_without_its_volume_is_rebuilt_under_a_new_id(installatio
 
         await asyncio.to_thread(array.wait_for, rebuilt, f"{server} is rebuilt", REBUILD_SECONDS)
         print(f"\n{seen}")
-        await asyncio.to_thread(
-            array.wait_for, lambda: under_replicated(installation) == 0, "all copies are there", 120
-        )
+        await asyncio.to_thread(array.wait_for, lambda: under_replicated(array) == 0, "all copies are there", 120)
     assert any(phase == "Rebuilding" and progress is not None for phase, progress in seen), seen
     await asyncio.to_thread(array.wait_serving, GROUP, 3)
     await asyncio.to_thread(array.wait_settled, GROUP)
@@ -57,8 +56,8 @@ def send_large_messages(installation: Installation, server: str) -> None:
             client.sendmail("bob@elsewhere.example", ALICE, text)
 
 
-def under_replicated(installation: Installation) -> int:
-    return int(installation.array.resource()["status"]["mirroring"]["underReplicatedSegments"])
+def under_replicated(array: MailArray) -> int:
+    return int(array.resource()["status"]["mirroring"]["underReplicatedSegments"])
 
 
 def test_a_larger_size_makes_the_claims_grow(installation: Installation) -> None:

@@ -78,9 +78,7 @@ class Traffic:
             f"sessions read {sum(r.sessions for r in self.readers)}, not had {dict(refused)}; "
             f"read in {time.monotonic() - began:.1f} s"
         )
-        for what in ("lost", "damaged", "duplicated", "undead"):
-            for line in getattr(verdict, what)[:5]:
-                print(f"{what}: {line}")
+        print(*verdict.examples(), sep="\n")
         return verdict
 
     def _another(self) -> random.Random:

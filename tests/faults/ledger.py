@@ -57,6 +57,14 @@ class Verdict:
             f"duplicated {len(self.duplicated)}, undead {len(self.undead)}"
         )
 
+    def examples(self) -> list[str]:
+        """Lines for a person: some of what is wrong."""
+        return [
+            f"{what}: {line}"
+            for what in ("lost", "damaged", "duplicated", "undead")
+            for line in getattr(self, what)[:5]
+        ]
+
 
 class Ledger:
     """All messages of a run."""

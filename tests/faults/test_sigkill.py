@@ -81,9 +81,7 @@ async def test_acknowledged_mail_is_read_back_exactly_once() -> None:
             f"longest answer {max(s.longest for s in senders):.1f} s; "
             f"hurt for {hurt:.0f} s, settled in {settled:.1f} s, read in {read:.1f} s"
         )
-        for what in ("lost", "damaged", "duplicated", "undead"):
-            for line in getattr(verdict, what)[:5]:
-                print(f"{what}: {line}")
+        print(*verdict.examples(), sep="\n")
         assert verdict.good, str(verdict)
         assert ledger.acknowledged > killer.done
         array.stop()

@@ -10,16 +10,7 @@ import pytest_asyncio
 
 from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.database import open_catalog
-from tests.support.postgres import PostgresServer, available
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    if not available():
-        pytest.skip("Debian's package postgresql-15 is not installed")
-    server = PostgresServer()
-    yield server
-    server.close()
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.debian)])

@@ -8,16 +8,6 @@ from pathlib import Path
 import pytest
 
 from mailarray.directory.database.store import AccountStore
-from tests.support.postgres import PostgresServer, available
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    if not available():
-        pytest.skip("Debian's package postgresql-15 is not installed")
-    server = PostgresServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -6,139 +6,27 @@ slow-0 receives; fast-0 and fast-1 are the group that rules name. All parts are 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
-from mailarray.contract import paths
-from mailarray.contract.settings import PlacementRule, PlacementSettings, PlacementWhen, StorageSettings
 from mailarray.journal.disk import Disk
-from mailarray.journal.format import Tombstone, crc32c, decode_segment_header
-from mailarray.journal.spool import MemoryBody
+from mailarray.journal.format import Tombstone, crc32c
 from mailarray.journal.volume import open_volume
 from mailarray.mirroring import hand_over
-from mailarray.mirroring.hand_over import Keepers
-from mailarray.mirroring.record_frame import encode_frame
 from mailarray.mirroring.writer import BUSY, JournalWriter
-from mailarray.model.ids import MessageId, PlacementId, new_message_id
-from mailarray.model.message import Committed, Delivery, Identity, IncomingMessage, Outcome, Refused
+from mailarray.model.ids import PlacementId
+from mailarray.model.message import Committed, IncomingMessage, Outcome, Refused
 from mailarray.smtp import placing, process, record_port
 from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.placing import PlacingSink
-from tests.support.array_of_three import TOKEN, Array, ArrayServer, fast_clocks
+from tests.component.smtp.placing_bench import ANNA, TIMEOUT, URGENT, USUAL, Placing, running
 from tests.unit.mirroring.doubles import held
 from tests.unit.smtp.doubles import MemoryDirectory
-
-ANNA = "anna@mail.example"
-RULES = (
-    PlacementRule(name="urgent", when=PlacementWhen(urgency="High"), group="fast"),
-    PlacementRule(name="large", when=PlacementWhen(min_size=300_000), group="fast"),
-    PlacementRule(name="own", when=PlacementWhen(recipients=("own@mail.example",)), group="slow"),
-    PlacementRule(name="nowhere", when=PlacementWhen(recipients=("nowhere@mail.example",)), group="gone"),
-)
-TIMEOUT = 0.4  # seconds for a hand-over
-URGENT = b"X-Priority: 1\r\n\r\n"
-USUAL = b"Subject: x\r\n\r\n"
-
-
-class Placing:
-    """The array, and the sink of slow-0."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self.slow, self.fast, self.other = array.servers
-        self._sinks: list[PlacingSink] = []
-        self.sink = self.sink_of(self.slow)
-
-    def sink_of(self, server: ArrayServer) -> PlacingSink:
-        writer = running(server)
-        name = server.settings.server
-        keepers = Keepers(name, TOKEN, lambda: writer.mirrors.table)
-        sink = PlacingSink(
-            PlacementSettings(rules=RULES, hand_over_timeout=TIMEOUT),
-            name.rpartition("-")[0],
-            writer,
-            keepers,
-            64 << 20,
-        )
-        self._sinks.append(sink)
-        return sink
-
-    def submit(self, text: bytes, *mailboxes: str, sink: PlacingSink | None = None) -> asyncio.Future[Outcome]:
-        sink = sink or self.sink
-        body = sink.open_body()
-        body.write(text)
-        heard: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        deliveries = tuple(Delivery(box, box) for box in mailboxes or (ANNA,))
-        sink.submit(IncomingMessage("s@out.example", deliveries, body.finish()), heard.set_result)
-        assert not heard.done(), "never from within submit"
-        return heard
-
-    async def accept(self, text: bytes, *mailboxes: str, sink: PlacingSink | None = None) -> MessageId:
-        outcome = await self.submit(text, *mailboxes, sink=sink)
-        assert isinstance(outcome, Committed), outcome
-        return outcome.id
-
-    def written_by(self, id: MessageId) -> list[str]:
-        """The servers in whose own segments a message stands, once for each time."""
-        found = []
-        for server in self.array.servers:
-            volume = open_volume(Path(server.settings.volume), Disk())
-            for segment, ids in held(volume).items():
-                header = decode_segment_header(volume.segment_path(segment).read_bytes())
-                found += [server.settings.server] * (header.writer == volume.id and id in ids)
-        return found
-
-    async def expect_once(self, *ids: MessageId, locations: int | None = 1, mailbox: str = ANNA) -> None:
-        """After all writers were killed and everything is at rest, the mailbox holds exactly these messages."""
-        for server in self.array.servers:
-            await server.kill_writer()
-        await self.array.settled()
-        entries = await (await self.array.catalog()).mailbox(mailbox)
-        assert sorted(entry.message for entry in entries) == sorted(ids)
-        if locations is not None:
-            assert [len(entry.locations) for entry in entries] == [locations] * len(ids)
-
-    def counts(self, rule: str) -> dict[str, int]:
-        rules: Any = self.sink.status()["rules"]
-        (found,) = [r for r in rules if r["name"] == rule]
-        return {how: found[how] for how in ("here", "handed_over", "kept") if found[how]}
-
-    def only_fast_0(self) -> None:
-        """Make the choice certain: fast-1 failed just now."""
-        for _ in range(2):
-            keeper = self.sink._keepers.choose("fast")
-            assert keeper is not None
-            keeper.under_way -= 1
-            if keeper.server.name == "fast-1":
-                keeper._failed("by the test")
-
-    async def close(self) -> None:
-        for sink in self._sinks:
-            await sink.stop()
-        await self.array.close()
-
-
-def running(server: ArrayServer) -> JournalWriter:
-    assert server.writer is not None
-    return server.writer
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Placing]:
-    fast_clocks(monkeypatch)
-    storage = StorageSettings(reserve=0, mirror_timeout=2.0)
-    array = Array(tmp_path, [Disk(), Disk(), Disk()], storage, names=("slow-0", "fast-0", "fast-1"))
-    await array.start()
-    made = Placing(array)
-    yield made
-    await made.close()
 
 
 async def test_a_message_is_kept_by_the_group_that_its_rule_names(bench: Placing) -> None:
@@ -406,109 +294,3 @@ async def test_a_draining_server_is_not_at_rest_while_a_message_may_come_back(
     assert isinstance(await heard, Committed)
     await bench.array.until(lambda: status()["at_rest"])
     assert status(None)["placement"] is None
-
-
-class Asker:
-    """Speaks to fast-0's internal port as a receiving server does."""
-
-    def __init__(self, bench: Placing, http: aiohttp.ClientSession) -> None:
-        self._http = http
-        self._address = bench.fast.settings.writer
-
-    async def put(self, id: MessageId, data: Any, *, path: str | None = None) -> tuple[int, str]:
-        url = f"http://{self._address}{path or paths.record_path(id.hex())}"
-        async with self._http.put(url, data=data) as response:
-            return response.status, await response.text()
-
-
-@pytest.fixture
-async def asker(bench: Placing) -> AsyncIterator[Asker]:
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
-        yield Asker(bench, http)
-
-
-def framed(id: MessageId, body: bytes, at: int = 7) -> bytes:
-    memory = MemoryBody([body], len(body), crc32c(body))
-    return encode_frame(IncomingMessage("s@out.example", (Delivery(ANNA, ANNA),), memory), Identity(id, at)) + body
-
-
-async def test_a_repeated_put_writes_nothing(bench: Placing, asker: Asker) -> None:
-    id = new_message_id()
-    answers = await asyncio.gather(*(asker.put(id, framed(id, b"hello")) for _ in range(3)))
-    answers += [await asker.put(id, framed(id, b"hello"))]
-    assert [status for status, _ in answers] == [200] * 4
-    assert id.hex() in answers[0][1]
-    assert bench.written_by(id) == ["fast-0"]
-    assert running(bench.fast).accepted == 1
-    for other in (framed(id, b"hallo"), framed(id, b"hello", at=8), framed(id, b"hello!")):
-        assert (await asker.put(id, other))[0] == 409
-    running(bench.fast).refuse_new_mail()
-    assert (await asker.put(id, framed(id, b"hello")))[0] == 200, "it is acknowledged, whatever else is refused"
-    await bench.expect_once(id)
-
-
-async def test_what_is_no_record_is_refused_and_leaves_nothing(bench: Placing, asker: Asker) -> None:
-    id = new_message_id()
-    good = framed(id, b"hello")
-    flipped = good[:-1] + b"O"
-    envelope = bytearray(good)
-    envelope[80] ^= 1
-    for bad in (
-        b"",
-        b"nonsense",
-        good[:20],
-        good[:-1],
-        good + b"x",
-        flipped,
-        bytes(envelope),
-        framed(new_message_id(), b"x"),
-    ):
-        status, text = await asker.put(id, bad)
-        assert (status, "error" in text) == (400, True), bad
-    assert (await asker.put(id, good, path="/v1/records/xyz"))[0] == 400
-    assert bench.written_by(id) == [] and running(bench.fast).pending_bytes == 0
-    assert (await asker.put(id, good))[0] == 200
-
-
-async def test_an_asker_that_goes_away_leaves_nothing(
-    bench: Placing, asker: Asker, caplog: pytest.LogCaptureFixture
-) -> None:
-    id = new_message_id()
-    good = framed(id, b"x" * 500_000)
-
-    async def half() -> AsyncIterator[bytes]:
-        yield good[:300_000]
-        raise ConnectionResetError("gone")
-
-    with contextlib.suppress(aiohttp.ClientError, ConnectionResetError):
-        await asker.put(id, half())
-    for part in (good[:30], good[:100], good[:300_000]):
-        _, wire = await asyncio.open_connection(bench.fast.settings.writer.host, bench.fast.settings.writer.port)
-        head = f"PUT {paths.record_path(id.hex())} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-        wire.write(f"{head}Content-Length: {len(good)}\r\n\r\n".encode() + part)
-        await wire.drain()
-        await asyncio.sleep(0.05)
-        wire.transport.abort()
-    assert bench.written_by(id) == []
-    assert (await asker.put(id, good))[0] == 200
-    assert bench.written_by(id) == ["fast-0"]
-    assert "Traceback" not in caplog.text
-
-
-async def test_refused_by_the_writer_it_may_be_tried_again(
-    bench: Placing, asker: Asker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    id = new_message_id()
-    refused = Refused(451, "4.3.0", "No mirror server can be reached, try again later")
-    with monkeypatch.context() as patch:
-        call_soon = asyncio.get_running_loop().call_soon
-        patch.setattr(running(bench.fast), "submit", lambda message, done: call_soon(done, refused))
-        status, text = await asker.put(id, framed(id, b"hello"))
-        assert status == 503 and "No mirror" in text
-    assert (await asker.put(id, framed(id, b"hello")))[0] == 200
-
-
-async def test_the_token_is_asked_for(bench: Placing) -> None:
-    id = new_message_id()
-    async with aiohttp.ClientSession() as http:
-        assert (await Asker(bench, http).put(id, framed(id, b"hello")))[0] == 401
