@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import dns.asyncquery
 import dns.exception
 import dns.message
+import dns.rcode
 import dns.rdatatype
+import dns.rrset
 
 from tests.e2e.box import BoxError, network
 
@@ -32,7 +34,7 @@ class Answer:
 
 
 async def mail_exchangers(domain: str, server: str = network.NAME_SERVER_ADDRESS) -> Answer:
-    """The MX records of a domain; OSError or dns.exception.DNSException when nobody answers."""
+    """The MX records of a domain; OSError or dns.exception.DNSException when there is no answer to that."""
     found: Exchangers = {}
     ttl = 0
     for records in await _ask(domain, "MX", server):
@@ -49,6 +51,8 @@ async def addresses(host: str, server: str = network.NAME_SERVER_ADDRESS) -> lis
 async def _ask(name: str, kind: str, server: str) -> list[dns.rrset.RRset]:
     question = dns.message.make_query(name, kind)
     answer, _ = await dns.asyncquery.udp_with_fallback(question, server, timeout=ASK_SECONDS)
+    if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise OSError(f"{server} answers {dns.rcode.to_text(answer.rcode())} about {name}")
     wanted = dns.rdatatype.from_text(kind)
     return [records for records in answer.answer if records.rdtype == wanted]
 

@@ -10,6 +10,7 @@ answer is what is published now. ExternalDNS removes what is no longer asked for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -65,7 +66,7 @@ class PowerDns:
         self._settle()
         command = (server, f"--config-dir={self._folder}")
         process = processes.start("PowerDNS", command, log=self._log, group=self._group, enter=self._enter)
-        process.wait_for(lambda: answers(f"{_API}/"), "answering", READY_SECONDS)
+        process.wait_for(self._answers, "answering", READY_SECONDS)
         there = {zone["name"] for zone in self._call("GET", "zones")}
         for zone in ZONES:
             if f"{zone}." not in there:
@@ -78,6 +79,12 @@ class PowerDns:
     def remove(self) -> None:
         """Forget the records."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            self._call("GET", "zones")
+            return True
+        return False
 
     def _settle(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
