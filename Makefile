@@ -29,7 +29,7 @@ e2e-long: $(VENV)/.dev # The campaigns that take hours
 	@test -n "$(KUBECONFIG)" || $(BIN)/python -m tests.e2e.box prepare
 	$(BIN)/python -m pytest tests/e2e -m long $(PYTEST_ARGS)
 
-box-up: $(VENV)/.dev ## Start a Kubernetes of three nodes on this machine (root, Debian 12); the first time takes 16 minutes
+box-up: $(VENV)/.dev ## Start a Kubernetes of three nodes on this machine (root, Debian 12); the first time takes 20 minutes
 	@$(BIN)/python -m tests.e2e.box up
 
 box-shell: $(VENV)/.dev ## Open a shell inside of it: kubectl, helm, names of Services
