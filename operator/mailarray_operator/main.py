@@ -44,6 +44,13 @@ def main() -> None:
 @click.option("--leader-elect/--no-leader-elect", default=True, envvar="MAILARRAY_LEADER_ELECT", show_default=True)
 @click.option("--listen", default="0.0.0.0:8080", envvar="MAILARRAY_LISTEN", show_default=True, help="Probes, metrics.")
 @click.option(
+    "--dns-server",
+    "dns_servers",
+    multiple=True,
+    envvar="MAILARRAY_DNS_SERVER",
+    help="Ask it, host or host:port, what DNS says of the domains; the name servers of each zone when none.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
@@ -66,6 +73,7 @@ def run(
     lease_name: str,
     leader_elect: bool,
     listen: str,
+    dns_servers: tuple[str, ...],
     log_level: str,
     kubeconfig: Path | None,
 ) -> None:
@@ -81,6 +89,7 @@ def run(
         leader_elect=leader_elect,
         listen=listen,
         log_level=log_level,
+        dns_servers=dns_servers,
     )
     sys.exit(start(configuration, kubeconfig, decide))
 

@@ -29,6 +29,7 @@ class Records:
     endpoints: tuple[dict[str, Any], ...]  # manifests, in the order of the domains
     mx: tuple[str, ...]  # of every domain, like "10 mx-a-0.mail.example"; empty: publish nothing, remove nothing
     left_out: tuple[str, ...]  # servers of the plan that no record leads to: hostname or address is not known
+    named: tuple[tuple[str, Target], ...] = ()  # the host of each target that has one, best first
 
 
 def records(
@@ -48,6 +49,7 @@ def records(
     mx: dict[str, int] = {}  # host -> preference; the best one, should a person have named two servers alike
     behind: dict[str, set[str]] = {}  # host -> addresses
     left_out: list[str] = []
+    named: list[tuple[str, Target]] = []
     for server, found in sorted(addresses.items()):
         if server in hostnames and found:
             behind.setdefault(ascii_name(hostnames[server]), set()).update(found)
@@ -56,6 +58,7 @@ def records(
         left_out += lost
         if host is None:
             continue
+        named.append((host, target))
         mx[host] = min(target.preference, mx.get(host, target.preference))
         if target.slot:
             behind.setdefault(host, set()).update(a for server in target.servers for a in addresses.get(server, ()))
@@ -64,7 +67,7 @@ def records(
     for host, found_there in sorted(behind.items()):
         placed[_home(host, domains)] += address_sets(host, found_there, plan.ttl)
     manifests = tuple(endpoint(cluster, namespace, domain, sets) for domain, sets in placed.items() if sets)
-    return Records(manifests, tuple(lines), tuple(sorted(left_out)))
+    return Records(manifests, tuple(lines), tuple(sorted(left_out)), tuple(named))
 
 
 def _host(

@@ -67,6 +67,7 @@ def reconciler(api: FakeApi) -> Reconciler:
         secrets=Mock(make=AsyncMock()),
         pusher=Mock(),
         reporter=Mock(),
+        steering=Mock(),
         poster=Mock(post=AsyncMock()),
         clock=lambda: NOW,
     )
