@@ -14,7 +14,7 @@ import pytest
 
 from mailarray_operator.api import names
 from tests.e2e.crowd import Crowd
-from tests.e2e.installation import GROUP, SESSIONS, TTL
+from tests.e2e.installation import GROUP, RELEASE, SESSIONS, TTL
 from tests.e2e.mail_array import DOMAIN, MailArray
 from tests.e2e.mail_exchangers import Watch
 from tests.e2e.mx_mail import all_in_service, best, host, mail_flows
@@ -31,7 +31,7 @@ CROWD = SESSIONS * 98 // 100
 @pytest.mark.timeout(420)
 async def test_a_loaded_server_stands_back_and_returns(published: MailArray) -> None:
     array = published
-    victim = names.server(GROUP, SEED % 3)
+    victim = names.server(GROUP, SEED % 2)
     async with mail_flows(array, SEED) as (traffic, watch):
         before = watch.changes
         began = time.monotonic()
@@ -64,29 +64,46 @@ async def dig(array: MailArray) -> str:
 @pytest.mark.timeout(420)
 async def test_a_killed_and_a_draining_server_leave_at_once(published: MailArray) -> None:
     array = published
+    killed, last = names.server(GROUP, 1 - SEED % 2), names.server(GROUP, 2)
     async with mail_flows(array, SEED) as (traffic, watch):
-        victim = names.server(GROUP, SEED % 3)
-        node = next(pod.node for pod in array.pods() if pod.name == victim)
-        await asyncio.to_thread(array.kubectl, "cordon", node)
+        node = next(pod.node for pod in array.pods() if pod.name == killed)
+        await asyncio.to_thread(array.kubectl, "cordon", node)  # its volume is there, so it stays away
         try:
-            killed = time.monotonic()
-            await asyncio.to_thread(array.kubectl, "delete", "pod", victim, "--grace-period=0", "--force")
-            await left(array, watch, victim, "Lost", killed)
+            began = time.monotonic()
+            await asyncio.to_thread(array.kubectl, "delete", "pod", killed, "--grace-period=0", "--force")
+            await left(array, watch, killed, "Lost", began)
             await traffic.acknowledged(30)
         finally:
             await asyncio.to_thread(array.kubectl, "uncordon", node)
         await asyncio.to_thread(array.wait_serving, GROUP, 3)
-        await watch.until(all_in_service, f"{victim} is in service again", BACK_SECONDS)
+        await watch.until(lambda now: host(killed) in now, f"{killed} is in the MX records again", BACK_SECONDS)
 
-        last = names.server(GROUP, 2)
-        asked = time.monotonic()
+        began = time.monotonic()
         await asyncio.to_thread(array.kubectl, "scale", f"mailserver/{GROUP}", "--replicas=2")
         try:
-            await left(array, watch, last, "Draining", asked)
-        finally:
+            await left(array, watch, last, "Draining", began)
+        finally:  # the drain is taken back
             await asyncio.to_thread(array.kubectl, "scale", f"mailserver/{GROUP}", "--replicas=3")
         await asyncio.to_thread(array.wait_serving, GROUP, 3)
-        await watch.until(all_in_service, f"{last} is in service again", BACK_SECONDS)
+        await watch.until(all_in_service, "all are in service again", BACK_SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_a_server_whose_node_is_cut_off_leaves(published: MailArray) -> None:
+    array, box = published, published.cluster.box
+    operator = array.get("pods", "-l", f"app.kubernetes.io/instance={RELEASE}")["items"][0]["spec"]["nodeName"]
+    victim, node = next((pod.name, pod.node) for pod in array.pods() if pod.node != operator)
+    async with mail_flows(array, SEED) as (traffic, watch):
+        began = time.monotonic()
+        box.cut(node)
+        try:
+            await left(array, watch, victim, "Lost", began)
+            await traffic.acknowledged(30)
+        finally:
+            await asyncio.to_thread(box.heal, node)
+        await asyncio.to_thread(array.wait_serving, GROUP, 3, BACK_SECONDS)
+        await watch.until(all_in_service, f"{victim} is in service again", BACK_SECONDS)
 
 
 async def left(array: MailArray, watch: Watch, server: str, phase: str, began: float) -> None:
