@@ -35,6 +35,18 @@ NO_A = Difference("mail-0.mail.example", "A", ("192.0.2.1",), ())
         ({"refused": "forbidden"}, LATE, reasons.PUBLISHING_REFUSED, "forbidden"),
         ({"silent": {"mail.example": "10.0.0.53 is late"}}, LATE, reasons.NAME_SERVERS_SILENT, "10.0.0.53"),
         ({"differing": (OTHER_MX,)}, LATE - 2, reasons.PUBLISHING, "asked for is 10 mail-0"),
+        (
+            {"differing": (OTHER_MX,), "changed_at": LATE - 1, "differing_since": CHANGED},
+            LATE,
+            reasons.PUBLISHING,
+            "way to DNS",
+        ),
+        (
+            {"differing": (OTHER_MX,), "changed_at": LATE - 1, "differing_since": LATE - 1000},
+            LATE,
+            reasons.RECORDS_DIFFER,
+            "look at",
+        ),
         ({"differing": (OTHER_MX,)}, LATE, reasons.RECORDS_DIFFER, "look at the log of ExternalDNS"),
         ({"differing": (OTHER_MX,), "external_dns": False}, LATE, reasons.RECORDS_DIFFER, "by hand"),
         ({"differing": (NO_MX,), "behind": ("example-mail",)}, LATE, reasons.EXTERNAL_DNS_NOT_READING, "crd"),
