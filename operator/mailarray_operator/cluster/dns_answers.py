@@ -49,6 +49,7 @@ class Answers:
     published: dict[str, Records] = field(default_factory=dict)  # domain -> MX records as they were answered last
     silent: dict[str, str] = field(default_factory=dict)  # domain -> why there is no answer now
     differing: tuple[Difference, ...] = ()
+    differing_since: float | None = None  # seconds since 1970
     right_addresses: int = 0
     behind_shared: dict[str, set[str]] = field(default_factory=dict)  # host in MX records -> its addresses
     named: frozenset[str] = frozenset()
@@ -60,7 +61,12 @@ class Answers:
         old = {(host, type_) for host in hosts if host.startswith("mx-shared-") for type_ in ADDRESS_TYPES}
         return sorted({*wanted, *old})
 
-    def take(self, wanted: Mapping[Question, Records], heard: Mapping[Question, Sequence[Records | NoAnswer]]) -> None:
+    def take(
+        self,
+        wanted: Mapping[Question, Records],
+        heard: Mapping[Question, Sequence[Records | NoAnswer]],
+        now: float,
+    ) -> None:
         """One round of answers. Of name servers that do not agree, one that is wrong counts."""
         self.asked = True
         self.silent, self.behind_shared = {}, {}
@@ -88,6 +94,10 @@ class Answers:
             elif type_ != "MX":
                 self.right_addresses += 1
         self.differing = tuple(differing)
+        if not differing:
+            self.differing_since = None
+        elif self.differing_since is None:
+            self.differing_since = now
 
     def judge(self, inputs: Inputs, handed_over: bool, left: Iterable[str], now: float) -> None:
         """Set `named` and `gone`. `left`: servers of the plan that are not published; they may just have been."""

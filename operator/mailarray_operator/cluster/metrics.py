@@ -59,11 +59,17 @@ def forget_servers(namespace: str, cluster: str) -> None:
         SERVERS.remove(namespace, cluster, phase)
 
 
+def forget_published(namespace: str, cluster: str) -> None:
+    """Nobody is asked to publish the MX records of a MailCluster."""
+    with contextlib.suppress(KeyError):  # nobody was
+        MX_PUBLISHED.remove(namespace, cluster)
+
+
 def forget_mx(namespace: str, cluster: str) -> None:
     """The MX records of a MailCluster are planned no more."""
-    for gauge in (MX_STALE, MX_PUBLISHED):
-        with contextlib.suppress(KeyError):  # nothing was planned yet
-            gauge.remove(namespace, cluster)
+    forget_published(namespace, cluster)
+    with contextlib.suppress(KeyError):  # nothing was planned yet
+        MX_STALE.remove(namespace, cluster)
 
 
 def forget_all_servers() -> None:

@@ -44,6 +44,7 @@ def view_of(
         answers=answers.published if answers.asked else None,
         silent=answers.silent,
         differing=answers.differing,
+        differing_since=answers.differing_since,
         right_addresses=answers.right_addresses,
     )
     published = mx_status.dns_published(found, now)

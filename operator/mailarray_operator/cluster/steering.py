@@ -56,6 +56,7 @@ from mailarray_operator.mx import (
 from mailarray_operator.mx import reasons as mx_reasons
 from mailarray_operator.mx.endpoints import object_name
 from mailarray_operator.plan.decisions import Event
+from mailarray_operator.plan.mx_status import DNS_PUBLISHED
 
 log = logging.getLogger(__name__)
 
@@ -355,8 +356,11 @@ class Steering:
         if made == self._store.mx.get(array.key):
             return
         self._store.mx[array.key] = made
-        published = any(c.type == "DNSPublished" and c.status for c in made.conditions)
-        metrics.MX_PUBLISHED.labels(*array.key).set(published)
+        if array.inputs.spec.mx.publish == "ExternalDNS":
+            published = any(c.type == DNS_PUBLISHED and c.status for c in made.conditions)
+            metrics.MX_PUBLISHED.labels(*array.key).set(published)
+        else:  # by hand, nobody follows the load
+            metrics.forget_published(*array.key)
         self._look(array.key)
 
     async def _ask_on(self, array: _Array) -> None:
@@ -380,7 +384,7 @@ class Steering:
         questions = array.answers.questions(wanted)
         zones = {name: zone_of(name, array.inputs.domains) for name, _ in questions}
         heard = await self._resolver.ask(questions, zones)
-        array.answers.take(self._wanted(array), heard)  # what was asked for may have changed meanwhile
+        array.answers.take(self._wanted(array), heard, self._clock())  # what is wanted may have changed meanwhile
         self._tell(array, self._clock())
 
     def _wanted(self, array: _Array) -> dict[Question, Answered]:

@@ -2,7 +2,8 @@
 
 Invariants
 - Published is what a DNS query returned, never what was asked for.
-- A change has its time (`GRACE` and a TTL) before anybody is warned; the sentence then says what to do about the very
+- A change has its time (`GRACE` and a TTL) before anybody is warned, and changes that follow each other have
+  `PATIENCE` times as long: DNS that follows is never far behind. The sentence then says what to do about the very
   link of the chain that broke: the kind DNSEndpoint, ExternalDNS, its provider, or the person who keeps DNS by hand.
 
 Called by `cluster/steering.py` with what it found; the result reaches the status through the Observation.
@@ -23,6 +24,7 @@ MX_PLANNED: Final = "MXPlanned"
 KEPT_TYPES: Final = (DNS_PUBLISHED, MX_PLANNED)  # stay in the status while nothing is known yet
 
 GRACE: Final = 120.0  # seconds; ExternalDNS looks once a minute by default, and its provider takes a while
+PATIENCE: Final = 3  # times the grace that DNS may differ while records keep changing
 LEAVE_MAX_TTL: Final = 600.0  # seconds of a TTL that a drain waits for at most
 MAX_DOMAINS: Final = 50  # in status.mx; of 500 domains the ones that differ come first
 MAX_RECORDS: Final = 6  # in a sentence
@@ -60,6 +62,7 @@ class Found:
     answers: Mapping[str, Records] | None = None  # domain -> MX records; None: nobody was asked yet
     silent: Mapping[str, str] | None = None  # domain -> why there is no answer
     differing: tuple[Difference, ...] = ()
+    differing_since: float | None = None  # seconds since 1970, without a break
     right_addresses: int = 0  # A and AAAA record sets of ours that DNS answers as asked for
 
 
@@ -99,7 +102,9 @@ def _judge(found: Found, now: float) -> Condition | None:
         of = "1 domain" if count == 1 else f"{count} domains"
         return Condition(DNS_PUBLISHED, True, reasons.PUBLISHED, f"DNS answers the MX records of {of} as asked for")
     differs = _difference(found.differing)
-    if now - found.changed_at < GRACE + found.ttl:
+    grace = GRACE + found.ttl
+    since = found.changed_at if found.differing_since is None else found.differing_since
+    if now - found.changed_at < grace and now - since < PATIENCE * grace:
         return no(reasons.PUBLISHING, f"the records are on their way to DNS: {differs}")
     if not found.external_dns:
         text = f"spec.mx.publish is None: enter the records of status.mx into DNS by hand; {differs}"
