@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
 import dns.exception
 
 from mailarray_operator.api import names
-from tests.e2e.installation import GROUP
+from tests.e2e.installation import GROUP, TTL
 from tests.e2e.mail_array import DOMAIN, MailArray
 from tests.e2e.mail_exchangers import Exchangers, Watch, addresses
 from tests.e2e.traffic import Traffic
@@ -56,28 +57,33 @@ async def _published() -> None:
 
 
 class Routes:
-    """From a mail exchanger's name to a socket: the address by DNS, the port by the Service.
+    """From a mail exchanger's name to a socket: the address by DNS, kept for the TTL, and the port by the Service.
 
     While DNS is silent the last address counts, as it does in a resolver of a domain with several name servers.
     """
 
     def __init__(self, array: MailArray) -> None:
         self._addresses: dict[str, str] = {}
+        self._until: dict[str, float] = {}  # monotonic; asked again after that
         self._ports = {
             host(server): array.get("service", server)["spec"]["ports"][0]["nodePort"]
             for server in array.servers(GROUP)
         }
 
     def __call__(self, exchanger: str) -> tuple[str, int]:
-        with contextlib.suppress(OSError, dns.exception.DNSException):
-            found = asyncio.run(addresses(exchanger))
-            if found:
-                self._addresses[exchanger] = found[0]
-            else:
-                self._addresses.pop(exchanger, None)
+        if time.monotonic() >= self._until.get(exchanger, 0.0):
+            self._until[exchanger] = time.monotonic() + TTL
+            self._ask(exchanger)
         if exchanger not in self._addresses or exchanger not in self._ports:
             raise OSError(f"{exchanger} has no address")
         return self._addresses[exchanger], self._ports[exchanger]
+
+    def _ask(self, exchanger: str) -> None:
+        with contextlib.suppress(OSError, dns.exception.DNSException):
+            found = asyncio.run(addresses(exchanger))
+            self._addresses.pop(exchanger, None)
+            if found:
+                self._addresses[exchanger] = found[0]
 
 
 @contextlib.asynccontextmanager

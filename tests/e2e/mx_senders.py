@@ -21,6 +21,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.where import CONNECT_SECONDS
 
 ANSWER_SECONDS = 20.0
+SILENT_SECONDS = 10.0  # until a DNS that was silent is asked again
 COME_BACK = 1.0  # seconds until a message that no server took is tried again; a real sender waits minutes
 
 Route = Callable[[str], tuple[str, int]]  # where a mail exchanger is; OSError when that is not known
@@ -40,7 +41,7 @@ class Records:
             try:
                 answer = await mail_exchangers(self._domain)
             except (OSError, dns.exception.DNSException):
-                self._until = time.monotonic() + 1.0
+                self._until = time.monotonic() + SILENT_SECONDS
             else:
                 self._answer, self._until = answer, time.monotonic() + answer.ttl
         found = dict(self._answer.exchangers) if self._answer else {}
