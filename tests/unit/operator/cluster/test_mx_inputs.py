@@ -105,6 +105,12 @@ def test_a_paused_cluster_is_not_planned() -> None:
     assert inputs(store("ClusterIP"), render=False) is None
 
 
+def test_a_mailserver_that_cannot_be_read_costs_its_servers_no_record() -> None:
+    made = store("ClusterIP")
+    take(made, kinds.MAIL_SERVER, "b", spec={"clusterRef": {"name": "example"}, "replicas": "many"})
+    assert inputs(made) is None
+
+
 def candidate(state: State, up: bool, address: str = "") -> Candidate:
     return Candidate(state, up, "a", None, "mx.mail.example", 10, (address,) if address else ())
 
