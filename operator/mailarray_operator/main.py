@@ -15,6 +15,7 @@ from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster.client import ApiError, ConnectionProblem, connect
 from mailarray_operator.cluster.port import PortProblem
 from mailarray_operator.cluster.reconcile import Decide
+from mailarray_operator.cluster.resolver import split
 from mailarray_operator.handlers.resources import FollowerEnded
 from mailarray_operator.plan import decide
 from mailarray_operator.process import OperatorProcess, Wrap
@@ -47,6 +48,7 @@ def main() -> None:
     "--dns-server",
     "dns_servers",
     multiple=True,
+    callback=lambda _context, _parameter, servers: checked(servers),
     envvar="MAILARRAY_DNS_SERVER",
     help="Ask it, host or host:port, what DNS says of the domains; the name servers of each zone when none.",
 )
@@ -92,6 +94,16 @@ def run(
         dns_servers=dns_servers,
     )
     sys.exit(start(configuration, kubeconfig, decide))
+
+
+def checked(servers: tuple[str, ...]) -> tuple[str, ...]:
+    """Name servers that can be asked. Raises BadParameter."""
+    for server in servers:
+        try:
+            split(server)
+        except ValueError as error:
+            raise click.BadParameter(f"{server!r} has no port after the colon; write 10.0.0.53 or host:53") from error
+    return servers
 
 
 def own_namespace() -> str:

@@ -70,8 +70,7 @@ async def test_records_follow_the_servers(world: World, dns: NameServer) -> None
         # A loaded server stands back.
         set_load(world.kubelets.address("mail-1"), 0.97)
         await steps.until(lambda: _published(world, [10, 20, 10]), LOADED_SECONDS, "mail-1 stands back")
-        target = (await world.get(kinds.MAIL_CLUSTER, "example"))["status"]["mxPlan"]["targets"][-1]
-        assert (target["server"], target["band"], target["reason"]) == ("mail-1", "StandingBack", "Loaded")
+        await steps.until(lambda: _shows(world, "mail-1", "StandingBack", "Loaded"), SECONDS, "its place is shown")
 
         # Another operator goes on from there.
         before = await world.get(kinds.DNS_ENDPOINT, ENDPOINT)
@@ -137,6 +136,11 @@ async def _condition(world: World, type_: str) -> dict[str, Any]:
 async def _says(world: World, status: str, reason: str) -> bool:
     found = await _condition(world, "DNSPublished")
     return (found.get("status"), found.get("reason")) == (status, reason)
+
+
+async def _shows(world: World, server: str, band: str, reason: str) -> bool:
+    target = (await world.get(kinds.MAIL_CLUSTER, "example"))["status"]["mxPlan"]["targets"][-1]
+    return (target["server"], target["band"], target["reason"]) == (server, band, reason)
 
 
 async def _told_of_what_is_kept(world: World) -> bool:

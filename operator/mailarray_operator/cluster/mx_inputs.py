@@ -66,9 +66,14 @@ class Inputs:
 
 
 def inputs_of(observation: Observation, decisions: Decisions, held: Held) -> Inputs | None:
-    """None: nothing is planned, since the MailCluster is paused, not there, or cannot be read."""
+    """None: nothing is planned, since the MailCluster is paused, not there, or cannot be read.
+
+    The same while one of its MailServers cannot be read: its servers run on, and must not lose their records.
+    """
     cluster = observation.cluster
     if cluster is None or cluster.spec is None or not decisions.render:
+        return None
+    if any(group.spec is None for group in observation.groups.values()):
         return None
     spec, namespace = cluster.spec, observation.namespace
     servers: dict[str, Candidate] = {}

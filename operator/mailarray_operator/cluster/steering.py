@@ -119,7 +119,7 @@ class Steering:
         self._arrays: dict[Key, _Array] = {}
 
     def follow(self, key: Key, inputs: Inputs | None) -> None:
-        """What a look found; None: the MailCluster is paused or unreadable, and all stays as it is."""
+        """What a look found; None: nothing is planned now, and all stays as it is."""
         if inputs is None:
             self.forget(key)
             return

@@ -64,8 +64,9 @@ def records(
             behind.setdefault(host, set()).update(a for server in target.servers for a in addresses.get(server, ()))
     lines = sorted(f"{preference} {host}" for host, preference in mx.items())
     placed: dict[str, list[RecordSet]] = {domain: record_set(domain, "MX", lines, plan.ttl) for domain in domains}
+    homes = {ascii_name(domain): domain for domain in domains}
     for host, found_there in sorted(behind.items()):
-        placed[_home(host, domains)] += address_sets(host, found_there, plan.ttl)
+        placed[_home(host, homes, domains[0])] += address_sets(host, found_there, plan.ttl)
     manifests = tuple(endpoint(cluster, namespace, domain, sets) for domain, sets in placed.items() if sets)
     return Records(manifests, tuple(lines), tuple(sorted(left_out)), tuple(named))
 
@@ -87,6 +88,11 @@ def _host(
     return (ascii_name(found), []) if found else (None, [server])
 
 
-def _home(host: str, domains: Sequence[str]) -> str:
-    inside = [domain for domain in domains if host == ascii_name(domain) or host.endswith(f".{ascii_name(domain)}")]
-    return max(inside, key=len) if inside else domains[0]
+def _home(host: str, homes: Mapping[str, str], otherwise: str) -> str:
+    """The longest domain that a host lies in; `homes` has the domains by how DNS writes them."""
+    rest = host
+    while rest:
+        if rest in homes:
+            return homes[rest]
+        rest = rest.partition(".")[2]
+    return otherwise

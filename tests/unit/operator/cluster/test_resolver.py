@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
 from mailarray_operator.cluster import resolver
 from mailarray_operator.cluster.resolver import NoAnswer, Resolver, split
+from mailarray_operator.main import checked
 from tests.support.fake_dns import name_server
 
 MX = ("mail.example", "MX")
@@ -56,3 +58,9 @@ async def test_a_name_server_without_an_address_is_a_sentence() -> None:
 )
 def test_how_a_name_server_is_written(server: str, address: tuple[str, int]) -> None:
     assert split(server) == address
+
+
+def test_a_name_server_that_cannot_be_read_is_a_sentence() -> None:
+    with pytest.raises(click.BadParameter, match="write 10"):
+        checked(("dns.example:domain",))
+    assert checked(("10.0.0.53",)) == ("10.0.0.53",)
