@@ -1,7 +1,9 @@
 """Nodes and kubelets that only say so: binds pods to nodes, says that they are ready, ends those that are to end.
 
 For tests on an API server with a controller manager and no machine. Every pod gets an address of its own on loopback,
-where `fake_servers.py` may answer; a pod that comes back has the one it had, and so the same volume.
+where `fake_servers.py` may answer; a pod that comes back has the one it had, and so the same volume. With `disks` its
+claim is bound to one before the pod is ready, as everywhere; without, the operator takes a server that does not answer
+for one that never held anything.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from mailarray_operator.cluster.kinds import Kind
 from mailarray_operator.cluster.watch import Watch
 
 AT_ONCE = 12
+POLL_SECONDS = 0.05
+VOLUMES = "/api/v1/persistentvolumes"
 
 _networks = itertools.count()  # no two of a process share addresses
 
@@ -26,8 +30,9 @@ _networks = itertools.count()  # no two of a process share addresses
 class Kubelets:
     """As many nodes as there are zones; a pod comes back to the node it was on, as one with a local volume does."""
 
-    def __init__(self, client: Client, namespace: str, zones: int = 3) -> None:
+    def __init__(self, client: Client, namespace: str, zones: int = 3, *, disks: bool = True) -> None:
         self._client = client
+        self._disks = disks
         self._namespace = namespace
         self._nodes = [f"node-{n}" for n in range(zones)]
         network = 64 + next(_networks) % 128
@@ -90,6 +95,10 @@ class Kubelets:
             target = {"apiVersion": "v1", "kind": "Node", "name": node}
             binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
             await self._client.post(kinds.POD.path(namespace, name, "binding"), binding)
+        if self._disks:
+            for volume in pod["spec"].get("volumes") or ():
+                if "persistentVolumeClaim" in volume:
+                    await self._bind(namespace, volume["persistentVolumeClaim"]["claimName"])
         if name not in self._addresses:
             self._addresses[name] = next(self._free)
         address = self._addresses[name]
@@ -109,3 +118,24 @@ class Kubelets:
         }
         await self._client.patch(kinds.POD.path(namespace, name, "status"), {"status": status})
         self.ready.add(name)
+
+    async def _bind(self, namespace: str, name: str) -> None:
+        """A PersistentVolume for this very claim; the controller manager binds the two."""
+        path = kinds.CLAIM.path(namespace, name)
+        claim = await self._client.get(path)
+        if not claim["spec"].get("volumeName"):
+            uid = claim["metadata"]["uid"]
+            reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": name}
+            spec = {
+                "capacity": claim["spec"]["resources"]["requests"],
+                "accessModes": claim["spec"]["accessModes"],
+                "storageClassName": claim["spec"].get("storageClassName", ""),
+                "claimRef": {**reference, "uid": uid},
+                "hostPath": {"path": f"/nowhere/{uid}"},
+            }
+            volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": uid}, "spec": spec}
+            with contextlib.suppress(ApiError):  # there, when this pod's predecessor was on the way
+                await self._client.post(VOLUMES, volume)
+        while (claim.get("status") or {}).get("phase") != "Bound":
+            await asyncio.sleep(POLL_SECONDS)
+            claim = await self._client.get(path)
