@@ -14,7 +14,7 @@ from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier
 from mailarray_operator.cluster.client import ApiError
-from mailarray_operator.cluster.reconcile import Incomplete, Reconciler
+from mailarray_operator.cluster.reconcile import RETRY_SECONDS, Incomplete, Reconciler
 from mailarray_operator.cluster.statuses import Statuses
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.plan.decisions import Decisions
@@ -87,6 +87,33 @@ async def test_nothing_restarts_while_its_status_cannot_be_written(api: FakeApi,
     with pytest.raises(Incomplete):
         await reconciler.run(KEY)
     assert not any(write.startswith("evict") for write in api.writes)
+
+
+async def test_a_status_waits_for_what_the_next_look_applies(api: FakeApi, reconciler: Reconciler) -> None:
+    """A StatefulSet that changed meanwhile is not applied; what was decided for it is not said to be done."""
+    await reconciler.run(KEY)
+    body = api.get(kinds.MAIL_SERVER, "mail", "a")
+    body["spec"]["template"] = {"priorityClassName": "high"}
+    api.put(kinds.MAIL_SERVER, body)
+    body["status"] = {}
+    api.put(kinds.MAIL_SERVER, body)
+    body = api.get(kinds.MAIL_CLUSTER, "mail", "example")
+    body["status"] = {}
+    api.put(kinds.MAIL_CLUSTER, body)
+    once = []
+
+    def meanwhile(verb: str, thing: Thing) -> None:
+        if (verb, thing[0]) == ("apply", "StatefulSet") and not once:
+            once.append(True)
+            raise ApiError(409, "Conflict", "the object has been modified")
+
+    api.refuse = meanwhile
+    api.writes.clear()
+    assert await reconciler.run(KEY) == RETRY_SECONDS
+    assert once
+    assert api.writes == []
+    await reconciler.run(KEY)
+    assert [write.split()[0] for write in api.writes] == ["apply", "status", "status", "evict"]
 
 
 async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:
