@@ -22,7 +22,7 @@ from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan import deciding
 
 DIED = 66
-CALM_SECONDS = 0.25  # between two looks when nothing happens and nothing is awaited; more than any other pause
+CALM_SECONDS = 0.15  # between two looks when nothing happens and nothing is awaited; more than any other pause
 COUNTED = ("apply", "apply_status", "create", "change", "delete", "evict")
 BEFORE, AFTER, COUNT, LOOKS = range(4)
 
@@ -83,7 +83,7 @@ class DyingOperator:
 
     @property
     def looks(self) -> int:
-        """Those that wrote nothing and await nothing, since its start; while all is calm there are four in a second."""
+        """Those that wrote nothing and await nothing, since its start; while all is calm there are some in a second."""
         return int(self._numbers[LOOKS])
 
     @property
@@ -106,7 +106,7 @@ def _run(command: list[str], numbers: MutableSequence[int], log: Path) -> None:
         os.dup2(file.fileno(), 2)
     deciding.REPORT_WAIT = reporter.HURRIED_SECONDS = reporter.LOOK_SECONDS = 0.1
     reporter.CALM_SECONDS, reporter.TICK_SECONDS = 2.0, 0.05
-    reconcile.BLOCKED_SECONDS = reconcile.RETRY_SECONDS = reconcile.SECRETS_SECONDS = 0.2
+    reconcile.BLOCKED_SECONDS = reconcile.RETRY_SECONDS = reconcile.SECRETS_SECONDS = 0.1
     reconcile.PRUNE_SECONDS = CALM_SECONDS
     pusher.FIRST_BACKOFF = loop.FIRST_BACKOFF = 0.2
     _operate(command, numbers)

@@ -6,6 +6,7 @@ claim is bound to one before the pod is ready, as everywhere; without, the opera
 for one that never held anything.
 """
 
+# ruff: noqa: ASYNC110  # polls: what is awaited has no event
 from __future__ import annotations
 
 import asyncio
@@ -84,8 +85,18 @@ class Kubelets:
 
     async def _end(self, pod: Json) -> None:
         metadata = pod["metadata"]
+        while await self._counts_as_evicted(metadata["name"]):
+            await asyncio.sleep(POLL_SECONDS)
         options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
         await self._client.delete(kinds.POD.path(metadata["namespace"], metadata["name"]), options)
+
+    async def _counts_as_evicted(self, pod: str) -> bool:
+        """Whether a disruption budget has not seen yet that it stops: it knows pods by name, for two minutes.
+
+        A pod that is back within a moment, which no process manages, would count as away for so long.
+        """
+        budgets = await self._client.get(kinds.DISRUPTION_BUDGET.path(self._namespace))
+        return any(pod in ((budget.get("status") or {}).get("disruptedPods") or ()) for budget in budgets["items"])
 
     async def _start(self, pod: Json) -> None:
         await self.paused.wait()
