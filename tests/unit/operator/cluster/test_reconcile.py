@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.reconcile import RETRY_SECONDS, Incomplete, Reconciler
 from mailarray_operator.cluster.statuses import Statuses
 from mailarray_operator.cluster.store import Store
-from mailarray_operator.plan.decisions import Decisions
+from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import Observation
 from tests.support import plain_planner
 from tests.unit.operator.cluster.fake_api import FakeApi, Thing
@@ -114,6 +115,23 @@ async def test_a_status_waits_for_what_the_next_look_applies(api: FakeApi, recon
     assert api.writes == []
     await reconciler.run(KEY)
     assert [write.split()[0] for write in api.writes] == ["apply", "status", "status", "evict"]
+
+
+async def test_events_do_not_wait_for_each_other(reconciler: Reconciler) -> None:
+    both = asyncio.Barrier(2)
+
+    def decide_two_events(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
+        events = tuple(Event("MailServer", "a", "Normal", reason, "It is so.") for reason in ("One", "Two"))
+        return dataclasses.replace(plain_planner.decide(observation, configuration, now), events=events)
+
+    async def post(*_: object) -> None:
+        await both.wait()
+
+    reconciler.decide = decide_two_events
+    reconciler.poster = Mock(post=AsyncMock(side_effect=post))
+    async with asyncio.timeout(10):
+        await reconciler.run(KEY)
+    assert reconciler.poster.post.await_count == 2
 
 
 async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:
