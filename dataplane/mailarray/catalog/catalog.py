@@ -79,6 +79,13 @@ class ShortSegments(NamedTuple):
     looked_at: LookedAt  # for the next look
 
 
+class NamedSegments(NamedTuple):
+    """Sealed segments that name a volume as an original member."""
+
+    ids: list[SegmentId]
+    reached: int  # rows up to here were sealed, so they change no more: where the next look begins
+
+
 class MessageRow(NamedTuple):
     """A journalled message, ready to be registered. `deliveries[i]` makes placement (id, i)."""
 
@@ -268,6 +275,13 @@ class Catalog(Protocol):
 
         Without `before` it looks at every segment, some microseconds each. With what an earlier look at the same
         epoch and the same `counting` said, only at what may have changed; the answer is the same.
+        """
+        ...
+
+    async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
+        """Sealed segments, not superseded and not empty, whose replica set names that volume, whatever it holds.
+
+        `after` is `reached` of an earlier look at the same epoch; rows up to there are left out.
         """
         ...
 

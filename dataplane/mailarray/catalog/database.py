@@ -23,6 +23,7 @@ from mailarray.catalog.catalog import (
     CheckIn,
     LookedAt,
     MailboxEntry,
+    NamedSegments,
     NotRegistered,
     Registered,
     Registration,
@@ -163,6 +164,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("short_segments") as engine:
             return await engine.read(lambda c: replicas.short_segments(c, counting, before), SCAN_SECONDS)
+
+    async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
+        """See `Catalog`."""
+        async with self._call("named_segments") as engine:
+            return await engine.read(lambda c: replicas.named_segments(c, member, after), SCAN_SECONDS)
 
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """See `Catalog`."""

@@ -91,7 +91,9 @@ class Copier:
             try:
                 whole = await self._fetch_from_any(part, facts, sealed_length, sources)
                 if whole:
-                    await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+                    async with self._shelf.mirrored(facts.id).turn:  # a fence of the empty one comes before, or after
+                        await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+                        await self._shelf.adopt_copy(facts.id)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     await self._shelf.run(part.discard)
@@ -100,7 +102,6 @@ class Copier:
             finally:
                 part.close()
             if whole:
-                await self._shelf.adopt_copy(facts.id)
                 metrics.COPIES.inc()
                 seconds = round(time.monotonic() - started, 3)
                 log.info(

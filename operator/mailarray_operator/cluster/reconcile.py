@@ -152,13 +152,14 @@ class Reconciler:
         """What went wrong, and whether some statuses wait for the next run."""
         namespace = observation.namespace
         due, waiting = self.statuses.due(observation, decisions, failures, now)
-        outcomes = await asyncio.gather(*(self.statuses.write(namespace, *one) for one in due))
         uids = self._uids(observation)
         told = [_told(observation, failure) for failure in failures if not failure.quiet]
-        for event in (*decisions.events, *told):
-            uid = uids.get((event.kind, event.name))
-            if uid is not None:
-                await self.poster.post(namespace, uid, event, now)
+        events = [event for event in (*decisions.events, *told) if (event.kind, event.name) in uids]
+        # All at once: a new cluster of 500 groups has hundreds of both, and what changes meanwhile waits for them.
+        outcomes, _ = await asyncio.gather(
+            asyncio.gather(*(self.statuses.write(namespace, *one) for one in due)),
+            asyncio.gather(*(self.poster.post(namespace, uids[e.kind, e.name], e, now) for e in events)),
+        )
         return [error for error in outcomes if error is not None], waiting
 
     def _again(

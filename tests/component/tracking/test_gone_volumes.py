@@ -35,6 +35,9 @@ class Volumes:
     async def short_segments(self, *_: Any) -> tuple[list[Any], None]:
         return [], None
 
+    async def named_segments(self, *_: Any) -> tuple[list[Any], int]:
+        return [], 0
+
     async def unsealed_segments(self, volume: VolumeId) -> list[Any]:
         return []
 

@@ -302,6 +302,40 @@ async def test_a_member_without_a_byte_is_filled(array: Array) -> None:
     await start(array, 0, 1, 2)
     await array.settled()
     assert await bodies(array) == [3, 3, 5]
+    await array.until(lambda: files(array, segment) == [segment.data, segment.data])
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+async def test_a_member_that_never_saw_its_segment_is_filled(array: Array, fenced: bool) -> None:
+    """The writer's first batch did not get there, and the segment was sealed with what the writer had."""
+    segment = scene(array)
+    own, mirror, _ = volumes(array)
+    put_file(own, segment.header.segment, segment.data)
+    if fenced:
+        save_fence(mirror, segment.header.segment, Fence(fenced=True))
+    await start(array, 0, 1, 2)
+    path = mirror.segment_path(segment.header.segment)
+    await array.until(lambda: path.exists() and path.read_bytes() == segment.data)
+    await array.settled()
+    fence = load_fence(mirror, segment.header.segment)
+    assert (fence.sealed_length, fence.whole) == (len(segment.data), True)
+    await array.servers[0].kill()
+    assert await bodies(array) == [3, 3, 5]
+
+
+async def test_a_length_that_only_a_lost_volume_held_is_lowered_by_who_never_saw_it(array: Array) -> None:
+    segment = scene(array)
+    own, mirror, _ = volumes(array)
+    catalog = await array.catalog()
+    await start(array, 1, 2)
+    await catalog.propose_seal(facts(segment), len(segment.data), 1)
+    await catalog.mark_lost(own.id)
+
+    async with asyncio.timeout(15):
+        while (await catalog.segments([segment.header.segment]))[segment.header.segment].sealed_length:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await array.settled(servers=array.servers[1:])
+    assert not mirror.segment_path(segment.header.segment).exists()
 
 
 async def test_a_length_that_nobody_holds_any_more_is_lowered(array: Array) -> None:

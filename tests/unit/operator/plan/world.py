@@ -7,7 +7,7 @@ are rebuilt. Writes happen one by one in the order that the operator promises, s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -286,8 +286,11 @@ class World:
     def decide(self) -> Decisions:
         return decide(self.observe(), CONFIGURATION, self.now())
 
-    def writes(self, decisions: Decisions) -> list[Callable[[], None]]:
-        """What is to be written, in the order in which it is written; only what differs."""
+    def writes(self, decisions: Decisions, outdated: Collection[str] = ()) -> list[Callable[[], None]]:
+        """What is to be written, in the order in which it is written; only what differs.
+
+        The StatefulSets of `outdated` groups change meanwhile, and are left to the next look.
+        """
         writes: list[Callable[[], None]] = []
         if decisions.render:
             for name, decided in decisions.groups.items():
@@ -297,20 +300,22 @@ class World:
                 writes.append(lambda: setattr(self, "table", decisions.table))
             for name, decided in decisions.groups.items():
                 group = self.groups[name]
+                if name in outdated:
+                    continue
                 if (group.replicas, group.recorded, group.drain) != (decided.replicas, decided.replicas, decided.drain):
                     writes.append(lambda g=group, d=decided: self._apply(g, d.replicas, d.drain))  # type: ignore[misc]
             for growth in decisions.growths:
                 writes.append(lambda g=growth: self._grow(g.claim, g.size))  # type: ignore[misc]
         for name, decided in decisions.groups.items():
-            if decided.status != self.groups[name].status:
+            if decided.status != self.groups[name].status and name not in outdated:
                 writes.append(lambda n=name, d=decided: setattr(self.groups[n], "status", dict(d.status)))  # type: ignore[misc]
         for name, status in decisions.pair_statuses.items():
             if status != self.pair_statuses.get(name):
                 writes.append(lambda n=name, s=status: self.pair_statuses.__setitem__(n, dict(s)))  # type: ignore[misc]
         whole = decisions.cluster_status
-        if whole is not None and whole != self.cluster_status:
+        if whole is not None and whole != self.cluster_status and not outdated:
             writes.append(lambda: setattr(self, "cluster_status", whole))
-        if decisions.restart is not None:
+        if decisions.restart is not None and not outdated:
             writes.append(lambda: self._restart(str(decisions.restart)))
         return writes
 
@@ -327,10 +332,10 @@ class World:
         self.restarts.append(name)
         self.stop(self.pods[name])
 
-    def step(self, writes: int | None = None) -> Decisions:
+    def step(self, writes: int | None = None, outdated: Collection[str] = ()) -> Decisions:
         """Decide and write; with `writes` the operator is killed after that many of them."""
         decisions = self.decide()
-        for write in self.writes(decisions)[:writes]:
+        for write in self.writes(decisions, outdated)[:writes]:
             write()
         self.events += decisions.events
         self.tick()
