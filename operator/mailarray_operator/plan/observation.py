@@ -66,8 +66,9 @@ class Claim:
     name: str
     uid: str
     requested: int  # bytes, spec.resources.requests.storage
-    capacity: int  # bytes, status.capacity.storage; 0 while unbound
+    capacity: int  # bytes, status.capacity.storage; 0 while unbound, and when it is lost
     expandable: bool | None = None  # its StorageClass allows growing; None: not known
+    lost: bool = False  # its phase: it was bound, and its disk is gone
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,29 @@ def test_a_claim_that_cannot_grow_is_said() -> None:
     assert condition(decisions.groups["mx"].status, "VolumesAsAsked")[:2] == ("False", "VolumesNotExpandable")
 
 
+def test_a_claim_whose_disk_is_gone_did_hold_mail() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0, lost=True)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+    world.groups["mx"].status = {}  # an operator that knows nothing else of it
+    world.since = world.clock
+    assert world.decide().groups["mx"].replicas == 3
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], lost=False)  # never had one
+    assert world.decide().groups["mx"].replicas == 2
+
+
+def test_a_server_with_a_volume_held_mail_whatever_its_claim_says() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+
+
 def away(observed: Observation) -> Observation:
     reports = {
         name: dataclasses.replace(report, sidecar={**(report.sidecar or {}), "catalog": {"state": "away"}})
