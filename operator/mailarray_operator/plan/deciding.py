@@ -95,6 +95,7 @@ def _at_work(
     rows = table.rows_of(members, spec.storage.spread, chosen.rows)
     mirroring = table.next_table(observation, members, rows, _highest_generation(observation, cluster))
     roll = rolling.next_restart(((group, fleet) for (_, group), fleet in zip(groups, fleets, strict=True)), copies)
+    roll = rolling.unless_refused(roll, observation.not_evictable)
 
     events: list[Event] = []
     growths: list[Growth] = []
@@ -134,7 +135,7 @@ def _decide_group(
     group: Group, fleet: Fleet, rows: Rows, roll: rolling.Rolling, now: datetime, known: _Known | None
 ) -> tuple[_Known, list[group_status.Shown]]:
     """The decision of a group, the one before when all that it is made of is the same."""
-    shown = group_status.show(fleet, rows, roll.restart)
+    shown = group_status.show(fleet, rows, roll)
     rollout = roll.groups.get(fleet.name)
     calm = not fleet.drains and not fleet.refused and not fleet.waiting and fleet.replicas == len(fleet.servers)
     made_of = (fleet.scale, rollout, [(s.phase, s.message, s.progress, s.view.volume, s.mirrors) for s in shown])

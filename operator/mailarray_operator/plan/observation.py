@@ -121,3 +121,4 @@ class Observation:
     clock: float = 0.0  # seconds, the monotonic clock of `ServerReport.heard`, at the moment of this observation
     since: float = 0.0  # seconds, the same clock: servers are asked since then; before it nobody could be heard
     secret_bytes: Mapping[str, int] = field(default_factory=dict)  # size of all values of a referenced Secret
+    not_evictable: str = ""  # server whose pod may not be evicted now: a disruption budget refuses it

@@ -96,6 +96,7 @@ class World:
         self.access_ready = 2
         self.events: list[Event] = []
         self.restarts: list[str] = []
+        self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
         self.since = 0.0  # the operator's start
         self._uids = itertools.count(1)
@@ -200,7 +201,7 @@ class World:
     def now(self) -> datetime:
         return BEGIN + timedelta(seconds=self.clock)
 
-    def observe(self) -> Observation:
+    def observe(self, not_evictable: str = "") -> Observation:
         cluster = ClusterResource(
             Resource("example", "c", 1, self.cluster_status),
             MailClusterSpec(
@@ -229,6 +230,7 @@ class World:
             },
             clock=self.clock,
             since=self.since,
+            not_evictable=not_evictable,
         )
 
     def _observe_group(self, group: FakeGroup) -> Group:
@@ -281,7 +283,10 @@ class World:
         return ServerReport(server.heard, sidecar if answers else None, writer if answers else None, uid)
 
     def decide(self) -> Decisions:
-        return decide(self.observe(), CONFIGURATION, self.now())
+        decisions = decide(self.observe(), CONFIGURATION, self.now())
+        if decisions.restart in self.not_evictable:
+            decisions = decide(self.observe(str(decisions.restart)), CONFIGURATION, self.now())
+        return decisions
 
     def writes(self, decisions: Decisions, outdated: Collection[str] = ()) -> list[Callable[[], None]]:
         """What is to be written, in the order in which it is written; only what differs.
