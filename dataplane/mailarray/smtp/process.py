@@ -116,7 +116,7 @@ async def run(settings: ServerSettings) -> None:
     switch_threads_quickly()
     volume = open_volume(Path(settings.volume), Disk())
     check_directory(volume.path)
-    lock = await lock_writer(volume)
+    await lock_writer(volume)  # held until this process ends
     token = Path(settings.token_file).read_text(encoding="ascii").strip()
     table = mirroring_table.load(settings.mirroring_table_file)
     directory = open_directory(settings.directory)

@@ -1,8 +1,8 @@
 """The way to the catalog, which may be away at any time, also when the sidecar starts.
 
 Invariant (rule 19): before anything else is said to the catalog, the sidecar checks in with what it remembers, and
-does so again whenever it was away; a restored catalog is noticed there. One check-in at a time: an answer that came late
-would bring an earlier epoch back.
+does so again whenever it was away; a restored catalog is noticed there. One check-in at a time: an answer that came
+late would bring an earlier epoch back.
 """
 
 from __future__ import annotations

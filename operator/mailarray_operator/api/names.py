@@ -52,6 +52,7 @@ FILE_SERVER, FILE_ACCESS, FILE_TABLE = "server.json", "access.json", "mirroring-
 KEY_TOKEN, KEY_ACCOUNTS, KEY_URL, KEY_PASSWORD = "token", "accounts", "url", "password"
 
 VOLUME_CLAIM = "volume"  # the PVC of pod mail-0 is volume-mail-0
+DATABASE_CLAIM = "data"  # that of a database's pod
 
 
 def headless_service(cluster: str) -> str:

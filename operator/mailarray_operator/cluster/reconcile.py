@@ -75,6 +75,7 @@ class Reconciler:
         if observation.cluster is None and not observation.groups and not observation.pairs:
             self._forget(key)
             return None
+        observation, restored = await self.secrets.restore(observation, self.writer)
         decisions = self.decide(observation, self.configuration, at)
         self._follow(key, observation, decisions)
         failures: list[Failure] = []
@@ -86,6 +87,7 @@ class Reconciler:
                 blocked = True
                 observation = dataclasses.replace(observation, not_evictable=decisions.restart or "")
                 decisions = self.decide(observation, self.configuration, at)
+        decisions = dataclasses.replace(decisions, events=(*restored, *decisions.events)) if restored else decisions
         failed, unwritten = await self._report(observation, decisions, failures, now)
         if not failures and not failed and not unwritten:
             blocked = await self._restart(observation, decisions) or blocked
@@ -95,7 +97,7 @@ class Reconciler:
     async def _apply(
         self, key: Key, observation: Observation, decisions: Decisions, context: Context, now: float
     ) -> tuple[list[Failure], bool]:
-        await self.secrets.make(context, observation, self.writer)
+        await self.secrets.make(context, decisions.new_secrets, self.writer)
         self.applier.forget(key, decisions.groups)
         failures, more = await self.applier.apply(observation, decisions, context)
         table = (kinds.CONFIG_MAP.name, key[0], names.mirroring_table(key[1]))

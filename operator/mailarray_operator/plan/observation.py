@@ -121,4 +121,5 @@ class Observation:
     clock: float = 0.0  # seconds, the monotonic clock of `ServerReport.heard`, at the moment of this observation
     since: float = 0.0  # seconds, the same clock: servers are asked since then; before it nobody could be heard
     secret_bytes: Mapping[str, int] = field(default_factory=dict)  # size of all values of a referenced Secret
+    database_claimed: bool = False  # the volume of the database that the operator runs is there
     not_evictable: str = ""  # server whose pod may not be evicted now: a disruption budget refuses it

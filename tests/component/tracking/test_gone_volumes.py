@@ -81,8 +81,7 @@ def repairer(catalog: Volumes, *, lost: set[VolumeId] = frozenset(), retired: se
     rest: Any = Mock(volume=Mock(id=OWN), run=AsyncMock(return_value={}), leftovers=lambda: [])
     rest.volume.free_bytes.return_value = 1
     table: Any = lambda: MirroringTable(1, servers, {})  # noqa: E731
-    one = Repairer(rest, link, memory, Losses(link, memory, catalog.peers, table), rest, table, "mail-0", 0)
-    return one
+    return Repairer(rest, link, memory, Losses(link, memory, catalog.peers, table), rest, table, "mail-0", 0)
 
 
 async def test_what_is_lost_is_told_again_although_the_catalog_knows_the_volume() -> None:

@@ -66,7 +66,7 @@ def reconciler(api: FakeApi) -> Reconciler:
         writer=api,
         applier=Applier(store, api),
         statuses=Statuses(store, api),
-        secrets=Mock(make=AsyncMock()),
+        secrets=Mock(make=AsyncMock(), restore=AsyncMock(side_effect=lambda observation, writer: (observation, []))),
         pusher=Mock(),
         reporter=Mock(),
         poster=Mock(post=AsyncMock()),
