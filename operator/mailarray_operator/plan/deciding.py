@@ -11,14 +11,17 @@ a tenth of a second. Refuses nothing: what cannot be done stands in a condition.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
+from mailarray.contract.mirroring_table import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
     cluster_status,
+    conditions,
     group_status,
     growth,
     own_secrets,
@@ -118,6 +121,7 @@ def _at_work(
     for name, pair in sorted(observation.pairs.items()):
         pair_statuses[name], due = pairs.pair_status(observation, pair, chosen, mirroring, staying, copies, now)
         events += due
+    events += _deleted_events(observation)
     if roll.restart is not None:
         events += _restart_event(roll.restart, whole)
     return Decisions(
@@ -162,6 +166,24 @@ def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
     group = restart.rpartition("-")[0]
     message = f"{restart} restarts, to run with the newest template"
     return [Event("MailServer", group, "Normal", reasons.SERVER_RESTARTED, message)]
+
+
+def _deleted_events(observation: Observation) -> list[Event]:
+    """MailServers that were deleted without a drain; told while the table, that is made anew now, still names them."""
+    old = observation.table
+    lost = Counter(group_of(server.name) for server in (old.servers if old is not None else ()))
+    return [
+        Event(
+            "MailCluster",
+            observation.name,
+            "Warning",
+            reasons.MAIL_SERVER_DELETED,
+            f"the MailServer {name} was deleted while its volumes held mail ({conditions.servers(count)}); what is on "
+            f"no other server cannot be read now: apply {name} again, and it is all there, since its volumes are kept",
+        )
+        for name, count in sorted(lost.items())
+        if name not in observation.groups
+    ]
 
 
 def _without_cluster(observation: Observation, now: datetime) -> Decisions:

@@ -65,6 +65,7 @@ SERVER_RETURNED: Final = "ServerReturned"
 SERVER_DRAINING: Final = "ServerDraining"
 SERVER_STOPPED: Final = "ServerStopped"
 SERVER_RESTARTED: Final = "ServerRestarted"
+MAIL_SERVER_DELETED: Final = "MailServerDeleted"
 SECRET_RESTORED: Final = "SecretRestored"
 
 EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {

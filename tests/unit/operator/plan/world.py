@@ -119,6 +119,11 @@ class World:
             NameRef("example"), Side(NameRef(source)), tuple(Side(NameRef(m)) for m in mirrors)
         )
 
+    def delete(self, name: str) -> None:
+        """The MailServer, and by its owner references all but the claims."""
+        del self.groups[name]
+        self.pods = {pod: found for pod, found in self.pods.items() if pod.rpartition("-")[0] != name}
+
     def wipe(self, server: str) -> None:
         """The claim is deleted with its pod."""
         self.pods.pop(server, None)
