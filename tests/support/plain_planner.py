@@ -82,7 +82,7 @@ def _table(observation: Observation, groups: dict[str, GroupDecision]) -> Mirror
     if not servers:
         return observation.table
     around = [server.name for server in servers] * 2
-    rows = {
+    rows: dict[str, tuple[tuple[str, ...], ...]] = {
         server.name: (tuple(n for n in around[i + 1 : i + 1 + CANDIDATES] if n != server.name),)
         for i, server in enumerate(servers)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -176,7 +177,7 @@ async def test_a_scaling_in_the_middle_of_a_run_is_not_lost(world: World) -> Non
         "a",
         {"clusterRef": {"name": "example"}, "replicas": 3, "template": {"priorityClassName": "high"}},
     )
-    once = []
+    once: list[Any] = []
 
     def scale(verb: str, thing: Thing) -> None:
         if thing[0] == "ConfigMap" and not once:

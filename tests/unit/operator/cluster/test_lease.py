@@ -143,7 +143,7 @@ async def test_a_hanging_renewal_ends_leading() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    one.lease._client.get = hang  # type: ignore[method-assign]
+    one.lease._client.get = hang  # type: ignore[method-assign,assignment]
     await until(lambda: not one.lease.leading(), 1.0)
     one.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
