@@ -110,7 +110,7 @@ async def test_drift_is_put_right(world: World) -> None:
 
 async def test_drift_that_is_heard_of_before_the_answer_is_put_right(world: World) -> None:
     """A watch may tell of another's change before our own apply is answered: that change is not what we left there."""
-    once = []
+    once: list[Any] = []
 
     def change(kind: kinds.Kind, body: Json, there: bool) -> None:
         if kind is kinds.STATEFUL_SET and body["metadata"]["name"] == "a" and not once:
