@@ -42,6 +42,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict dataplane operator
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
 bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine

@@ -25,6 +25,7 @@ from mailarray.tracking.draining import Drainer
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
@@ -82,7 +83,10 @@ class Agent:
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
         copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
-        self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
+        losses = Losses(self.link, self.memory, self.peers, self.table)
+        self.repairer = Repairer(
+            self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
+        )
         self.repairer.copied = wake.set
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
