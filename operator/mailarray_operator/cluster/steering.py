@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -24,16 +23,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from mailarray_operator.api import names
-from mailarray_operator.cluster import metrics
+from mailarray_operator.cluster import metrics, mx_keeping
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.dns_answers import Answers, wanted_records, zone_of
 from mailarray_operator.cluster.endpoints import Endpoints, Reads
 from mailarray_operator.cluster.events import Poster
 from mailarray_operator.cluster.held import Key
-from mailarray_operator.cluster.kinds import CONFIG_MAP
 from mailarray_operator.cluster.loads import Asked, Heard, Loads
 from mailarray_operator.cluster.mx_inputs import Candidate, Inputs, reports_of
+from mailarray_operator.cluster.mx_keeping import Kept
 from mailarray_operator.cluster.mx_view import view_of
 from mailarray_operator.cluster.resolver import Question, Resolver
 from mailarray_operator.cluster.resolver import Records as Answered
@@ -46,8 +44,6 @@ from mailarray_operator.mx import (
     Records,
     State,
     access_records,
-    dump,
-    load,
     plan,
     policy_of,
     records,
@@ -283,39 +279,20 @@ class Steering:
         return {object_name(array.key[1], suffix) for suffix in suffixes}
 
     async def _load(self, array: _Array) -> None:
-        namespace, cluster = array.key
-        try:
-            found = await self._reads.get(CONFIG_MAP.path(namespace, names.mx_plan(cluster)))
-        except ApiError as error:
-            if not error.not_found:
-                raise
-            found = {}
-        data = found.get("data") or {}
-        array.servers = load(data.get(names.FILE_MX_SERVERS, ""))
-        array.access = load(data.get(names.FILE_MX_ACCESS, ""))
-        with contextlib.suppress(ValueError, AttributeError):
-            kept = json.loads(data.get(names.FILE_MX_ADDRESSES, "{}"))
-            array.addresses = {str(server): tuple(map(str, found)) for server, found in kept.items()}
+        kept = await mx_keeping.read(self._reads, array.key)
         array.loaded = True
-        if data:
-            array.saved = _worth_saving(array)
+        if kept is not None:
+            array.servers, array.access, array.addresses = kept.servers, kept.access, dict(kept.addresses)
+            array.saved = kept.worth_keeping()
             await array.endpoints.look()
 
     async def _save(self, array: _Array, changed: bool) -> None:
-        worth = _worth_saving(array)
-        if not changed and worth == array.saved:
+        kept = Kept(array.servers, array.access, dict(array.addresses))
+        if not changed and kept.worth_keeping() == array.saved:
             return
         array.saved = None  # until it is written
-        namespace, cluster = array.key
-        data = {names.FILE_MX_ADDRESSES: json.dumps(array.addresses, sort_keys=True)}
-        for file, made in ((names.FILE_MX_SERVERS, array.servers), (names.FILE_MX_ACCESS, array.access)):
-            if made is not None:
-                data[file] = dump(made)
-        labels = {names.LABEL_CLUSTER: cluster, names.LABEL_MANAGED_BY: names.FIELD_MANAGER}
-        metadata = {"name": names.mx_plan(cluster), "namespace": namespace, "labels": labels}
-        await self._writer.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-        metrics.WRITES.labels(CONFIG_MAP.name).inc()
-        array.saved = worth
+        await mx_keeping.write(self._writer, array.key, kept)
+        array.saved = kept.worth_keeping()
 
     async def _post(self, array: _Array, changes: tuple[Decision, ...], now: float) -> None:
         for decision in changes[:EVENTS_A_PLAN]:
@@ -397,12 +374,6 @@ class Steering:
 def _asked(inputs: Inputs) -> dict[str, Asked]:
     both = (*inputs.servers.items(), *inputs.access.items())
     return {name: candidate.asked for name, candidate in both if candidate.asked is not None}
-
-
-def _worth_saving(array: _Array) -> object:
-    """What must not be lost: where everybody stands. What moves with every report is not worth a write."""
-    both = [(made.ttl, made.targets) if made is not None else None for made in (array.servers, array.access)]
-    return (*both, dict(array.addresses))
 
 
 def _changed_before(status: Mapping[str, Any], requested: tuple[str, ...]) -> float | None:
