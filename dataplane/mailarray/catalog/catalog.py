@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailarray.catalog.locate import Answer
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
+
+if TYPE_CHECKING:
+    from mailarray.catalog.missing import Missing  # needs what stands here
 
 
 class CatalogUnavailable(Exception):
@@ -315,6 +318,10 @@ class Catalog(Protocol):
         ...
 
     # -- people ----------------------------------------------------------------------------------------
+    async def missing(self) -> Missing:
+        """Messages that no volume holds which is not lost. For a person; a scan of all messages when there are any."""
+        ...
+
     async def locate(self, record: bytes) -> Answer:
         """Where a message lies, by its id or by the id of a record that placed it; also while closed. May scan."""
         ...

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
+from mailarray.catalog import figures, leases, locate, mailboxes, metrics, missing, replicas, sealing, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -205,6 +205,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("ping") as engine:
             await engine.read(lambda c: c.exec_driver_sql("SELECT 1").scalar_one())
+
+    async def missing(self) -> missing.Missing:
+        """See `Catalog`."""
+        async with self._call("missing") as engine:
+            return await engine.read(missing.missing, SCAN_SECONDS)
 
     async def locate(self, record: bytes) -> locate.Answer:
         """See `Catalog`."""
