@@ -29,6 +29,7 @@ _COMMANDS = {
     "locate": ("mailarray.cli.locate", "locate", "Show where a message lies."),
     "backup": ("mailarray.cli.backup", "backup", "Back up mail, flags and accounts; look after backups."),
     "restore": ("mailarray.cli.restore", "restore", "Bring a backup back into an empty array."),
+    "export": ("mailarray.cli.export", "export", "Write mailboxes as Maildir or mbox."),
     "server-status": ("mailarray.cli.server_status", "server_status", "Ask the two processes of one server."),
     "volume": ("mailarray.cli.volume", "volume", "Say what became of a volume."),
 }
