@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.array import DOMAIN, Array
-from tests.support.mail import mailbox, message, read, send, uidls, wait_for_mail
+from tests.support.array import DOMAIN, Array, wait_for
+from tests.support.mail import count, mailbox, message, read, send, uidls, wait_for_mail
 
 USERS = tuple(f"{name}@{DOMAIN}" for name in ("anna", "ben", "carla"))
 
@@ -117,6 +117,15 @@ def made() -> Iterator[Made]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def restored(array: Array, made: Made, *more: str) -> dict[str, dict[str, bytes]]:
+    """What readers see after a restore, as soon as the accounts are known."""
+    done = array.cli("restore", str(made.target), "--data", str(array.data), *more, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for user in USERS:
+        wait_for(lambda user=user: count(array, user) >= 0, 20, f"{user} can log in")  # type: ignore[misc]
+    return {user: texts(array, user) for user in USERS}
+
+
 def maildirs(folder: Path) -> dict[str, list[bytes]]:
     return {box.name: sorted(file.read_bytes() for file in (box / "new").iterdir()) for box in folder.iterdir()}
 
@@ -124,9 +133,7 @@ def maildirs(folder: Path) -> dict[str, list[bytes]]:
 def test_an_array_that_is_gone_comes_back(made: Made) -> None:
     with Array(accounts=(f"other@{DOMAIN}",)) as array:  # nothing of the first one is left
         array.start()
-        done = array.cli("restore", str(made.target), "--data", str(array.data), timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert {user: texts(array, user) for user in USERS} == made.late
+        assert restored(array, made) == made.late
         send(array, 0, USERS[1], message("after the restore"))
         wait_for_mail(array, USERS[1], len(made.late[USERS[1]]) + 1)
         done = array.cli("restore", str(made.target), "--data", str(array.data))
@@ -144,9 +151,7 @@ def test_an_array_that_is_gone_comes_back(made: Made) -> None:
 def test_an_older_backup_into_fewer_servers(made: Made) -> None:
     with Array(accounts=(), servers=2) as array:
         array.start()
-        done = array.cli("restore", str(made.target), "--data", str(array.data), "--at", made.first, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert {user: texts(array, user) for user in USERS} == made.early
+        assert restored(array, made, "--at", made.first) == made.early
         array.stop()
         for index in range(2):
             done = array.cli("journal", "verify", str(array.volume(index)))

@@ -89,13 +89,14 @@ async def _copy(source: Source, volume: VolumeId, segment: SegmentId, start: int
 def problems(descriptor: int, segment: SegmentId, length: int) -> tuple[list[tuple[int, int]], str]:
     """The ranges of an open file that are not that segment's bytes up to the length, and why. Blocking."""
     found = survey(descriptor, segment, sealed_length=length)
-    if found.damages:
-        return [(d.start, min(d.end, length)) for d in found.damages], found.damages[0].reason
     if found.header is not None and found.header.segment != segment:
         return [(0, length)], "it is another segment"
-    if found.length != length:
-        return [(found.length, length)], f"it holds {found.length} of {length} bytes"
-    return [], ""
+    bad = [(d.start, min(d.end, length)) for d in found.damages]
+    reason = found.damages[0].reason if bad else f"it holds {found.length} of {length} bytes"
+    end = max(found.length, *(end for _, end in bad)) if bad else found.length
+    if end < length:
+        bad.append((end, length))
+    return bad, reason
 
 
 def sha256_of(file: Path) -> str:
