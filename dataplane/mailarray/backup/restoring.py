@@ -9,7 +9,8 @@ raised above what it was (rule 19), since UIDs are given out again.
 Invariants:
 - An array that holds other mail is refused, unless the caller says otherwise.
 - Order: mail, then flags, then accounts. Before its account is there nobody can log in to half a mailbox.
-- It ends only when the catalog says that every segment is registered, and held by as many servers as there are copies.
+- It ends only when the catalog says that every segment is registered, and held by as many servers as there are copies,
+  and is open to readers.
 - It may be run again after an interruption: what is there already is not brought again.
 """
 
@@ -204,21 +205,23 @@ async def _until_at_rest(
     left = {stored.segment: stored for stored in segments}
     gone = {row.id for row in await catalog.volumes() if row.lost or row.retired}
     deadline = time.monotonic() + STALL_SECONDS
-    while left:
-        before = len(left)
+    is_open = False
+    while left or not is_open:
+        before = (len(left), is_open)
         for part in _parts(list(left), ASKED_AT_ONCE):
             for segment, state in (await catalog.segments(part)).items():
                 if _at_rest(state, left[segment].length, copies[segment], gone):
                     del left[segment]
         progress("registering", len(segments) - len(left), len(segments))
-        if len(left) < before:
+        is_open = (await catalog.state()).open
+        if (len(left), is_open) != before:
             deadline = time.monotonic() + STALL_SECONDS
         elif time.monotonic() > deadline:
             raise SourceError(
                 f"{len(left)} of {len(segments)} segments are not at rest after {STALL_SECONDS:g} s; look at "
                 "`mailarray status` and the sidecars' logs, and run the command again"
             )
-        if left:
+        if left or not is_open:
             await asyncio.sleep(LOOK_SECONDS)
 
 

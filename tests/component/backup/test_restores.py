@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mailarray.backup.running import RunningArray
 from mailarray.backup.source import SourceError
 from mailarray.backup.store import Store, open_store
 from mailarray.backup.taking import take
-from mailarray.catalog.catalog import FlagRow
+from mailarray.catalog.catalog import CatalogClosed, FlagRow
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
 from mailarray.model.ids import SegmentId, VolumeId
@@ -50,7 +51,8 @@ async def array(tmp_path: Path) -> AsyncIterator[Array]:
     for number in range(9):
         boxes = (ANNA, BEN) if number % 3 == 0 else (ANNA,)
         assert isinstance(await started.servers[number % 3].deliver(random_body(2000), *boxes), Committed)
-    await started.settled()
+    await readable(started, ANNA, 9)
+    await readable(started, BEN, 3)
     yield started
     await started.close()
 
@@ -68,6 +70,16 @@ async def backed_up(array: Array, store: Store, scratch: Path, *, catalog: bool 
 async def into(array: Array, store: Store, backup: Manifest, scratch: Path, *, add: bool = False) -> Restored:
     async with reached(array) as there:
         return await restore(store, backup, there, await array.catalog(), scratch, lambda *_: None, None, add=add)
+
+
+async def readable(array: Array, mailbox: str, count: int) -> None:
+    """Until the catalog has so many messages for a reader."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(CatalogClosed):  # it has just been made
+                if len(await contents(array, mailbox)) >= count:
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def contents(array: Array, mailbox: str) -> set[str]:
@@ -120,7 +132,7 @@ async def test_everything_that_was_acknowledged_before_is_in_it(array: Array, st
     finally:
         sending = False
         await background
-    await array.settled()
+    await readable(array, "last@mail.example", 5)
     last = await (await array.catalog()).mailbox("last@mail.example")
     places = {(s.segment, s.length) for s in acknowledged}
     ends = dict(places)
@@ -178,7 +190,7 @@ async def test_an_interrupted_restore_is_gone_on_with(
         await into(new, store, backup, tmp_path)
         assert {box: await contents(new, box) for box in (ANNA, BEN)} == boxes
         assert isinstance(await new.servers[0].deliver(b"new", BEN), Committed)
-        await new.settled()
+        await readable(new, BEN, len(boxes[BEN]) + 1)
         with pytest.raises(NotEmpty):
             await into(new, store, backup, tmp_path)
         await into(new, store, backup, tmp_path, add=True)
