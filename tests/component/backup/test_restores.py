@@ -96,7 +96,8 @@ async def test_flags_come_back_and_uidvalidity_is_raised(array: Array, store: St
     backup = await backed_up(array, store, tmp_path)
     assert not backup.troubles and backup.flags is not None and backup.flags.rows == len(rows)
     boxes = {box: await contents(array, box) for box in (ANNA, BEN)}
-    await array.close()
+    for server in array.servers:
+        await server.kill()
     new = array_in(tmp_path / "new", servers=4)
     try:
         await new.start()
@@ -169,7 +170,8 @@ async def test_an_interrupted_restore_is_gone_on_with(
     backup = await backed_up(array, store, tmp_path)
     boxes = {box: await contents(array, box) for box in (ANNA, BEN)}
     assert len(backup.segments) >= 3
-    await array.close()
+    for server in array.servers:
+        await server.kill()
     new = array_in(tmp_path / "new")
     try:
         await new.start()
