@@ -76,10 +76,9 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@touch $@
 
-# An S3 server for tests of backups, in an environment of its own: it wants an older python-dateutil than the rest.
-$(VENV)/.s3: | $(VENV)/.made
+$(VENV)/.s3: requirements/s3.lock | $(VENV)/.made
 	$(PYTHON) -m venv $(VENV)/s3
-	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check "moto[server]==5.2.5"
+	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/s3.lock
 	@touch $@
 
 $(VENV)/.fuzz: requirements/fuzz.lock $(VENV)/.dev
