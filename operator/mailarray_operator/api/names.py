@@ -53,6 +53,7 @@ FILE_MX_SERVERS, FILE_MX_ACCESS, FILE_MX_ADDRESSES = "servers.json", "access.jso
 KEY_TOKEN, KEY_ACCOUNTS, KEY_URL, KEY_PASSWORD = "token", "accounts", "url", "password"
 
 VOLUME_CLAIM = "volume"  # the PVC of pod mail-0 is volume-mail-0
+DATABASE_CLAIM = "data"  # that of a database's pod
 
 
 def headless_service(cluster: str) -> str:

@@ -60,6 +60,8 @@ class _Cluster:
     access_pods: dict[str, Pod] = field(default_factory=dict)
     database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
 
+    database_claimed: bool = False  # its volume is there
+
     def empty(self) -> bool:
         return self == _Cluster()
 
@@ -117,6 +119,7 @@ class Held:
             access_ready=cluster.access[0],
             database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
             database_claim_size=cluster.database[1] if cluster.database else None,
+            database_claimed=own_database and cluster.database_claimed,
             clock=self._clock(),
             since=self.asked_since,
             secret_bytes={s: size for s in secrets if (size := self._secret_bytes.get((namespace, s))) is not None},

@@ -186,6 +186,13 @@ class Store(Held):
                     self._changed(where)
 
     def _take_claim(self, key: Key, body: Json, there: bool) -> None:
+        if key[1].startswith(_CLAIM_PREFIX) and key[1].endswith(_CLAIM_SUFFIX):
+            of = key[0], key[1].removeprefix(_CLAIM_PREFIX).removesuffix(_CLAIM_SUFFIX)
+            if self._clusters[of].database_claimed != there:
+                self._clusters[of].database_claimed = there
+                self._changed(of)
+            self._forget_empty(of)
+            return
         server = key[1].removeprefix(f"{names.VOLUME_CLAIM}-")
         owner = key[0], server.rpartition("-")[0]
         if server == key[1] or not owner[1]:
@@ -277,6 +284,7 @@ class Store(Held):
 
 
 _DATABASE_SUFFIX, _ACCESS_SUFFIX, _TABLE_SUFFIX = names.database(""), names.access(""), names.mirroring_table("")
+_CLAIM_PREFIX, _CLAIM_SUFFIX = f"{names.DATABASE_CLAIM}-", f"{_DATABASE_SUFFIX}-0"
 _ANSWERED = (*kinds.CUSTOM, *MANAGED)  # kinds that the operator writes, and hears the answers of
 
 

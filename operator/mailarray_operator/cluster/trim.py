@@ -153,13 +153,15 @@ def config_maps(spec: Json) -> tuple[str, ...]:
 def claim(body: Json, expandable: bool | None) -> Claim:
     """One PersistentVolumeClaim."""
     requests = ((body.get("spec") or {}).get("resources") or {}).get("requests") or {}
-    capacity = (body.get("status") or {}).get("capacity") or {}
+    status = body.get("status") or {}
+    capacity = status.get("capacity") or {}
     return Claim(
         name=body["metadata"]["name"],
         uid=body["metadata"]["uid"],
         requested=quantity(requests.get("storage", "0")),
         capacity=quantity(capacity.get("storage", "0")),
         expandable=expandable,
+        lost=status.get("phase") == "Lost",
     )
 
 

@@ -15,7 +15,7 @@ from mailarray.contract.mirroring_ring import Spread
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api import names
-from mailarray_operator.plan import conditions, reasons
+from mailarray_operator.plan import conditions, own_secrets, reasons
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Event
 from mailarray_operator.plan.group_status import Shown
@@ -83,7 +83,8 @@ def cluster_status(
         "catalog": {"database": database},
         **_mx(observation, resource),
     }
-    told = said[1:] if whole.rolling.whole.outdated and missing_secrets(observation, spec) is None else said
+    wanting = missing_secrets(observation, spec) is not None or own_secrets.missed(observation, spec) is not None
+    told = said[1:] if whole.rolling.whole.outdated and not wanting else said
     return status, conditions.events("MailCluster", resource.name, resource.status, told)
 
 
@@ -155,6 +156,9 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
     missing = missing_secrets(observation, spec)
     if missing is not None:
         return no(*missing)
+    missed = own_secrets.missed(observation, spec)
+    if missed is not None:
+        return no(reasons.OWN_SECRET_MISSING, missed)
     if not whole.fleets:
         text = f"no MailServer refers to this MailCluster; make one with spec.clusterRef.name: {observation.name}"
         return no(reasons.NO_SERVERS, text)

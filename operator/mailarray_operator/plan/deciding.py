@@ -11,16 +11,20 @@ a tenth of a second. Refuses nothing: what cannot be done stands in a condition.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
+from mailarray.contract.mirroring_table import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
     cluster_status,
+    conditions,
     group_status,
     growth,
+    own_secrets,
     pairs,
     reasons,
     rolling,
@@ -96,6 +100,7 @@ def _at_work(
     rows = table.rows_of(members, spec.storage.spread, chosen.rows)
     mirroring = table.next_table(observation, members, rows, _highest_generation(observation, cluster))
     roll = rolling.next_restart(((group, fleet) for (_, group), fleet in zip(groups, fleets, strict=True)), copies)
+    roll = rolling.unless_refused(roll, observation.not_evictable)
 
     events: list[Event] = []
     growths: list[Growth] = []
@@ -117,6 +122,7 @@ def _at_work(
     for name, pair in sorted(observation.pairs.items()):
         pair_statuses[name], due = pairs.pair_status(observation, pair, chosen, mirroring, staying, copies, now)
         events += due
+    events += _deleted_events(observation)
     if roll.restart is not None:
         events += _restart_event(roll.restart, whole)
     return Decisions(
@@ -124,6 +130,7 @@ def _at_work(
         decided,
         status,
         pair_statuses,
+        own_secrets.to_be_made(observation, spec),
         roll.restart,
         tuple(growths),
         tuple(events),
@@ -135,7 +142,7 @@ def _decide_group(
     group: Group, fleet: Fleet, rows: Rows, roll: rolling.Rolling, now: datetime, known: _Known | None
 ) -> tuple[_Known, list[group_status.Shown]]:
     """The decision of a group, the one before when all that it is made of is the same."""
-    shown = group_status.show(fleet, rows, roll.restart)
+    shown = group_status.show(fleet, rows, roll)
     rollout = roll.groups.get(fleet.name)
     calm = not fleet.drains and not fleet.refused and not fleet.waiting and fleet.replicas == len(fleet.servers)
     made_of = (fleet.scale, rollout, [(s.phase, s.message, s.progress, s.view.volume, s.mirrors) for s in shown])
@@ -160,6 +167,24 @@ def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
     group = restart.rpartition("-")[0]
     message = f"{restart} restarts, to run with the newest template"
     return [Event("MailServer", group, "Normal", reasons.SERVER_RESTARTED, message)]
+
+
+def _deleted_events(observation: Observation) -> list[Event]:
+    """MailServers that were deleted without a drain; told while the table, that is made anew now, still names them."""
+    old = observation.table
+    lost = Counter(group_of(server.name) for server in (old.servers if old is not None else ()))
+    return [
+        Event(
+            "MailCluster",
+            observation.name,
+            "Warning",
+            reasons.MAIL_SERVER_DELETED,
+            f"the MailServer {name} was deleted while its volumes held mail ({conditions.servers(count)}); what is on "
+            f"no other server cannot be read now: apply {name} again, and it is all there, since its volumes are kept",
+        )
+        for name, count in sorted(lost.items())
+        if name not in observation.groups
+    ]
 
 
 def _without_cluster(observation: Observation, now: datetime) -> Decisions:

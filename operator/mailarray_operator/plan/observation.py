@@ -68,8 +68,9 @@ class Claim:
     name: str
     uid: str
     requested: int  # bytes, spec.resources.requests.storage
-    capacity: int  # bytes, status.capacity.storage; 0 while unbound
+    capacity: int  # bytes, status.capacity.storage; 0 while unbound, and when it is lost
     expandable: bool | None = None  # its StorageClass allows growing; None: not known
+    lost: bool = False  # its phase: it was bound, and its disk is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +135,5 @@ class Observation:
     since: float = 0.0  # seconds, the same clock: servers are asked since then; before it nobody could be heard
     secret_bytes: Mapping[str, int] = field(default_factory=dict)  # size of all values of a referenced Secret
     mx: Mx | None = None  # None: nothing is known yet, since the operator has just begun
+    database_claimed: bool = False  # the volume of the database that the operator runs is there
+    not_evictable: str = ""  # server whose pod may not be evicted now: a disruption budget refuses it

@@ -13,6 +13,7 @@ READY: Final = "Ready"
 INVALID_SPEC: Final = "InvalidSpec"
 SECRET_MISSING: Final = "SecretMissing"
 SECRET_KEY_MISSING: Final = "SecretKeyMissing"
+OWN_SECRET_MISSING: Final = "OwnSecretMissing"
 NO_SERVERS: Final = "NoServers"
 TOO_FEW_SERVERS: Final = "TooFewServers"
 SERVERS_NOT_READY: Final = "ServersNotReady"
@@ -77,12 +78,15 @@ SERVER_RETURNED: Final = "ServerReturned"
 SERVER_DRAINING: Final = "ServerDraining"
 SERVER_STOPPED: Final = "ServerStopped"
 SERVER_RESTARTED: Final = "ServerRestarted"
+MAIL_SERVER_DELETED: Final = "MailServerDeleted"
+SECRET_RESTORED: Final = "SecretRestored"
 
 EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     READY: "Normal",
     INVALID_SPEC: "Warning",
     SECRET_MISSING: "Warning",
     SECRET_KEY_MISSING: "Warning",
+    OWN_SECRET_MISSING: "Warning",
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
     UNDER_REPLICATED: "Warning",

@@ -6,7 +6,7 @@ Invariants
 - Nothing of ours leaves fewer than `copies` servers: neither by the numbers asked for (refused aloud, nothing stops),
   nor by the servers that serve now (a drain waits), nor when others are Lost meanwhile (a drain is taken back).
 - Only the highest ordinals of a group drain, and replicas are lowered only past servers that are Drained, or that
-  never held anything: never in the table, or with a volume that was never bound.
+  never held anything: no volume of theirs is known, and they never were in the table, or their claim never was bound.
 
 Called by `deciding`. Judges servers by `servers.ServerView`; the states themselves are `drain.py`.
 """
@@ -195,8 +195,8 @@ def _stop(fleet: Fleet) -> None:
 
 
 def _never_held_anything(view: ServerView, table: Mapping[str, Server] | None) -> bool:
-    if view.sidecar is not None:
+    if view.sidecar is not None or view.volume:
         return False
-    if view.claim is not None and view.claim.capacity == 0:
+    if view.claim is not None and view.claim.capacity == 0 and not view.claim.lost:
         return True  # there never was a disk
-    return table is not None and view.name not in table and not view.volume
+    return table is not None and view.name not in table
