@@ -20,6 +20,7 @@ from mailarray_operator.plan.observation import (
     Claim,
     ClusterResource,
     Group,
+    Mx,
     Observation,
     PairResource,
     Pod,
@@ -75,6 +76,9 @@ class Held:
         self._groups: defaultdict[Key, _Group] = defaultdict(_Group)
         self._pair_clusters: dict[Key, str] = {}
         self._zones: dict[str, str] = {}  # node -> zone
+        self._external_ips: dict[str, tuple[str, ...]] = {}  # node -> addresses in the outside world
+        self._service_ips: dict[Key, tuple[str, ...]] = {}  # Service -> addresses of its load balancer
+        self.mx: dict[Key, Mx] = {}  # what became of the MX records; set by the steering
         self._expandable: dict[str, bool] = {}  # StorageClass -> whether its volumes grow
         self._claim_classes: dict[Key, str] = {}
         self._mounted: dict[Key, tuple[str, ...]] = {}  # pod or StatefulSet ("sts/name") -> ConfigMaps
@@ -125,6 +129,7 @@ class Held:
                 for server in group.pods
                 if (report := self.reports.get((namespace, server))) is not None
             },
+            mx=self.mx.get(key),
         )
 
     def _group(self, key: Key) -> Group:
@@ -171,6 +176,14 @@ class Held:
         """All pods of a cluster's access servers."""
         cluster = self._clusters.get(key)
         return list(cluster.access_pods.values()) if cluster else []
+
+    def outside(self, expose: str, namespace: str, service: str, pod: Pod | None) -> tuple[str, ...]:
+        """Addresses at which the world reaches a pod: of its Service's load balancer, or of its node."""
+        if expose == "LoadBalancer":
+            return self._service_ips.get((namespace, service), ())
+        if expose in ("HostPort", "NodePort") and pod is not None and pod.node:
+            return self._external_ips.get(pod.node) or pod.host_ips
+        return ()
 
     def mounted(self, namespace: str) -> set[str]:
         """ConfigMaps that any pod or StatefulSet of a namespace refers to."""

@@ -22,11 +22,13 @@ from mailarray_operator.cluster.applier import Applier, Failure
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.events import Poster
 from mailarray_operator.cluster.held import Key
+from mailarray_operator.cluster.mx_inputs import inputs_of
 from mailarray_operator.cluster.pruner import prune
 from mailarray_operator.cluster.pusher import Pusher, Target
 from mailarray_operator.cluster.reporter import Reporter
 from mailarray_operator.cluster.secrets import Secrets
 from mailarray_operator.cluster.statuses import Statuses
+from mailarray_operator.cluster.steering import Steering
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, Event
@@ -61,6 +63,7 @@ class Reconciler:
     secrets: Secrets
     pusher: Pusher
     reporter: Reporter
+    steering: Steering
     poster: Poster
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -210,10 +213,12 @@ class Reconciler:
                     hurried.add(server["name"])
         metrics.count_servers(*key, phases)
         self.reporter.follow(key, pods, frozenset(hurried))
+        self.steering.follow(key, inputs_of(observation, decisions, self.store))
 
     def _forget(self, key: Key) -> None:
         metrics.forget_servers(*key)
         self.reporter.forget(key)
+        self.steering.forget(key)
         self.pusher.forget(key)
         self.applier.forget(key)
 

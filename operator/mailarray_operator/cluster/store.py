@@ -216,11 +216,24 @@ class Store(Held):
                 self._changed((key[0], cluster))
             self._forget_empty((key[0], cluster))
 
+    def _take_service(self, key: Key, body: Json, there: bool) -> None:
+        known = trim.service_ips(body) if there else ()
+        if self._service_ips.get(key, ()) == known:
+            return
+        if known:
+            self._service_ips[key] = known
+        else:
+            self._service_ips.pop(key, None)
+        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
+        if cluster:
+            self._changed((key[0], cluster))
+
     def _take_node(self, key: Key, body: Json, there: bool) -> None:
         zone = (body["metadata"].get("labels") or {}).get(names.LABEL_ZONE, "") if there else ""
-        if self._zones.get(key[1], "") == zone:
+        outside = trim.external_ips(body) if there else ()
+        if (self._zones.get(key[1], ""), self._external_ips.get(key[1], ())) == (zone, outside):
             return
-        self._zones[key[1]] = zone
+        self._zones[key[1]], self._external_ips[key[1]] = zone, outside
         for owner, group in list(self._groups.items()):
             for name, pod in group.pods.items():
                 if pod.node == key[1]:
@@ -258,6 +271,7 @@ class Store(Held):
         "Pod": _take_pod,
         "PersistentVolumeClaim": _take_claim,
         "ConfigMap": _take_config_map,
+        "Service": _take_service,
         "Node": _take_node,
         "StorageClass": _take_storage_class,
     }

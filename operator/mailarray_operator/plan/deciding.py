@@ -37,7 +37,7 @@ from mailarray_operator.plan.decisions import Decisions, Event, GroupDecision, G
 from mailarray_operator.plan.drain import State
 from mailarray_operator.plan.drain import dump as dump_drains
 from mailarray_operator.plan.observation import ClusterResource, Group, Observation
-from mailarray_operator.plan.scaling import Fleet
+from mailarray_operator.plan.scaling import Fleet, Senders
 
 REPORT_WAIT = 2.0  # seconds; a server's own word is awaited, which no watch tells
 MIN_WAIT = 0.1  # seconds, so that nothing spins
@@ -92,7 +92,8 @@ def _at_work(
             for server in (f"{name}-{ordinal}",)
         ]
         fleets.append(scaling.fleet_of(group, scale, views, known if old is not None else None))
-    scaling.decide_drains(observation.name, fleets, copies, old, now)
+    senders = Senders(observation.mx, planned="mxPlan" in cluster.resource.status)
+    scaling.decide_drains(observation.name, fleets, copies, old, now, senders)
 
     members = table.servers_of(observation, fleets, known, configuration.cluster_domain)
     chosen = pairs.choose(observation)

@@ -53,6 +53,19 @@ CLUSTER_FOUND: Final = "ClusterFound"
 VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
 VOLUMES_GROWING: Final = "VolumesGrowing"
 VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
+# DNSPublished
+PUBLISHED: Final = "Published"
+PUBLISHING: Final = "Publishing"
+RECORDS_DIFFER: Final = "RecordsDiffer"
+NAME_SERVERS_SILENT: Final = "NameServersSilent"
+EXTERNAL_DNS_MISSING: Final = "ExternalDNSMissing"
+EXTERNAL_DNS_NOT_READING: Final = "ExternalDNSNotReading"
+MX_NOT_HELD: Final = "MXNotHeld"
+PUBLISHING_REFUSED: Final = "PublishingRefused"
+# MXPlanned
+PLANNED: Final = "Planned"
+LOADS_UNKNOWN: Final = "LoadsUnknown"
+NO_TARGETS: Final = "NoTargets"  # of DNSPublished too
 # MirrorPair
 SAME_SOURCE: Final = "SameSource"
 NOT_OVERLAPPING: Final = "NotOverlapping"
@@ -85,6 +98,13 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     CLUSTER_MISSING: "Warning",
     NOT_FOUND: "Warning",
     VOLUMES_NOT_EXPANDABLE: "Warning",
+    RECORDS_DIFFER: "Warning",
+    NAME_SERVERS_SILENT: "Warning",
+    EXTERNAL_DNS_MISSING: "Warning",
+    EXTERNAL_DNS_NOT_READING: "Warning",
+    MX_NOT_HELD: "Warning",
+    PUBLISHING_REFUSED: "Warning",
+    LOADS_UNKNOWN: "Warning",
     SAME_SOURCE: "Warning",
     MAIL_SERVER_MISSING: "Warning",
     NO_MIRROR: "Warning",

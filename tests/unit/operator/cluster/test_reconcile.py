@@ -69,6 +69,7 @@ def reconciler(api: FakeApi) -> Reconciler:
         secrets=Mock(make=AsyncMock(), restore=AsyncMock(side_effect=lambda observation, writer: (observation, []))),
         pusher=Mock(),
         reporter=Mock(),
+        steering=Mock(),
         poster=Mock(post=AsyncMock()),
         clock=lambda: NOW,
     )

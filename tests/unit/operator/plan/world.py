@@ -24,6 +24,7 @@ from mailarray_operator.plan.observation import (
     Claim,
     ClusterResource,
     Group,
+    Mx,
     Observation,
     PairResource,
     Pod,
@@ -93,6 +94,7 @@ class World:
         self.lost_nodes: set[str] = set()  # of servers
         self.secrets: dict[str, frozenset[str] | None] = {"accounts": frozenset({"accounts"})}
         self.database_ready: bool | None = True
+        self.mx: Mx | None = None
         self.access_ready = 2
         self.events: list[Event] = []
         self.restarts: list[str] = []
@@ -235,6 +237,7 @@ class World:
             },
             clock=self.clock,
             since=self.since,
+            mx=self.mx,
             not_evictable=not_evictable,
         )
 
