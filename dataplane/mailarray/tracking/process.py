@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
+from mailarray.model.ids import SegmentId
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
@@ -93,11 +94,27 @@ class Agent:
         )
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
+        self.copier = copier
         routes = Routes(
-            volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
+            volume.id,
+            token,
+            self.receiver,
+            self.server,
+            self.fencer,
+            self.status,
+            self.table,
+            self.accounts,
+            self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
+
+    async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
+        """A segment that a restore brings; see `Copier.take`. It is told to the catalog as after any copy."""
+        epoch = self.memory.epoch if self.link.state is None else self.link.state.epoch
+        reason = await self.copier.take(segment, length, epoch, pieces)
+        self.repairer.copied()
+        return reason
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
