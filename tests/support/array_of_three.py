@@ -59,6 +59,10 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.repairing.KEEP_PARTS": 4.0,
         "tracking.repairing.CLOSED_SECONDS": 3.0,
         "tracking.draining.INTERVAL": 0.05,
+        "tracking.compacting.INTERVAL": 0.1,
+        "tracking.superseding.INTERVAL": 0.05,
+        "tracking.dropping.INTERVAL": 0.05,
+        "tracking.wear.RANK_SECONDS": 3.0,
         "tracking.targets.RANK_SECONDS": 3.0,
     }.items():
         monkeypatch.setattr(f"mailarray.{name}", seconds)

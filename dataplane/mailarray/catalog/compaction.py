@@ -4,8 +4,8 @@ Invariants:
 
 - A segment in `superseded` registers nothing any more, whether it has a row or not. It stands there for ever: somebody
   may have dropped it.
-- A message loses its last location only when tombstones name every placement of its record. What this catalog happens to
-  know of placements decides nothing.
+- A message loses its last location only when tombstones name every placement of its record. What this catalog happens
+  to know of placements decides nothing.
 - Locations are removed by message id, in pieces, by a sidecar that still has the segment: no index leads from a segment
   to its messages, since every message would pay for it.
 """
@@ -66,12 +66,14 @@ def note_wear(connection: Connection, segment: SegmentId, seen: int, dead: int) 
 
 def claim(connection: Connection, wanted: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
     """See `Catalog.claim_compaction`."""
-    numbers = dict(
-        connection.execute(select(_segments.c.number, _segments.c.id).where(_segments.c.id.in_(wanted))).tuples().all()
-    )
+    rows = connection.execute(select(_segments.c.number, _segments.c.id).where(_segments.c.id.in_(wanted)))
+    numbers = {row.number: row.id for row in rows}
     free = or_(_wear.c.compactor.is_(None), _wear.c.compactor == volume, _wear.c.compactor.in_(not_holders()))
     granted = connection.scalars(
-        update(_wear).where(_wear.c.segment.in_(list(numbers)), free).values(compactor=volume).returning(_wear.c.segment)
+        update(_wear)
+        .where(_wear.c.segment.in_(list(numbers)), free)
+        .values(compactor=volume)
+        .returning(_wear.c.segment)
     )
     return {SegmentId(bytes(numbers[number])) for number in granted}
 
@@ -160,8 +162,8 @@ def forget_locations(
         ).all()
         rest = relocate(connection, here)
         named = select(_tombstones.c.record, func.count()).where(_tombstones.c.record.in_(rest))
-        buried: dict[bytes, int] = dict(connection.execute(named.group_by(_tombstones.c.record)).tuples().all())
-        dead = [m for m in rest if 0 < placements[MessageId(bytes(m))] <= buried.get(m, 0)]
+        buried = {bytes(record): count for record, count in connection.execute(named.group_by(_tombstones.c.record))}
+        dead = [m for m in rest if 0 < placements[MessageId(bytes(m))] <= buried.get(bytes(m), 0)]
         connection.execute(delete(_messages).where(_messages.c.id.in_(dead)))
         kept += [MessageId(bytes(m)) for m in rest if m not in set(dead)]
     return kept

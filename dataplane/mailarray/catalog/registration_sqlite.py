@@ -18,7 +18,7 @@ _MARKS = ",".join("?" * PIECE)
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       segments.number, segments.sealed_length, segments.cursor, 
+       segments.number, segments.sealed_length, segments.cursor,
        segments.superseded_by IS NOT NULL OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = ?1)
 FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.id = ?2
 """

@@ -29,7 +29,7 @@ _OFFSET_AT = 32  # of the body offset in an entry
 _U64 = struct.Struct(">Q")
 
 
-class UnknownRecord(Exception):
+class UnknownRecord(ValueError):
     """A kind of record that this version does not know: the segment stays as it is."""
 
 

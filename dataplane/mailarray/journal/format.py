@@ -329,8 +329,8 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
 
 
 def entry_fields(metadata: bytes, position: int) -> tuple[int, int, int, int, bytes, int, int, int, int]:
-    """The fixed fields of the entry there, in their order: length, kind, flags, count, id, time, and of its body offset,
-    length and checksum. Raises FormatError."""
+    """The fixed fields of the entry there, in their order: length, kind, flags, count, id, time, and of its body the
+    offset, length and checksum. Raises FormatError."""
     try:
         fields = _ENTRY.unpack_from(metadata, position)
     except struct.error as error:
