@@ -13,8 +13,8 @@ Invariants (rules 5, 8, 12):
 
 Bytes come in pieces at a limited rate, which all copies of a server share, so that mail on its way in and readers keep
 their disk and their network. Refuses, with a sentence, when the disk would be left with less than the reserve; with
-less than half of it when the segment is small: what is left of worn segments must find room on full disks, too, since it
-frees more.
+less than half of it when the segment is small: what is left of worn segments must find room on full disks, too, since
+it frees more.
 """
 
 from __future__ import annotations
