@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from mailarray.catalog.catalog import MailboxEntry
+from mailarray.catalog.catalog import MailboxEntry, TombstoneRow
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.closing import read_closing
-from mailarray.journal.disk import Disk
+from mailarray.journal.disk import Disk, SyncPoint
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import Tombstone, crc32c
 from mailarray.journal.inspect import verify
 from mailarray.journal.volume import Volume, read_volume
 from mailarray.model.ids import MessageId, PlacementId, SegmentId
 from mailarray.model.message import Committed
+from mailarray.tracking.fencing import NotMember
 from tests.support.array_of_three import Array, ArrayServer, fast_clocks
+from tests.support.powercut import PowerCutDisk
 from tests.support.segments import random_body
 
 ANNA, BEN = "anna@mail.example", "ben@mail.example"
@@ -163,7 +166,7 @@ async def compacted(array: Array, seconds: float = 30.0) -> None:
 
 
 async def test_the_space_of_deleted_mail_comes_back_on_all_servers(array: Array) -> None:
-    await array.start()
+    await started(array)
     ledger = Ledger(array)
     before = await worn_and_left(array, ledger)
     for server in array.servers:
@@ -189,13 +192,228 @@ async def test_the_space_of_deleted_mail_comes_back_on_all_servers(array: Array)
     assert counts.tombstones == len(ledger.deleted)
 
     # The journals alone make the same catalog.
-    epoch = await catalog.reset()
-    await array.until(
-        lambda: all(s.agent and s.agent.link.state and s.agent.link.state.epoch == epoch for s in array.servers)
-    )
-    await array.settled()
+    await reset(array, array.servers)
     await ledger.check()
     again = await catalog.counts()
     assert (again.messages, again.tombstones) == (counts.messages, counts.tombstones)
     told = {row.segment for row in await catalog.superseded_since(0)}
     assert told == set().union(*(named for s in array.servers for named in closings_on(s).values()))
+
+
+async def reset(array: Array, running: Sequence[ArrayServer]) -> None:
+    """Drop the catalog's rows, and wait until those sidecars have told everything again."""
+    epoch = await (await array.catalog()).reset()
+    await array.until(
+        lambda: all(s.agent is not None and s.agent.link.state and s.agent.link.state.epoch == epoch for s in running)
+    )
+    await array.settled(servers=running)
+
+
+async def started(array: Array) -> None:
+    """With a catalog that is open."""
+    await array.start()
+    await array.until(lambda: all(s.agent and s.agent.link.state and s.agent.link.state.open for s in array.servers))
+
+
+async def only_writer(array: Array, ledger: Ledger, index: int = 0) -> tuple[SegmentId, ArrayServer]:
+    """Mail of one writer in one sealed segment, most of it deleted; answers the segment and its mirror's server."""
+    await started(array)
+    writer = array.servers[index].writer
+    assert writer is not None
+    await ledger.deliver(5, ANNA, indexes=(index,))
+    assert writer.segment is not None
+    segment, mirror = writer.segment.header.segment, writer.segment.links[0].server.name
+    await ledger.registered()
+    return segment, next(s for s in array.servers if s.settings.server == mirror)
+
+
+def gone_from(array: Array, segment: SegmentId, *servers: ArrayServer) -> bool:
+    return not any(segment in segments_on(server) for server in servers or array.servers)
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["", "catalog made anew meanwhile"])
+async def test_a_server_that_comes_back_with_an_input_drops_it(array: Array, restored: bool) -> None:
+    ledger = Ledger(array)
+    segment, stale = await only_writer(array, ledger)
+    await stale.kill()
+    others = [server for server in array.servers if server is not stale]
+    victims = list(ledger.mail)[:4]
+    await ledger.expunge(*victims)
+    await ledger.registered()
+    for server in others:
+        await server.kill_writer()
+    await array.until(lambda: gone_from(array, segment, *others), 30)
+    assert segment in segments_on(stale)
+    await ledger.check(others)
+    if restored:
+        await reset(array, others)
+        await ledger.check(others)
+    await stale.start()
+    await array.until(lambda: gone_from(array, segment), 30)
+    await stale.kill_writer()
+    await array.settled()
+    await ledger.check()
+    fence = load_fence(volume_of(stale), segment)
+    assert fence.dropped and fence.fenced
+    # Nothing brings it back: not a late batch, not a fence, not a copy, not a restart.
+    agent = stale.agent
+    assert agent is not None
+    said = await agent.receiver.put(segment, 0, 0, b"", 0)
+    assert said.status == 423
+    with pytest.raises(NotMember):
+        await agent.fencer.fence(segment)
+    assert agent.shelf.holds(segment) and agent.shelf.adopt_left(segment) is None
+    await stale.kill_sidecar()
+    volume_of(stale).segment_path(segment).write_bytes(b"what a power cut brought back")
+    await stale.start_sidecar()
+    assert gone_from(array, segment)
+    await reset(array, array.servers)
+    await ledger.check()
+
+
+async def test_two_that_compact_the_same_segment_at_once_lose_and_double_nothing(array: Array) -> None:
+    ledger = Ledger(array)
+    segment, mirror = await only_writer(array, ledger)
+    for server in array.servers:
+        assert server.agent is not None
+        server.agent.compactor.look = nothing  # type: ignore[method-assign]
+        await server.kill_writer()
+    await array.settled()
+    await (await array.catalog()).expunge(
+        [TombstoneRow(p, MessageId(p.record), ledger.mail[p][0]) for p in list(ledger.mail)[:3]]
+    )
+    for placement in list(ledger.mail)[:3]:
+        del ledger.mail[placement]
+    agents = [array.servers[0].agent, mirror.agent]
+    inputs = []
+    for agent in agents:
+        assert agent is not None
+        found = await agent.compactor._look_into(segment)
+        assert found is not None and len(found.dead) == 3
+        inputs.append(found)
+    outputs = await asyncio.gather(
+        *(a.compactor.compact([i], a.link.epoch) for a, i in zip(agents, inputs, strict=True) if a)
+    )
+    assert None not in outputs
+    await array.until(lambda: gone_from(array, segment), 30)
+    await array.settled()
+    await ledger.check()
+    listed = (await ledger.entries())[ANNA]
+    assert {frozenset(place.segment for place in entry.locations) for entry in listed} == {frozenset(outputs)}
+
+
+async def nothing() -> None:
+    """A look that sees nothing."""
+
+
+async def test_with_too_few_copies_the_inputs_stay(array: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailarray.tracking.repairing.Repairer._fetch", lambda *_: nothing())  # nobody copies
+    ledger = Ledger(array)
+    segment, mirror = await only_writer(array, ledger)
+    await ledger.expunge(*list(ledger.mail)[:4])
+    for server in array.servers:
+        await server.kill_writer()
+    await array.until(lambda: any(closings_on(s) for s in array.servers), 30)
+    await array.settled()
+    await asyncio.sleep(0.5)
+    assert segment in segments_on(array.servers[0]) and segment in segments_on(mirror)
+    assert not any(s.agent and s.agent.under_replicated() for s in array.servers)
+    await ledger.check()
+
+
+async def test_mail_of_which_the_catalog_knows_nothing_is_kept(array: Array) -> None:
+    """Rule 24: only a tombstone lets a record go."""
+    ledger = Ledger(array)
+    segment, _ = await only_writer(array, ledger)
+    unknown = list(ledger.mail)[-1]
+    await ledger.expunge(*list(ledger.mail)[:4])
+    for server in array.servers:
+        await server.kill_writer()
+    with sqlite3.connect(array.catalog_url.removeprefix("sqlite:///"), timeout=10) as db:
+        for table, column in (("messages", "id"), ("placements", "message")):
+            db.execute(f"DELETE FROM {table} WHERE {column} = ?", (unknown.record,))
+    await array.until(lambda: gone_from(array, segment), 30)
+    await reset(array, array.servers)
+    await ledger.check()
+
+
+async def test_tombstones_outlive_the_segment_that_they_stood_in(array: Array) -> None:
+    """Rule 22: their segment is compacted, and a server comes back with the mail that they name."""
+    ledger = Ledger(array)
+    segment, stale = await only_writer(array, ledger)
+    await stale.kill()
+    index = next(i for i in (1, 2) if array.servers[i] is not stale)
+    others = [server for server in array.servers if server is not stale]
+    victims = list(ledger.mail)
+    await ledger.deliver(5, BEN, indexes=(index,))
+    await ledger.expunge(*victims, index=index)  # beside mail that goes, too
+    await ledger.registered()
+    stones = {s for server in others for s in segments_on(server)} - {segment}
+    await ledger.expunge(*ledger.mail, index=index)
+    for server in others:
+        await server.kill_writer()
+    await array.until(
+        lambda: any(gone_from(array, s, *others) for s in stones) and gone_from(array, segment, *others), 30
+    )
+    for server in others:
+        assert server.agent is not None
+        server.agent.dropper.look = nothing  # type: ignore[method-assign]
+    await stale.start()
+    await stale.kill_writer()
+    await reset(array, array.servers)
+    await ledger.check()
+    assert (await (await array.catalog()).counts()).tombstones == len(ledger.deleted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "point",
+    [SyncPoint.OUTPUT_FILE, SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME, SyncPoint.DROPPED],
+    ids=lambda p: p.name,
+)
+async def test_a_power_cut_at_each_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: SyncPoint, seed: int
+) -> None:
+    fast_clocks(monkeypatch)
+    storage = StorageSettings(reserve=0, mirror_timeout=2.0, segment_size=SEGMENT, compact_least=1)
+    disk = PowerCutDisk()
+    array = Array(tmp_path, [disk, Disk(), Disk()], storage)
+    try:
+        ledger = Ledger(array)
+        segment, _ = await only_writer(array, ledger)
+        server = array.servers[0]
+        cuts: list[PowerCutDisk] = []
+        skip = [seed if point in (SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME) else 0]  # which fence of several
+
+        def cut(seen: SyncPoint) -> None:
+            if seen is point and not cuts and closed(server):
+                skip[0] -= 1
+                if skip[0] < 0:
+                    cuts.append(disk.power_cut(seed, keep=seed > 0))
+
+        await ledger.expunge(*list(ledger.mail)[:4])
+        await ledger.registered()
+        for other in array.servers:
+            await other.kill_writer()
+        disk.hook = cut
+        await array.until(lambda: cuts, 30)
+        await server.kill()
+        server.disk = cuts[0]
+        await server.start_sidecar()
+        await array.until(lambda: gone_from(array, segment), 30)
+        await compacted(array)
+        await array.settled()
+        await ledger.check()
+        for each in array.servers:
+            assert all(report.sound for report in verify(volume_of(each)))
+            assert volume_of(each).list_outputs() == []
+        await reset(array, array.servers)
+        await ledger.check()
+    finally:
+        await array.close()
+
+
+def closed(server: ArrayServer) -> list[Path]:
+    """Files of an output, under either name, and of a segment that is being dropped."""
+    folder = Path(server.settings.volume) / "segments"
+    return [*folder.glob("*.output"), *(volume_of(server).segment_path(s) for s in closings_on(server))]
