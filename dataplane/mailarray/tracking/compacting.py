@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -29,6 +30,7 @@ from mailarray.contract.settings import StorageSettings
 from mailarray.journal.carried import Carried, UnknownRecord, carried
 from mailarray.journal.format import KIND_MESSAGE, MAX_SUPERSEDED, FormatError, SegmentHeader, crc32c
 from mailarray.journal.scan import read_frames
+from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import PlacementId, SegmentId, new_incarnation_id, new_segment_id_beside
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
@@ -97,8 +99,9 @@ class Compactor:
     def _clear(self) -> None:
         """What an earlier run did not finish."""
         volume = self._shelf.volume
-        for segment in volume.list_outputs():
-            volume.disk.remove(volume.output_path(segment))
+        with contextlib.suppress(OSError, VolumeError):  # it costs room, and no more
+            for segment in volume.list_outputs():
+                volume.disk.remove(volume.output_path(segment))
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""

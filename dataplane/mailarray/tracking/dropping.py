@@ -47,6 +47,7 @@ class Dropper:
         self._seen = 0  # of what the catalog says is superseded
         self._epoch = -1
         self._whole_at = float("-inf")
+        self._complaints: dict[SegmentId, str] = {}  # of segments that must stay for now: logged last
         self.reclaimed = 0  # bytes, since this process began
         self.wake = asyncio.Event()
 
@@ -83,10 +84,16 @@ class Dropper:
             reason = missing[head]
             holding = self._shelf.holdings.get(segment)
             if reason is not None:
-                extra = {"segment": segment.hex(), "stands_for_it": head.hex(), "reason": reason}
-                log.info("superseded segment stays", extra=extra)
+                self._complain(segment, head, reason)
             elif holding is not None and holding.member is not None:
                 await self._give_up(holding, rows.get(segment), head)
+
+    def _complain(self, segment: SegmentId, head: SegmentId, reason: str) -> None:
+        self._complaints = {id: said for id, said in self._complaints.items() if id in self.pending}
+        if self._complaints.get(segment) != reason:
+            extra = {"segment": segment.hex(), "stands_for_it": head.hex(), "reason": reason}
+            log.info("superseded segment stays", extra=extra)
+        self._complaints[segment] = reason
 
     async def _missing(self, head: SegmentState | None, volumes: list[VolumeRow]) -> str | None:
         return "the catalog has no row of it" if head is None else await self._prover.missing(head, volumes)

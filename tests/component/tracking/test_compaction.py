@@ -7,6 +7,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from mailarray.journal.volume import Volume, read_volume
 from mailarray.model.ids import MessageId, PlacementId, SegmentId
 from mailarray.model.message import Committed
 from mailarray.tracking.fencing import NotMember
+from mailarray.tracking.proof import Prover
 from tests.support.array_of_three import Array, ArrayServer, fast_clocks
 from tests.support.powercut import PowerCutDisk
 from tests.support.segments import random_body
@@ -447,3 +449,34 @@ async def ledger_expunges(array: Array, ledger: Ledger, count: int) -> None:
     await ledger.expunge(*list(ledger.mail)[:count], index=array.servers.index(server))
     await server.kill_writer()
     await ledger.registered()
+
+
+async def test_a_server_is_drained_only_when_what_it_compacted_counts(
+    array: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [False]
+    missing = Prover.missing
+
+    async def slow(self: Prover, *arguments: Any) -> str | None:
+        return await missing(self, *arguments) if asked[0] else "nobody was asked yet"
+
+    monkeypatch.setattr(Prover, "missing", slow)
+    ledger = Ledger(array)
+    segment, _ = await only_writer(array, ledger)
+    await ledger.expunge(*list(ledger.mail)[:4])
+    await array.until(lambda: array.servers[0].writer is not None)
+    await array.servers[0].kill_writer()
+    await array.until(lambda: closings_on(array.servers[0]), 30)
+    await array.servers[0].start_writer()
+    await array.push(mail_0="Draining")
+
+    def said() -> dict[str, Any]:
+        agent = array.servers[0].agent
+        return (agent.status()["drain"] if agent is not None else None) or {}
+
+    await array.until(lambda: "does not stand" in (said().get("waiting_for") or ""))
+    asked[0] = True
+    await array.until(lambda: said().get("done"), 30)
+    await array.servers[0].kill()
+    await array.until(lambda: gone_from(array, segment, *array.servers[1:]), 30)
+    await ledger.check(array.servers[1:])
