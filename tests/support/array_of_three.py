@@ -59,6 +59,8 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.repairing.DUTY": 1.0,  # a slow look on a busy machine must not make the next one late
         "tracking.repairing.KEEP_PARTS": 4.0,
         "tracking.repairing.CLOSED_SECONDS": 3.0,
+        "tracking.losses.ASK_SECONDS": 0.2,
+        "tracking.losses.ASK_EACH": 0.0,
         "tracking.draining.INTERVAL": 0.05,
         "tracking.compacting.INTERVAL": 0.1,
         "tracking.superseding.INTERVAL": 0.05,

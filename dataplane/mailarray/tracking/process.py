@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
+from mailarray.model.ids import SegmentId
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
@@ -27,6 +28,7 @@ from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
@@ -90,7 +92,10 @@ class Agent:
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
         pace = Pace(settings.storage.copy_rate)  # of all that is not on the way to a 250
         copier = Copier(self.shelf, self.peers, reserve, pace)
-        self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
+        losses = Losses(self.link, self.memory, self.peers, self.table)
+        self.repairer = Repairer(
+            self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
+        )
         self.repairer.copied = wake.set
         self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
         self.compactor.published = self.superseder.counted = wake.set
@@ -101,11 +106,27 @@ class Agent:
         self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
+        self.copier = copier
         routes = Routes(
-            volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
+            volume.id,
+            token,
+            self.receiver,
+            self.server,
+            self.fencer,
+            self.status,
+            self.table,
+            self.accounts,
+            self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
+
+    async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
+        """A segment that a restore brings; see `Copier.take`. It is told to the catalog as after any copy."""
+        epoch = self.memory.epoch if self.link.state is None else self.link.state.epoch
+        reason = await self.copier.take(segment, length, epoch, pieces)
+        self.repairer.copied()
+        return reason
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
