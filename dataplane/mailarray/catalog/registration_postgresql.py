@@ -1,7 +1,8 @@
 """Registration and expunge in PostgreSQL: few statements with arrays, straight to asyncpg, for whole runs at once.
 
 Isolation is READ COMMITTED with locks, always in this order, so that two transactions wait for each other seldom:
-the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, the volume's row.
+the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, wear by segment, the
+volume's row.
 Tombstones are looked up in a statement that begins after the mailboxes are locked, and `expunge` writes them with
 the mailboxes locked: so of a tombstone and a placement that come at once, the later one sees the earlier one.
 """
@@ -19,7 +20,8 @@ from mailarray.model.ids import VolumeId
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       s.number, s.sealed_length, s.cursor, s.superseded
+       s.number, s.sealed_length, s.cursor,
+       s.superseded IS TRUE OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = $1)
 FROM state
 LEFT JOIN LATERAL (
     SELECT number, sealed_length, cursor, superseded_by IS NOT NULL AS superseded
@@ -72,10 +74,11 @@ WITH placed AS (
     WHERE NOT EXISTS (
         SELECT 1 FROM tombstones WHERE tombstones.record = t.record AND tombstones.position = t.position
     )
+    RETURNING uid
 ), moved AS (
     UPDATE segments SET cursor = $7, acknowledged = greatest(acknowledged, $8) WHERE number = $1
 )
-UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter
+UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter, (SELECT count(*) FROM placed)
 """
 
 _INSERT_SEGMENT = """
@@ -91,11 +94,23 @@ _INSERT_TOMBSTONES = """
 INSERT INTO tombstones (record, position, message, mailbox)
 SELECT * FROM unnest($1::bytea[], $2::int[], $3::bytea[], $4::text[]) ON CONFLICT DO NOTHING
 """
-_DELETE_PLACEMENTS = """
-DELETE FROM placements AS p
-USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
-WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+_COUNT_DEAD = """
+INSERT INTO segment_wear AS w (segment, dead)
+SELECT segment, sum(size) FROM messages WHERE id {where} GROUP BY segment ORDER BY segment
+ON CONFLICT (segment) DO UPDATE SET dead = w.dead + excluded.dead
 """
+_DELETE_PLACEMENTS = f"""
+WITH gone AS (
+    DELETE FROM placements AS p
+    USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
+    WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+    RETURNING p.message
+)
+{_COUNT_DEAD.format(where="IN (SELECT message FROM gone)")}
+"""
+_COUNT_UNPLACED = _COUNT_DEAD.format(
+    where="= ANY ($1::bytea[]) AND EXISTS (SELECT 1 FROM tombstones WHERE record = id)"
+)
 
 
 class SegmentRowAppeared(Exception):
@@ -141,7 +156,7 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
             positions.append(position)
             recipients.append(None if recipient == mailbox else recipient)
             box[1] += 1
-    counter = await db.fetchval(
+    counter, placed = await db.fetchrow(
         _FINISH,
         number,
         _numbers(mailboxes),
@@ -153,6 +168,8 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
         registration.end if registration.sealed_length is None else 0,
         volume,
     )
+    if placed < len(uids):  # tombstones came before their messages
+        await db.execute(_COUNT_UNPLACED, sorted(set(records)))
     return Registered(counter)
 
 

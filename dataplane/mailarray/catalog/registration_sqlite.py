@@ -18,7 +18,8 @@ _MARKS = ",".join("?" * PIECE)
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       segments.number, segments.sealed_length, segments.cursor, segments.superseded_by IS NOT NULL
+       segments.number, segments.sealed_length, segments.cursor,
+       segments.superseded_by IS NOT NULL OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = ?1)
 FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.id = ?2
 """
 _KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
@@ -38,7 +39,12 @@ _INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES 
 _INSERT_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (record, position, message, mailbox) VALUES (?, ?, ?, ?)"
 _DELETE_PLACEMENTS = (
     "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
-    f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones)"
+    f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones) RETURNING message"
+)
+_COUNT_DEAD = (
+    "INSERT INTO segment_wear (segment, dead) "
+    f"SELECT segment, sum(size) FROM messages WHERE id IN ({_MARKS}) GROUP BY segment "
+    "ON CONFLICT (segment) DO UPDATE SET dead = dead + excluded.dead"
 )
 
 
@@ -77,9 +83,17 @@ def expunge(db: sqlite3.Connection, tombstones: Sequence[TombstoneRow]) -> None:
     db.executemany(
         _INSERT_TOMBSTONE, [(t.placement.record, t.placement.index, t.message, t.mailbox) for t in tombstones]
     )
+    gone: list[bytes] = []
     for mailbox, records in by_mailbox.items():
         for piece in _pieces(records):
-            db.execute(_DELETE_PLACEMENTS, (mailbox, *piece))
+            gone += [message for (message,) in db.execute(_DELETE_PLACEMENTS, (mailbox, *piece)).fetchall()]
+    _count_dead(db, gone)
+
+
+def _count_dead(db: sqlite3.Connection, messages: Iterable[bytes]) -> None:
+    """Where to look for room: each of those lost a placement, or never got one."""
+    for piece in _pieces(messages):
+        db.execute(_COUNT_DEAD, piece)
 
 
 def insert_segment(db: sqlite3.Connection, segment: SegmentFacts) -> int:
@@ -135,6 +149,8 @@ def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: 
                 rows.append((box[0], box[1], record, position, record, None if recipient == mailbox else recipient))
                 box[1] += 1
     db.executemany(_INSERT_PLACEMENT, rows)
+    if dead:
+        _count_dead(db, {record for record, _ in dead})
 
 
 def _take_uids(db: sqlite3.Connection, counts: dict[str, int], uidvalidity: int) -> dict[str, list[int]]:

@@ -21,8 +21,10 @@ from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.copying import Copier
+from mailarray.tracking.compacting import Compactor
+from mailarray.tracking.copying import Copier, Pace
 from mailarray.tracking.draining import Drainer
+from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
@@ -31,6 +33,7 @@ from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
 from mailarray.tracking.port import Port
+from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
@@ -39,6 +42,7 @@ from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ class Agent:
         self.server = Server(self.shelf, self.index, settings.server, reserve, self.memory, lambda: self.table.draining)
         registrar = Registrar(self.link, volume.id, self.memory)
         wake = asyncio.Event()
+        prover = Prover(self.shelf, self.peers, self.table)
+        self.superseder = Superseder(self.shelf, self.link, prover)
         self.follower = Follower(self.shelf, self.link, registrar, wake)
         self.settler = Settler(
             self.shelf,
@@ -77,21 +83,27 @@ class Agent:
             registrar,
             Sealer(volume.id, self.link, self.fencer, self.peers),
             Mender(volume.id, self.shelf, self.peers, reserve),
+            self.superseder,
             self.peers,
             self.table,
             settings.storage.copies,
             wake,
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
-        copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
+        pace = Pace(settings.storage.copy_rate)  # of all that is not on the way to a 250
+        copier = Copier(self.shelf, self.peers, reserve, pace)
         losses = Losses(self.link, self.memory, self.peers, self.table)
         self.repairer = Repairer(
             self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
         )
         self.repairer.copied = wake.set
+        self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
+        self.compactor.published = self.superseder.counted = wake.set
+        self.dropper = Dropper(self.shelf, self.link, prover, self.index)
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )
+        self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         self.copier = copier
@@ -136,6 +148,7 @@ class Agent:
             "drain": self.drainer.progress,
             "rebuild": self.repairer.rebuild(),
             "copying": self.repairer.copying(),
+            "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
                 "epoch": state.epoch if state else self.memory.epoch,
@@ -148,10 +161,12 @@ class Agent:
     def under_replicated(self) -> int:
         """Segments on fewer volumes than copies; each is counted by the first one that holds it.
 
-        Of sealed ones the catalog knows who holds them; of the others their headers do.
+        Of sealed ones the catalog knows who holds them; of the others their headers do. A compacted one that does not
+        count yet is none of them: its mail is still where it was.
         """
         lost = self.settler.lost
         short = {s.facts.id for s in self.repairer.short if s.holders[:1] == (self.volume.id,)}
+        short -= {holding.segment for holding in self.superseder.pending()}
         for holding in self.shelf:
             if holding.header is not None and holding.sealed_length is None:
                 living = [volume for volume in holding.header.members if volume not in lost]
@@ -179,6 +194,9 @@ class Agent:
             self.remember(),
             *([] if self.accounts is None else [self.accounts.run()]),
             self.repairer.run(),
+            self.superseder.run(),
+            self.dropper.run(),
+            self.compactor.run(),
             self.drainer.run(),
         ]
 
