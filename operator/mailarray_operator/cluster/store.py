@@ -167,7 +167,6 @@ class Store(Held):
             self._mounted[key] = trim.config_maps(body.get("spec") or {})
         else:
             self._mounted.pop(key, None)
-            self.reports.pop(key, None)
         cluster = labels.get(names.LABEL_CLUSTER, "")
         if labels.get(names.LABEL_COMPONENT) == names.ACCESS and cluster:
             pods = self._clusters[key[0], cluster].access_pods

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, FlagRow
+from mailarray.catalog.catalog import Catalog, FlagRow, SealedRow
 from mailarray.model.ids import PlacementId, new_message_id
 from tests.component.catalog.sidecar import BODY, Sidecar, message
 
@@ -42,7 +42,7 @@ async def test_segments_and_mailboxes_page_by_page(catalog: Catalog) -> None:
         if number % 2:
             await catalog.propose_seal(sidecar.segment, BODY, sidecar.epoch)
         sidecar.next_segment()
-    rows = []
+    rows: list[SealedRow] = []
     while page := await catalog.segment_rows(rows[-1].number if rows else 0):
         rows += page
     assert [(row.id, row.sealed_length) for row in rows] == [

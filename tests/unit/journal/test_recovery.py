@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailarray.journal.fence import Fence, load_fence, save_fence
-from mailarray.journal.format import MessageEntry
+from mailarray.journal.format import MessageEntry, TombstonesEntry
 from mailarray.journal.member import Member
 from mailarray.journal.scan import Batch, Survey, find_batch, walk
 from mailarray.journal.volume import Volume
@@ -56,7 +56,7 @@ def written(segment: Made, batch: Batch) -> dict[bytes, Any]:
     assert made_batch.end == batch.header.end
     ids = [e.id for e in batch.entries if isinstance(e, MessageEntry)]
     assert ids == [m.id for m in made_batch.mails]
-    dead = [t for e in batch.entries if not isinstance(e, MessageEntry) for t in e.tombstones]
+    dead = [t for e in batch.entries if isinstance(e, TombstonesEntry) for t in e.tombstones]
     assert dead == list(made_batch.tombstones)
     return {m.id: m for m in made_batch.mails}
 

@@ -170,6 +170,7 @@ def test_a_server_that_shares_a_name_is_named_by_its_address() -> None:
     wanted = wanted_records(["mail.example"], mx, [])
     answers.take(wanted, {("mail.example", "MX"): [mx]}, 1.0)
     assert (shared, "A") in answers.questions(wanted)
+    both: dict[tuple[str, str], list[tuple[str, ...] | NoAnswer]]
     both = {("mail.example", "MX"): [mx], (shared, "A"): [("192.0.2.1", "192.0.2.2")]}
     answers.take(wanted, both, 2.0)
     answers.judge(found, True, ["a-1"], 2.0)
