@@ -280,6 +280,15 @@ class Catalog(Protocol):
         """
         ...
 
+    # -- sidecars: how full mailboxes are ----------------------------------------------------------------
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """Bytes in those mailboxes that have a row; None: never counted. Raises CatalogClosed."""
+        ...
+
+    async def count_used(self, mailbox: str) -> int:
+        """Count the bytes of one mailbox anew, and keep the sum; some microseconds a message."""
+        ...
+
     # -- access servers --------------------------------------------------------------------------------
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """All messages of a mailbox, by UID. Raises CatalogClosed. An unknown mailbox is an empty list."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
+from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, usage, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -173,6 +173,16 @@ class DatabaseCatalog:
         else:
             metrics.REFUSED.labels(answer.reason).inc()
         return answer
+
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """See `Catalog`."""
+        async with self._call("used") as engine:
+            return await engine.read(lambda c: usage.used(c, mailboxes))
+
+    async def count_used(self, mailbox: str) -> int:
+        """See `Catalog`."""
+        async with self._call("count_used") as engine:
+            return await engine.write(lambda c: usage.count_used(c, mailbox))
 
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """See `Catalog`."""

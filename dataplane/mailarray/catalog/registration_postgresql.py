@@ -49,12 +49,14 @@ WHERE NOT EXISTS (
 ON CONFLICT DO NOTHING
 """
 
-# UIDs are set aside here: `uidnext` moves up by `count`, and the row stays locked.
+# UIDs are set aside here: `uidnext` moves up by `count`, `used` by `bytes`, and the row stays locked.
 _LOCK_MAILBOXES = """
-INSERT INTO mailboxes AS m (address, uidnext, uidvalidity)
-SELECT address, 1 + count, $3::bigint
-FROM ROWS FROM (json_array_elements_text($1::text::json), unnest($2::text::bigint[])) AS t (address, count)
-ON CONFLICT (address) DO UPDATE SET uidnext = m.uidnext + excluded.uidnext - 1
+INSERT INTO mailboxes AS m (address, uidnext, uidvalidity, used)
+SELECT address, 1 + count, $3::bigint, bytes
+FROM ROWS FROM (
+    json_array_elements_text($1::text::json), unnest($2::text::bigint[]), unnest($4::text::bigint[])
+) AS t (address, count, bytes)
+ON CONFLICT (address) DO UPDATE SET uidnext = m.uidnext + excluded.uidnext - 1, used = m.used + excluded.used
 RETURNING id, uidnext
 """
 
@@ -72,10 +74,23 @@ WITH placed AS (
     WHERE NOT EXISTS (
         SELECT 1 FROM tombstones WHERE tombstones.record = t.record AND tombstones.position = t.position
     )
+    RETURNING 1
 ), moved AS (
     UPDATE segments SET cursor = $7, acknowledged = greatest(acknowledged, $8) WHERE number = $1
 )
-UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter
+UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter, (SELECT count(*) FROM placed)
+"""
+
+# Placements that a tombstone kept from being made were counted when the mailboxes were locked, which is seldom.
+_TAKE_BACK = """
+UPDATE mailboxes AS m SET used = greatest(0, m.used - gone.bytes)
+FROM (
+    SELECT t.mailbox, sum(t.size)::bigint AS bytes
+    FROM unnest($1::bigint[], $2::bytea[], $3::int[], $4::bigint[]) AS t (mailbox, record, position, size)
+    JOIN tombstones ON tombstones.record = t.record AND tombstones.position = t.position
+    GROUP BY t.mailbox
+) AS gone
+WHERE m.id = gone.mailbox
 """
 
 _INSERT_SEGMENT = """
@@ -92,9 +107,18 @@ INSERT INTO tombstones (record, position, message, mailbox)
 SELECT * FROM unnest($1::bytea[], $2::int[], $3::bytea[], $4::text[]) ON CONFLICT DO NOTHING
 """
 _DELETE_PLACEMENTS = """
-DELETE FROM placements AS p
-USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
-WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+WITH gone AS (
+    DELETE FROM placements AS p
+    USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
+    WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+    RETURNING p.mailbox, p.message
+)
+UPDATE mailboxes AS m SET used = greatest(0, m.used - freed.bytes)
+FROM (
+    SELECT gone.mailbox, sum(messages.size)::bigint AS bytes
+    FROM gone JOIN messages ON messages.id = gone.message GROUP BY gone.mailbox
+) AS freed
+WHERE m.id = freed.mailbox
 """
 
 
@@ -122,13 +146,14 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
             fresh = [m for m in fresh if m[0] in news]
             every = registration.messages
             await db.execute(_INSERT_LOCATIONS, number, [m[0] for m in every], [m[4] for m in every])
-    counts: dict[str, int] = {}
+    wanted: dict[str, tuple[int, int]] = {}  # UIDs and bytes of each mailbox
     for message in fresh:
         for delivery in message[3]:
-            counts[delivery[0]] = counts.get(delivery[0], 0) + 1
+            count, size = wanted.get(delivery[0], (0, 0))
+            wanted[delivery[0]] = count + 1, size + message[5]
     for tombstone in registration.tombstones:
-        counts.setdefault(tombstone.mailbox, 0)
-    boxes = await _lock_mailboxes(db, counts, ground.uidvalidity)
+        wanted.setdefault(tombstone.mailbox, (0, 0))
+    boxes = await _lock_mailboxes(db, wanted, ground.uidvalidity)
     if registration.tombstones:
         await _bury(db, registration.tombstones)
     mailboxes, uids, records, positions, recipients = [], [], [], [], []
@@ -141,7 +166,7 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
             positions.append(position)
             recipients.append(None if recipient == mailbox else recipient)
             box[1] += 1
-    counter = await db.fetchval(
+    counter, placed = await db.fetchrow(
         _FINISH,
         number,
         _numbers(mailboxes),
@@ -153,13 +178,16 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
         registration.end if registration.sealed_length is None else 0,
         volume,
     )
+    if placed < len(records):
+        counted = [message[5] for message in fresh for _ in message[3]]
+        await db.execute(_TAKE_BACK, mailboxes, records, positions, counted)
     return Registered(counter)
 
 
 async def expunge(db: Any, tombstones: Sequence[TombstoneRow]) -> None:
     """Keep the tombstones, and remove the placements that they name (rule 21). As `register`, under the shared gate."""
     uidvalidity = await db.fetchval("SELECT uidvalidity FROM state")
-    await _lock_mailboxes(db, {tombstone.mailbox: 0 for tombstone in tombstones}, uidvalidity)
+    await _lock_mailboxes(db, {tombstone.mailbox: (0, 0) for tombstone in tombstones}, uidvalidity)
     await _bury(db, tombstones)
 
 
@@ -173,14 +201,14 @@ async def _insert_segment(db: Any, segment: SegmentFacts) -> int:
     return number
 
 
-async def _lock_mailboxes(db: Any, counts: dict[str, int], uidvalidity: int) -> dict[str, list[int]]:
-    """Lock (or make) the mailboxes' rows and set UIDs aside: address -> [row number, first UID]."""
-    if not counts:
+async def _lock_mailboxes(db: Any, wanted: dict[str, tuple[int, int]], uidvalidity: int) -> dict[str, list[int]]:
+    """Lock (or make) the mailboxes' rows, set UIDs aside and count bytes: address -> [row number, first UID]."""
+    if not wanted:
         return {}
-    addresses = sorted(counts)
-    wanted = [counts[address] for address in addresses]
-    rows = await db.fetch(_LOCK_MAILBOXES, json.dumps(addresses), _numbers(wanted), uidvalidity)
-    return {address: [row[0], row[1] - count] for address, count, row in zip(addresses, wanted, rows, strict=True)}
+    addresses = sorted(wanted)
+    counts, sizes = zip(*(wanted[address] for address in addresses), strict=True)
+    rows = await db.fetch(_LOCK_MAILBOXES, json.dumps(addresses), _numbers(counts), uidvalidity, _numbers(sizes))
+    return {address: [row[0], row[1] - count] for address, count, row in zip(addresses, counts, rows, strict=True)}
 
 
 async def _bury(db: Any, tombstones: Sequence[TombstoneRow]) -> None:

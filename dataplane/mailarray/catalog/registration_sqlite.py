@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from mailarray.catalog.catalog import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.catalog.registration import Ground, first_sights, refusal
 from mailarray.model.ids import MessageId, VolumeId
+
+T = TypeVar("T")
 
 # Lists are looked up in pieces of this many, the last one padded, so that the driver keeps one prepared statement.
 PIECE = 100
@@ -23,7 +26,11 @@ FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.i
 """
 _KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
 _DEAD = f"SELECT record, position FROM tombstones WHERE record IN ({_MARKS})"
-_TAKE_UIDS = f"UPDATE mailboxes SET uidnext = uidnext + ? WHERE address IN ({_MARKS}) RETURNING address, id, uidnext"
+_TAKE_UIDS = f"""
+WITH t (address, count, bytes) AS (VALUES {",".join(["(?,?,?)"] * PIECE)})
+UPDATE mailboxes SET uidnext = uidnext + t.count, used = used + t.bytes FROM t WHERE mailboxes.address = t.address
+RETURNING mailboxes.address, mailboxes.id, mailboxes.uidnext
+"""
 _INSERT_MESSAGE = (
     'INSERT INTO messages (id, received_at, sender, size, checksum, segment, "offset") VALUES (?, ?, ?, ?, ?, ?, ?)'
 )
@@ -34,12 +41,14 @@ WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = ?1 AND segment = ?2 AND "off
 _INSERT_PLACEMENT = (
     "INSERT INTO placements (mailbox, uid, record, position, message, recipient) VALUES (?, ?, ?, ?, ?, ?)"
 )
-_INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES (?, ?, ?)"
+_INSERT_MAILBOX = "INSERT INTO mailboxes (address, uidnext, uidvalidity, used) VALUES (?, ?, ?, ?)"
 _INSERT_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (record, position, message, mailbox) VALUES (?, ?, ?, ?)"
 _DELETE_PLACEMENTS = (
     "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
-    f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones)"
+    f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones) RETURNING message"
 )
+_SIZES = f"SELECT id, size FROM messages WHERE id IN ({_MARKS})"
+_GIVE_BACK = "UPDATE mailboxes SET used = max(0, used - ?) WHERE address = ?"
 
 
 def register(db: sqlite3.Connection, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
@@ -78,8 +87,12 @@ def expunge(db: sqlite3.Connection, tombstones: Sequence[TombstoneRow]) -> None:
         _INSERT_TOMBSTONE, [(t.placement.record, t.placement.index, t.message, t.mailbox) for t in tombstones]
     )
     for mailbox, records in by_mailbox.items():
-        for piece in _pieces(records):
-            db.execute(_DELETE_PLACEMENTS, (mailbox, *piece))
+        gone = [
+            message for piece in _pieces(records) for (message,) in db.execute(_DELETE_PLACEMENTS, (mailbox, *piece))
+        ]
+        if gone:
+            sizes = {row[0]: row[1] for piece in _pieces(set(gone)) for row in db.execute(_SIZES, piece)}
+            db.execute(_GIVE_BACK, (sum(sizes.get(message, 0) for message in gone), mailbox))
 
 
 def insert_segment(db: sqlite3.Connection, segment: SegmentFacts) -> int:
@@ -120,12 +133,13 @@ def _dead(db: sqlite3.Connection, messages: Sequence[MessageRow]) -> set[tuple[b
 def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: int) -> None:
     """Give out UIDs in the order of the records, and make the placements."""
     dead = _dead(db, messages)
-    counts: dict[str, int] = {}
+    wanted: dict[str, tuple[int, int]] = {}
     for message in messages:
         for position, delivery in enumerate(message[3]):
             if not dead or (message[0], position) not in dead:
-                counts[delivery[0]] = counts.get(delivery[0], 0) + 1
-    boxes = _take_uids(db, counts, uidvalidity)
+                count, size = wanted.get(delivery[0], (0, 0))
+                wanted[delivery[0]] = count + 1, size + message[5]
+    boxes = _take_uids(db, wanted, uidvalidity)
     rows = []
     for message in messages:
         record = message[0]
@@ -137,24 +151,22 @@ def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: 
     db.executemany(_INSERT_PLACEMENT, rows)
 
 
-def _take_uids(db: sqlite3.Connection, counts: dict[str, int], uidvalidity: int) -> dict[str, list[int]]:
-    """Set that many UIDs aside in each mailbox, making those that are not there: address -> [id, first UID]."""
+def _take_uids(db: sqlite3.Connection, wanted: dict[str, tuple[int, int]], uidvalidity: int) -> dict[str, list[int]]:
+    """Set UIDs aside in each mailbox and count its bytes, (UIDs, bytes), making those that are not there: address ->
+    [id, first UID]."""
     boxes: dict[str, list[int]] = {}
-    same: dict[int, list[str]] = {}  # those with the same count go in one statement
-    for address, count in counts.items():
-        same.setdefault(count, []).append(address)
-    for count, addresses in same.items():
-        for piece in _pieces(addresses):
-            for address, box, uidnext in db.execute(_TAKE_UIDS, (count, *piece)):
-                boxes[address] = [box, uidnext - count]
-    for address in counts.keys() - boxes.keys():
-        box = db.execute(_INSERT_MAILBOX, (address, 1 + counts[address], uidvalidity)).lastrowid
+    for piece in _pieces((address, *numbers) for address, numbers in wanted.items()):
+        for address, box, uidnext in db.execute(_TAKE_UIDS, [value for row in piece for value in row]):
+            boxes[address] = [box, uidnext - wanted[address][0]]
+    for address in wanted.keys() - boxes.keys():
+        count, size = wanted[address]
+        box = db.execute(_INSERT_MAILBOX, (address, 1 + count, uidvalidity, size)).lastrowid
         assert box is not None
         boxes[address] = [box, 1]
     return boxes
 
 
-def _pieces(values: Iterable[object]) -> Iterator[list[object]]:
+def _pieces(values: Iterable[T]) -> Iterator[list[T]]:
     """In lists of exactly PIECE, the last one padded with its last value."""
     rest = list(values)
     for start in range(0, len(rest), PIECE):

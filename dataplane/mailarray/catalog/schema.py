@@ -5,6 +5,7 @@ Invariants:
 - A placement whose id stands in `tombstones` does not exist (rule 21).
 - `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
 - `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
+- `mailboxes.used` is the sum of the sizes of its placements, or NULL when it was never counted (usage.py).
 - `volumes.counter` only grows, and a lost volume stays lost (rule 19); a reset keeps both.
 
 Ids are 16 raw bytes. Message ids begin with a time, so their B-trees grow at one end; that is why no surrogate
@@ -105,6 +106,7 @@ mailboxes = Table(
     Column("address", Text, nullable=False, unique=True),
     Column("uidnext", BigInteger, nullable=False),
     Column("uidvalidity", BigInteger, nullable=False),
+    Column("used", BigInteger),  # bytes
 )
 
 messages = _table(

@@ -13,11 +13,12 @@ from mailarray.smtp.trace import protocol_name, trace_lines
 class Envelope:
     """Sender and recipients. Two recipients with the same mailbox are one delivery."""
 
-    __slots__ = ("_deliveries", "recipients", "sender", "utf8")
+    __slots__ = ("_deliveries", "recipients", "sender", "size", "utf8")
 
     def __init__(self, mail: Mail) -> None:
         self.sender = mail.sender
         self.utf8 = mail.utf8
+        self.size = mail.size or 0  # bytes, as announced; 0 when it was not
         self.recipients = 0  # RCPT commands accepted
         self._deliveries: dict[str, Delivery] = {}
 

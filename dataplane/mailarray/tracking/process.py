@@ -38,6 +38,7 @@ from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,15 @@ class Agent:
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         routes = Routes(
-            volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
+            volume.id,
+            token,
+            self.receiver,
+            self.server,
+            self.fencer,
+            self.status,
+            self.table,
+            self.accounts,
+            MailboxUsage(self.link),
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)

@@ -26,6 +26,7 @@ from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
 from mailarray.tracking.serving import Server
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Routes:
         status: Callable[[], dict[str, Any]],
         table: NewestTable,
         accounts: ServerAccounts | None = None,
+        usage: MailboxUsage | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -54,6 +56,7 @@ class Routes:
         self._fencer = fencer
         self._status = status
         self._accounts = accounts
+        self._usage = usage
         self._table = table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -78,6 +81,8 @@ class Routes:
             return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
         if method == "PUT" and path == paths.MIRRORING_TABLE:
             return take_pushed(await request.text(), self._table.take, lambda: self._table().generation)
+        if method == "POST" and path == paths.USAGE and self._usage is not None:
+            return await self._usage.answer(request)
         if method == "GET":
             if path == paths.VOLUME:
                 return self._server.volume()
