@@ -164,6 +164,11 @@ class BatchHeader:
         return self.bodies_offset + self.bodies_length
 
 
+def bodies_length(data: bytes, position: int) -> int:
+    """What a batch header at `position` says of its bodies, unchecked."""
+    return int(_BATCH_HEADER.unpack_from(data, position)[8])
+
+
 def decode_batch_header(data: bytes | memoryview, segment: SegmentId, offset: int) -> BatchHeader:
     """Decode BATCH_HEADER_LENGTH bytes that stand at `offset` of `segment`. Raises FormatError."""
     if len(data) < BATCH_HEADER_LENGTH:

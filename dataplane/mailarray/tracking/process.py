@@ -32,6 +32,7 @@ from mailarray.tracking.port import Port
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
+from mailarray.tracking.room import Room
 from mailarray.tracking.routes import Routes
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
@@ -64,7 +65,10 @@ class Agent:
         reserve = settings.storage.reserve
         self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
-        self.server = Server(self.shelf, self.index, settings.server, reserve, self.memory, lambda: self.table.draining)
+        self.room = Room(volume.free_bytes, reserve)
+        self.server = Server(
+            self.shelf, self.index, settings.server, self.room.full, self.memory, lambda: self.table.draining
+        )
         registrar = Registrar(self.link, volume.id, self.memory)
         wake = asyncio.Event()
         self.follower = Follower(self.shelf, self.link, registrar, wake)
@@ -131,6 +135,7 @@ class Agent:
             },
             "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
+            "full": self.room.full(),
         }
 
     def under_replicated(self) -> int:
