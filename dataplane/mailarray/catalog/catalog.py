@@ -89,6 +89,7 @@ class MessageRow(NamedTuple):
     offset: int  # of the body, in the segment
     length: int  # of the body
     checksum: int  # CRC-32C of the body
+    fingerprint: bytes = b""  # of the text; empty: never taken for a copy of another one
 
 
 class TombstoneRow(NamedTuple):
@@ -110,6 +111,7 @@ class Registration:
     sealed_length: int | None  # None: the writer's own sidecar, up to its acknowledged offset; else L = n
     messages: Sequence[MessageRow]
     tombstones: Sequence[TombstoneRow]
+    duplicate_window: int = 0  # microseconds within which a second delivery is a copy; 0: none is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Registered:
     """Done, and durable. `counter` is the volume's count of registrations, which only grows [19]."""
 
     counter: int
+    duplicates: int = 0  # copies found, whose tombstones this volume owes
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,29 @@ class MailboxEntry(NamedTuple):
     checksum: int  # CRC-32C of the body
     received_at: int
     locations: tuple[Location, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One of two messages that are the same delivery: where its body lies."""
+
+    placement: PlacementId
+    message: MessageId
+    alive: bool  # the placement is there
+    length: int
+    checksum: int
+    locations: tuple[Location, ...]  # none: the message is not known any more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A copy that is to be dropped."""
+
+    mailbox: str
+    text_length: int  # bytes at the end of both bodies that must be the same
+    dropped: Held
+    kept: Held
+    kept_expunged: bool  # before the copy was registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +313,19 @@ class Catalog(Protocol):
 
     async def count_used(self, mailbox: str) -> int:
         """Count the bytes of one mailbox anew, and keep the sum; some microseconds a message."""
+        ...
+
+    # -- sidecars: second deliveries -----------------------------------------------------------------------
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """Copies that this volume found and has not settled."""
+        ...
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """The copy has its tombstone, or is none."""
+        ...
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """Of deliveries that were received before then, and cannot be repeated within the window (microseconds)."""
         ...
 
     # -- access servers --------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, usage, volumes
+from mailarray.catalog import duplicates, figures, leases, locate, mailboxes, metrics, replicas, sealing, usage, volumes
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
     CatalogUnavailable,
     CheckIn,
+    Duplicate,
     LookedAt,
     MailboxEntry,
     NotRegistered,
@@ -33,7 +34,7 @@ from mailarray.catalog.catalog import (
     VolumeRow,
 )
 from mailarray.catalog.engine import SCAN_SECONDS, Engine
-from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+from mailarray.model.ids import IncarnationId, PlacementId, SegmentId, VolumeId
 
 
 async def open_catalog(url: str | Callable[[], str]) -> Catalog:
@@ -183,6 +184,21 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("count_used") as engine:
             return await engine.write(lambda c: usage.count_used(c, mailbox))
+
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """See `Catalog`."""
+        async with self._call("owed_duplicates") as engine:
+            return await engine.read(lambda c: duplicates.owed(c, volume, limit))
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """See `Catalog`."""
+        async with self._call("settle_duplicate") as engine:
+            await engine.write(lambda c: duplicates.settle(c, placement))
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """See `Catalog`."""
+        async with self._call("forget_fingerprints") as engine:
+            await engine.write(lambda c: duplicates.forget(c, before, window))
 
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """See `Catalog`."""

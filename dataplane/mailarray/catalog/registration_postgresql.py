@@ -13,13 +13,15 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from mailarray.catalog import duplicates
 from mailarray.catalog.catalog import NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
+from mailarray.catalog.duplicates import Seen
 from mailarray.catalog.registration import Ground, first_sights, refusal
 from mailarray.model.ids import VolumeId
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       s.number, s.sealed_length, s.cursor, s.superseded
+       s.number, s.sealed_length, s.cursor, s.superseded, state.open
 FROM state
 LEFT JOIN LATERAL (
     SELECT number, sealed_length, cursor, superseded_by IS NOT NULL AS superseded
@@ -93,6 +95,28 @@ FROM (
 WHERE m.id = gone.mailbox
 """
 
+_BURIED = """
+SELECT t.record, t.position FROM unnest($1::bytea[], $2::int[]) AS t (record, position)
+JOIN tombstones ON tombstones.record = t.record AND tombstones.position = t.position
+"""
+_SEEN = """
+SELECT f.bucket, f.mailbox, f.hash, f.record, f.position, f.received_at
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS t (bucket, mailbox, hash)
+JOIN fingerprints AS f ON f.bucket = t.bucket AND f.mailbox = t.mailbox AND f.hash = t.hash
+"""
+_PUT_SEEN = """
+INSERT INTO fingerprints (bucket, mailbox, hash, record, position, received_at)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::int[], $6::bigint[])
+ON CONFLICT (bucket, mailbox, hash) DO UPDATE
+SET record = excluded.record, position = excluded.position, received_at = excluded.received_at
+"""
+_INSERT_DUPLICATE = """
+INSERT INTO duplicates (record, position, volume, mailbox, kept_record, kept_position, kept_expunged, text_length)
+SELECT $1::bytea, $2::int, $3::bytea, $4::bigint, $5::bytea, $6::int,
+    EXISTS (SELECT 1 FROM tombstones WHERE record = $5::bytea AND position = $6::int), $7::bigint
+ON CONFLICT DO NOTHING
+"""
+
 _INSERT_SEGMENT = """
 INSERT INTO segments (id, writer, incarnation, worker, copies, cursor, acknowledged)
 VALUES ($1, $2, $3, $4, $5, 0, 0) ON CONFLICT DO NOTHING RETURNING number
@@ -138,7 +162,7 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
     if fresh:
         # Everyone inserts in the order of ids: two runs with the same messages wait, and do not deadlock.
         rows = sorted(fresh, key=itemgetter(0))
-        ids, received, senders, _, offsets, sizes, checksums = zip(*rows, strict=True)
+        ids, received, senders, _, offsets, sizes, checksums, _ = zip(*rows, strict=True)
         packed = _numbers(received), json.dumps(senders), _numbers(sizes), _numbers(checksums), _numbers(offsets)
         new = await db.fetch(_INSERT_MESSAGES, b"".join(ids), *packed, number)
         if len(new) != len(registration.messages):
@@ -181,7 +205,34 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
     if placed < len(records):
         counted = [message[5] for message in fresh for _ in message[3]]
         await db.execute(_TAKE_BACK, mailboxes, records, positions, counted)
-    return Registered(counter)
+    copies = 0
+    window = registration.duplicate_window
+    if window and ground.open:
+        made = [(message, position) for message in fresh for position in range(len(message[3]))]
+        placements = [(message, position, box) for (message, position), box in zip(made, mailboxes, strict=True)]
+        if placed < len(records):
+            gone = {(row[0], row[1]) for row in await db.fetch(_BURIED, records, positions)}
+            placements = [one for one in placements if (one[0].id, one[1]) not in gone]
+        copies = await _find_copies(db, volume, duplicates.seen(placements, window), window)
+    return Registered(counter, copies)
+
+
+async def _find_copies(db: Any, volume: VolumeId, fresh: list[Seen], window: int) -> int:
+    """See `duplicates`; the mailboxes are locked."""
+    if not fresh:
+        return 0
+    keys = [(bucket, one.mailbox, one.hash) for one in fresh for bucket in duplicates.buckets(one.bucket)]
+    known = [Seen(*row) for row in await db.fetch(_SEEN, *map(list, zip(*keys, strict=True)))]
+    changed, found = duplicates.pairs(fresh, known, window)
+    if changed:
+        changed.sort()
+        *columns, _ = map(list, zip(*changed, strict=True))
+        await db.execute(_PUT_SEEN, *columns)
+    lengths = {one.record: one.text_length for one in fresh}
+    for mailbox, dropped, kept in found:
+        length = lengths[dropped[0]] if dropped[0] in lengths else lengths[kept[0]]
+        await db.execute(_INSERT_DUPLICATE, *dropped, volume, mailbox, *kept, length)
+    return len(found)
 
 
 async def expunge(db: Any, tombstones: Sequence[TombstoneRow]) -> None:

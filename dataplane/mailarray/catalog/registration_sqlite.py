@@ -9,7 +9,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from mailarray.catalog import duplicates
 from mailarray.catalog.catalog import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
+from mailarray.catalog.duplicates import Seen
 from mailarray.catalog.registration import Ground, first_sights, refusal
 from mailarray.model.ids import MessageId, VolumeId
 
@@ -21,7 +23,7 @@ _MARKS = ",".join("?" * PIECE)
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       segments.number, segments.sealed_length, segments.cursor, segments.superseded_by IS NOT NULL
+       segments.number, segments.sealed_length, segments.cursor, segments.superseded_by IS NOT NULL, state.open
 FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.id = ?2
 """
 _KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
@@ -47,6 +49,20 @@ _DELETE_PLACEMENTS = (
     "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
     f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones) RETURNING message"
 )
+_SEEN = f"""
+SELECT bucket, mailbox, hash, record, position, received_at, 0 FROM fingerprints
+WHERE (bucket, mailbox, hash) IN (VALUES {",".join(["(?,?,?)"] * PIECE)})
+"""
+_PUT_SEEN = """
+INSERT OR REPLACE INTO fingerprints (bucket, mailbox, hash, record, position, received_at)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
+_EXPUNGED = "SELECT 1 FROM tombstones WHERE record = ? AND position = ?"
+_INSERT_DUPLICATE = """
+INSERT OR IGNORE INTO duplicates
+    (record, position, volume, mailbox, kept_record, kept_position, kept_expunged, text_length)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _SIZES = f"SELECT id, size FROM messages WHERE id IN ({_MARKS})"
 _GIVE_BACK = "UPDATE mailboxes SET used = max(0, used - ?) WHERE address = ?"
 
@@ -58,6 +74,7 @@ def register(db: sqlite3.Connection, volume: VolumeId, registration: Registratio
     refused = refusal(ground, volume, registration)
     if refused is not None:
         return refused
+    copies = 0
     number = ground.number if ground.number is not None else insert_segment(db, segment)
     if registration.tombstones:
         expunge(db, registration.tombstones)  # before the placements: a run may hold both
@@ -66,7 +83,10 @@ def register(db: sqlite3.Connection, volume: VolumeId, registration: Registratio
         db.executemany(_INSERT_MESSAGE, [(m[0], m[1], m[2], m[5], m[6], number, m[4]) for m in fresh])
         if len(fresh) < len(messages):
             db.executemany(_INSERT_LOCATION, [(m[0], number, m[4]) for m in messages])
-        _place(db, fresh, ground.uidvalidity)
+        placed = _place(db, fresh, ground.uidvalidity)
+        window = registration.duplicate_window
+        if window and ground.open:
+            copies = _find_copies(db, volume, duplicates.seen(placed, window), window)
     acknowledged = registration.end if registration.sealed_length is None else 0
     db.execute(
         "UPDATE segments SET cursor = ?, acknowledged = max(acknowledged, ?) WHERE number = ?",
@@ -75,7 +95,26 @@ def register(db: sqlite3.Connection, volume: VolumeId, registration: Registratio
     (counter,) = db.execute(
         "UPDATE volumes SET counter = counter + 1 WHERE id = ? RETURNING counter", (volume,)
     ).fetchone()
-    return Registered(counter)
+    return Registered(counter, copies)
+
+
+def _find_copies(db: sqlite3.Connection, volume: VolumeId, fresh: list[Seen], window: int) -> int:
+    """See `duplicates`."""
+    keys = [(bucket, one.mailbox, one.hash) for one in fresh for bucket in duplicates.buckets(one.bucket)]
+    known = [
+        Seen(*row) for piece in _pieces(keys) for row in db.execute(_SEEN, [value for key in piece for value in key])
+    ]
+    changed, found = duplicates.pairs(fresh, known, window)
+    db.executemany(_PUT_SEEN, [one[:6] for one in changed])
+    if found:
+        lengths = {one.record: one.text_length for one in fresh}
+        rows = []
+        for mailbox, dropped, kept in found:
+            expunged = db.execute(_EXPUNGED, kept).fetchone() is not None
+            length = lengths[dropped[0]] if dropped[0] in lengths else lengths[kept[0]]
+            rows.append((*dropped, volume, mailbox, *kept, expunged, length))
+        db.executemany(_INSERT_DUPLICATE, rows)
+    return len(found)
 
 
 def expunge(db: sqlite3.Connection, tombstones: Sequence[TombstoneRow]) -> None:
@@ -130,8 +169,10 @@ def _dead(db: sqlite3.Connection, messages: Sequence[MessageRow]) -> set[tuple[b
     return {row for piece in _pieces(suspects) for row in db.execute(_DEAD, piece)}
 
 
-def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: int) -> None:
-    """Give out UIDs in the order of the records, and make the placements."""
+def _place(
+    db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: int
+) -> list[tuple[MessageRow, int, int]]:
+    """Give out UIDs in the order of the records, and make the placements: message, position, mailbox's number."""
     dead = _dead(db, messages)
     wanted: dict[str, tuple[int, int]] = {}
     for message in messages:
@@ -141,6 +182,7 @@ def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: 
                 wanted[delivery[0]] = count + 1, size + message[5]
     boxes = _take_uids(db, wanted, uidvalidity)
     rows = []
+    placed = []
     for message in messages:
         record = message[0]
         for position, (mailbox, recipient) in enumerate(message[3]):
@@ -148,7 +190,9 @@ def _place(db: sqlite3.Connection, messages: Sequence[MessageRow], uidvalidity: 
                 box = boxes[mailbox]
                 rows.append((box[0], box[1], record, position, record, None if recipient == mailbox else recipient))
                 box[1] += 1
+                placed.append((message, position, box[0]))
     db.executemany(_INSERT_PLACEMENT, rows)
+    return placed
 
 
 def _take_uids(db: sqlite3.Connection, wanted: dict[str, tuple[int, int]], uidvalidity: int) -> dict[str, list[int]]:

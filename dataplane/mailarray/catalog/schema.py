@@ -149,6 +149,29 @@ tombstones = _table(
     Column("mailbox", Text, nullable=False),
 )
 
+# Deliveries seen within the last window or two, and copies that are to be dropped (see duplicates.py).
+fingerprints = _table(
+    "fingerprints",
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+
+duplicates = _table(
+    "duplicates",
+    Column("record", LargeBinary, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("volume", LargeBinary, nullable=False),  # that owes the tombstone
+    Column("mailbox", BigInteger, nullable=False),
+    Column("kept_record", LargeBinary, nullable=False),
+    Column("kept_position", Integer, nullable=False),
+    Column("kept_expunged", Boolean, nullable=False),
+    Column("text_length", BigInteger, nullable=False),
+)
+
 leases = _table(
     "leases",
     Column("mailbox", Text, primary_key=True),

@@ -100,7 +100,11 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int, *, 
             body = message.body
             size = item.size
             id, at = message.identity or (new_message_id(), received_at)
-            metadata.append(encode_message(id, at, message.sender, message.deliveries, length, size, body.checksum))
+            metadata.append(
+                encode_message(
+                    id, at, message.sender, message.deliveries, length, size, body.checksum, message.fingerprint
+                )
+            )
             bodies.append(body)
             length += size
         else:

@@ -34,6 +34,6 @@ class Envelope:
         protocol = protocol_name(extended=extended, tls=tls, utf8=self.utf8)
         return trace_lines(self.sender, received, protocol, only, date)
 
-    def message(self, body: Body) -> IncomingMessage:
+    def message(self, body: Body, fingerprint: bytes) -> IncomingMessage:
         """The message, complete."""
-        return IncomingMessage(self.sender, tuple(self._deliveries.values()), body)
+        return IncomingMessage(self.sender, tuple(self._deliveries.values()), body, fingerprint)

@@ -260,7 +260,7 @@ class Session:
             self._end_transaction()
             return output
         assert self._envelope is not None
-        message = self._envelope.message(body)
+        message = self._envelope.message(body, intake.fingerprint)
         self._end_transaction()
         self.waiting = True
         self._event = Submit(message)

@@ -25,5 +25,8 @@ UNDER_REPLICATED = Gauge(
     "mailarray_segments_under_replicated",
     "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
 )
+DUPLICATES = Counter(
+    "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
+)
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

@@ -21,6 +21,7 @@ from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.copying import Copier
+from mailarray.tracking.deduplicating import Deduplicator, local_or_remote
 from mailarray.tracking.draining import Drainer
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
@@ -69,7 +70,7 @@ class Agent:
         self.server = Server(
             self.shelf, self.index, settings.server, self.room.full, self.memory, lambda: self.table.draining
         )
-        registrar = Registrar(self.link, volume.id, self.memory)
+        registrar = Registrar(self.link, volume.id, self.memory, settings.storage.duplicate_window)
         wake = asyncio.Event()
         self.follower = Follower(self.shelf, self.link, registrar, wake)
         self.settler = Settler(
@@ -92,6 +93,16 @@ class Agent:
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )
+        self.deduplicator = Deduplicator(
+            volume.id,
+            settings.server,
+            self.link,
+            self.peers,
+            lambda volume, place: local_or_remote(self.shelf, self.peers, volume, place),
+            self.table,
+            settings.storage,
+        )
+        registrar.duplicates_found = self.deduplicator.wake.set
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         routes = Routes(
@@ -173,6 +184,7 @@ class Agent:
             *([] if self.accounts is None else [self.accounts.run()]),
             self.repairer.run(),
             self.drainer.run(),
+            self.deduplicator.run(),
         ]
 
     async def settle_for_stop(self) -> None:
