@@ -348,6 +348,12 @@ class Catalog(Protocol):
         """Unlock; nothing happens when the lease is not ours."""
         ...
 
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """Messages whose first location is within these bytes, with the mailboxes that they are in. Scans."""
+        ...
+
     # -- people ----------------------------------------------------------------------------------------
     async def locate(self, record: bytes) -> Answer:
         """Where a message lies, by its id or by the id of a record that placed it; also while closed. May scan."""

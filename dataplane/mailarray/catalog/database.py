@@ -15,7 +15,19 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import duplicates, figures, leases, locate, mailboxes, metrics, replicas, sealing, usage, volumes
+from mailarray.catalog import (
+    damage,
+    duplicates,
+    figures,
+    leases,
+    locate,
+    mailboxes,
+    metrics,
+    replicas,
+    sealing,
+    usage,
+    volumes,
+)
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
@@ -34,7 +46,7 @@ from mailarray.catalog.catalog import (
     VolumeRow,
 )
 from mailarray.catalog.engine import SCAN_SECONDS, Engine
-from mailarray.model.ids import IncarnationId, PlacementId, SegmentId, VolumeId
+from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
 
 
 async def open_catalog(url: str | Callable[[], str]) -> Catalog:
@@ -225,6 +237,13 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("ping") as engine:
             await engine.read(lambda c: c.exec_driver_sql("SELECT 1").scalar_one())
+
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """See `Catalog`."""
+        async with self._call("messages_within") as engine:
+            return await engine.read(lambda c: damage.messages_within(c, segment, start, end), SCAN_SECONDS)
 
     async def locate(self, record: bytes) -> locate.Answer:
         """See `Catalog`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mailarray.cli.array_settings import access_settings, process_settings
+from mailarray.cli.volume_scrub import scrub
 from mailarray.model.ids import VolumeId, parse_id
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def lost(volume_id: str, url: str | None, settings_file: Path | None, data: Path
         click.confirm(f"Volume {volume_id} is gone for ever?", abort=True)
     asyncio.run(_with_catalog(where, lambda catalog: catalog.mark_lost(identifier)))
     click.echo(f"volume {volume_id} is marked lost")
+
+
+volume.add_command(scrub)
 
 
 def _state(row: VolumeRow) -> str:

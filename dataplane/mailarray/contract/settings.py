@@ -101,6 +101,8 @@ class StorageSettings:
     # Seconds within which a message that is delivered once more, since its sender never heard our 250, is dropped; 0:
     # never. Senders try again after minutes, most within half an hour.
     duplicate_window: float = 3600.0
+    scrub_interval: float = 14 * 86400.0  # seconds within which everything on a volume is read through and checked
+    scrub_rate: int = 16 * MIB  # bytes/s of that at most: a tenth of a slow disk
     copy_rate: int = (
         64 * MIB
     )  # bytes/s that one server fetches for repairs: half a gigabit link, a fifth of a plain SSD

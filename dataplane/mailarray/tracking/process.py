@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,7 @@ from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
 from mailarray.tracking.room import Room
 from mailarray.tracking.routes import Routes
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
@@ -103,6 +105,14 @@ class Agent:
             settings.storage,
         )
         registrar.duplicates_found = self.deduplicator.wake.set
+        self.scrubber = Scrubber(
+            self.shelf,
+            self.link,
+            self.peers,
+            settings.storage.scrub_interval,
+            settings.storage.scrub_rate,
+            time.time,
+        )
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         routes = Routes(
@@ -115,6 +125,7 @@ class Agent:
             self.table,
             self.accounts,
             MailboxUsage(self.link),
+            self.scrubber,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
@@ -147,6 +158,7 @@ class Agent:
             "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
             "full": self.room.full(),
+            "scrub": self.scrubber.status(),
         }
 
     def under_replicated(self) -> int:
@@ -185,6 +197,7 @@ class Agent:
             self.repairer.run(),
             self.drainer.run(),
             self.deduplicator.run(),
+            self.scrubber.run(),
         ]
 
     async def settle_for_stop(self) -> None:
@@ -206,6 +219,7 @@ class Agent:
             with contextlib.suppress(OSError):
                 await self.shelf.run(self.memory.save)
         self.follower.close()
+        await self.scrubber.close()
         await self.index.close()
         await self.peers.close()
         await self.link.close()

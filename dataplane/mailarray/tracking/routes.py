@@ -24,6 +24,7 @@ from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.serving import Server
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.usage import MailboxUsage
@@ -48,6 +49,7 @@ class Routes:
         table: NewestTable,
         accounts: ServerAccounts | None = None,
         usage: MailboxUsage | None = None,
+        scrubber: Scrubber | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -57,6 +59,7 @@ class Routes:
         self._status = status
         self._accounts = accounts
         self._usage = usage
+        self._scrubber = scrubber
         self._table = table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -81,6 +84,8 @@ class Routes:
             return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
         if method == "PUT" and path == paths.MIRRORING_TABLE:
             return take_pushed(await request.text(), self._table.take, lambda: self._table().generation)
+        if method == "POST" and path == paths.SCRUB and self._scrubber is not None:
+            return answer(**self._scrubber.scrub_now())
         if method == "POST" and path == paths.USAGE and self._usage is not None:
             return await self._usage.answer(request)
         if method == "GET":

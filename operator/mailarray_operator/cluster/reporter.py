@@ -30,7 +30,7 @@ AT_ONCE = 64
 TICK_SECONDS = 0.25
 LOOK_SECONDS = 1.0  # what many servers report within a second is looked at once
 VOLATILE = frozenset(
-    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load"}
+    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load", "scrub"}
 )  # move all the time; nobody decides by them
 
 
