@@ -41,7 +41,7 @@ async def test_500_groups(control_plane: Cluster, tmp_path: Path) -> None:
             await asyncio.sleep(5)
             idle = operator.rss()
             print(f"idle {idle:.0f} MiB", flush=True)
-            async with Kubelets(client, SPACE).running() as kubelets:
+            async with Kubelets(client, SPACE, disks=False).running() as kubelets:
                 began = time.monotonic()
                 await _make(client)
                 await steps.until(lambda: _all_ready(client, kubelets), SETTLE_SECONDS, "all groups are ready")

@@ -36,10 +36,12 @@ async def test_a_server_without_its_volume_is_rebuilt_under_a_new_id(installatio
             state = (now["phase"], now.get("progress"))
             if state not in seen:
                 seen.append(state)
-            return now.get("volume", old) != old and now["phase"] == "Serving"
+            return bool(now.get("volume", old) != old and now["phase"] == "Serving")
 
-        await asyncio.to_thread(array.wait_for, rebuilt, f"{server} is rebuilt", REBUILD_SECONDS)
-        print(f"\n{seen}")
+        try:
+            await asyncio.to_thread(array.wait_for, rebuilt, f"{server} is rebuilt", REBUILD_SECONDS)
+        finally:
+            print(f"\n{old} -> {seen}")
         await asyncio.to_thread(array.wait_for, lambda: under_replicated(array) == 0, "all copies are there", 120)
     assert any(phase == "Rebuilding" and progress is not None for phase, progress in seen), seen
     await asyncio.to_thread(array.wait_serving, GROUP, 3)

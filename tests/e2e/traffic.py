@@ -52,7 +52,8 @@ class Traffic:
         self._at_work: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Traffic:
-        self._at_work = [asyncio.create_task(worker.run(self._stop)) for worker in (*self.senders, *self.readers)]
+        workers: list[Sender | Reader] = [*self.senders, *self.readers]
+        self._at_work = [asyncio.create_task(worker.run(self._stop)) for worker in workers]
         return self
 
     async def __aexit__(self, *_: object) -> None:

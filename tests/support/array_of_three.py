@@ -58,6 +58,8 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.repairing.QUIET": 0.2,
         "tracking.repairing.KEEP_PARTS": 4.0,
         "tracking.repairing.CLOSED_SECONDS": 3.0,
+        "tracking.losses.ASK_SECONDS": 0.2,
+        "tracking.losses.ASK_EACH": 0.0,
         "tracking.draining.INTERVAL": 0.05,
         "tracking.targets.RANK_SECONDS": 3.0,
     }.items():

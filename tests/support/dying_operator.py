@@ -17,16 +17,21 @@ from typing import Any
 
 from mailarray_operator import main as operator
 from mailarray_operator.cluster import loop, pusher, reconcile, reporter
+from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan import deciding
 
 DIED = 66
+CALM_SECONDS = 0.15  # between two looks when nothing happens and nothing is awaited; more than any other pause
 COUNTED = ("apply", "apply_status", "create", "change", "delete", "evict")
-BEFORE, AFTER, COUNT = range(3)
+BEFORE, AFTER, COUNT, LOOKS = range(4)
 
 
 class Dying:
-    """Wraps a Writer; every method of COUNTED is one write. `numbers`: die before, die after (0: never), count."""
+    """Wraps a Writer; every method of COUNTED is one write, also one that the API server refuses.
+
+    `numbers`: die before, die after (0: never), writes, looks in vain.
+    """
 
     def __init__(self, writer: Writer, numbers: MutableSequence[int]) -> None:
         self._writer = writer
@@ -43,10 +48,11 @@ class Dying:
             mine = numbers[COUNT]
             if mine == numbers[BEFORE]:
                 os._exit(DIED)
-            answer = await method(*arguments)
-            if mine == numbers[AFTER]:
-                os._exit(DIED)
-            return answer
+            try:
+                return await method(*arguments)
+            finally:
+                if mine == numbers[AFTER]:
+                    os._exit(DIED)
 
         return counted
 
@@ -58,7 +64,7 @@ class DyingOperator:
 
     def __init__(self, kubeconfig: Path, log: Path, *arguments: str) -> None:
         self._context.set_forkserver_preload([__name__])
-        self._numbers = sharedctypes.RawArray("i", 3)
+        self._numbers = sharedctypes.RawArray("i", 4)
         self.log = log
         command = ["run", f"--kubeconfig={kubeconfig}", "--no-leader-elect", "--listen=127.0.0.1:0", *arguments]
         command += ["--dataplane-image=dataplane:test", "--postgresql-image=postgresql:test"]
@@ -74,6 +80,11 @@ class DyingOperator:
     def writes(self) -> int:
         """Since its start, or since it was told when to die."""
         return int(self._numbers[COUNT])
+
+    @property
+    def looks(self) -> int:
+        """Those that wrote nothing and await nothing, since its start; while all is calm there are some in a second."""
+        return int(self._numbers[LOOKS])
 
     @property
     def dead(self) -> bool:
@@ -95,13 +106,24 @@ def _run(command: list[str], numbers: MutableSequence[int], log: Path) -> None:
         os.dup2(file.fileno(), 2)
     deciding.REPORT_WAIT = reporter.HURRIED_SECONDS = reporter.LOOK_SECONDS = 0.1
     reporter.CALM_SECONDS, reporter.TICK_SECONDS = 2.0, 0.05
-    reconcile.BLOCKED_SECONDS = reconcile.RETRY_SECONDS = reconcile.SECRETS_SECONDS = 0.2
+    reconcile.BLOCKED_SECONDS = reconcile.RETRY_SECONDS = reconcile.SECRETS_SECONDS = 0.1
+    reconcile.PRUNE_SECONDS = CALM_SECONDS
     pusher.FIRST_BACKOFF = loop.FIRST_BACKOFF = 0.2
     _operate(command, numbers)
 
 
 def _operate(command: list[str], numbers: MutableSequence[int]) -> None:
     start = operator.start
+    look = reconcile.Reconciler.run
+
+    async def counted_look(self: reconcile.Reconciler, key: Key) -> float | None:
+        writes = numbers[COUNT]
+        again = await look(self, key)
+        if numbers[COUNT] == writes and again == reconcile.PRUNE_SECONDS:
+            numbers[LOOKS] += 1
+        return again
+
+    reconcile.Reconciler.run = counted_look  # type: ignore[method-assign]
 
     def dying(configuration: Any, kubeconfig: Any, decide: Any) -> int:
         return start(configuration, kubeconfig, decide, lambda w: Dying(w, numbers))  # type: ignore[arg-type, return-value]
@@ -120,7 +142,7 @@ def main() -> None:
             numbers[name] = int(value)
         else:
             rest.append(argument)
-    _operate(rest, [*numbers.values(), 0])
+    _operate(rest, [*numbers.values(), 0, 0])
 
 
 if __name__ == "__main__":

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailarray.catalog.locate import Answer
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
+
+if TYPE_CHECKING:
+    from mailarray.catalog.missing import Missing  # needs what stands here
 
 
 class CatalogUnavailable(Exception):
@@ -77,6 +80,13 @@ class ShortSegments(NamedTuple):
 
     short: list[ShortSegment]
     looked_at: LookedAt  # for the next look
+
+
+class NamedSegments(NamedTuple):
+    """Sealed segments that name a volume as an original member."""
+
+    ids: list[SegmentId]
+    reached: int  # rows up to here were sealed, so they change no more: where the next look begins
 
 
 class MessageRow(NamedTuple):
@@ -168,6 +178,32 @@ class MailboxEntry(NamedTuple):
     checksum: int  # CRC-32C of the body
     received_at: int
     locations: tuple[Location, ...]
+
+
+class CatalogState(NamedTuple):
+    """The catalog itself."""
+
+    epoch: int
+    open: bool  # to readers
+    uidvalidity: int  # the highest that any mailbox has
+
+
+class SealedRow(NamedTuple):
+    """A segment, for a backup."""
+
+    number: int  # of the row
+    id: SegmentId
+    sealed_length: int | None  # None while unsealed
+    superseded_by: SegmentId | None
+
+
+class FlagRow(NamedTuple):
+    """The flags of one placement; no journal holds them."""
+
+    key: tuple[int, int]  # of the row, for the next page
+    mailbox: str
+    placement: PlacementId
+    flags: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +333,13 @@ class Catalog(Protocol):
         """
         ...
 
+    async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
+        """Sealed segments, not superseded and not empty, whose replica set names that volume, whatever it holds.
+
+        `after` is `reached` of an earlier look at the same epoch; rows up to there are left out.
+        """
+        ...
+
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """Register a run of batches, rows and cursor in one transaction [16, 17, 18, 21].
 
@@ -355,6 +398,10 @@ class Catalog(Protocol):
         ...
 
     # -- people ----------------------------------------------------------------------------------------
+    async def missing(self) -> Missing:
+        """Messages that no volume holds which is not lost. For a person; a scan of all messages when there are any."""
+        ...
+
     async def locate(self, record: bytes) -> Answer:
         """Where a message lies, by its id or by the id of a record that placed it; also while closed. May scan."""
         ...
@@ -369,4 +416,29 @@ class Catalog(Protocol):
         Volumes keep their counters and stay lost or retired, since no journal tells these again. Repaired copies
         are told again by the sidecars that hold them.
         """
+        ...
+
+    # -- backup and restore ----------------------------------------------------------------------------
+    async def state(self) -> CatalogState:
+        """Epoch, whether readers may use it, UIDVALIDITY."""
+        ...
+
+    async def segment_rows(self, after: int = 0) -> list[SealedRow]:
+        """A page of all segments behind a row number, oldest row first; empty at the end."""
+        ...
+
+    async def mailbox_addresses(self, after: str = "") -> list[str]:
+        """A page of all mailboxes behind an address, in order; empty at the end."""
+        ...
+
+    async def flags(self, after: tuple[int, int] = (0, 0)) -> list[FlagRow]:
+        """A page of all placements with flags behind a row's key; empty at the end."""
+        ...
+
+    async def set_flags(self, rows: Sequence[FlagRow]) -> int:
+        """Set the flags of those of the placements that there are; answers how many. Keys do not matter."""
+        ...
+
+    async def raise_uidvalidity(self, above: int) -> None:
+        """Make UIDVALIDITY of all mailboxes, present and future ones, higher than that (RFC 9051 section 2.3.1.1)."""
         ...

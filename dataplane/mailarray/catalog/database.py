@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from mailarray.catalog import (
+    backing_up,
     damage,
     duplicates,
     figures,
@@ -23,6 +24,7 @@ from mailarray.catalog import (
     locate,
     mailboxes,
     metrics,
+    missing,
     replicas,
     sealing,
     usage,
@@ -31,14 +33,18 @@ from mailarray.catalog import (
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
+    CatalogState,
     CatalogUnavailable,
     CheckIn,
     Duplicate,
+    FlagRow,
     LookedAt,
     MailboxEntry,
+    NamedSegments,
     NotRegistered,
     Registered,
     Registration,
+    SealedRow,
     SegmentFacts,
     SegmentState,
     ShortSegments,
@@ -177,6 +183,11 @@ class DatabaseCatalog:
         async with self._call("short_segments") as engine:
             return await engine.read(lambda c: replicas.short_segments(c, counting, before), SCAN_SECONDS)
 
+    async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
+        """See `Catalog`."""
+        async with self._call("named_segments") as engine:
+            return await engine.read(lambda c: replicas.named_segments(c, member, after), SCAN_SECONDS)
+
     async def register(self, volume: VolumeId, registration: Registration) -> Registered | NotRegistered:
         """See `Catalog`."""
         async with self._call("register") as engine:
@@ -245,6 +256,11 @@ class DatabaseCatalog:
         async with self._call("messages_within") as engine:
             return await engine.read(lambda c: damage.messages_within(c, segment, start, end), SCAN_SECONDS)
 
+    async def missing(self) -> missing.Missing:
+        """See `Catalog`."""
+        async with self._call("missing") as engine:
+            return await engine.read(missing.missing, SCAN_SECONDS)
+
     async def locate(self, record: bytes) -> locate.Answer:
         """See `Catalog`."""
         async with self._call("locate") as engine:
@@ -259,6 +275,36 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("reset") as engine:
             return await engine.write(volumes.reset, SCAN_SECONDS, alone=True)
+
+    async def state(self) -> CatalogState:
+        """See `Catalog`."""
+        async with self._call("state") as engine:
+            return await engine.read(backing_up.catalog_state)
+
+    async def segment_rows(self, after: int = 0) -> list[SealedRow]:
+        """See `Catalog`."""
+        async with self._call("segment_rows") as engine:
+            return await engine.read(lambda c: backing_up.segment_rows(c, after))
+
+    async def mailbox_addresses(self, after: str = "") -> list[str]:
+        """See `Catalog`."""
+        async with self._call("mailbox_addresses") as engine:
+            return await engine.read(lambda c: backing_up.mailbox_addresses(c, after))
+
+    async def flags(self, after: tuple[int, int] = (0, 0)) -> list[FlagRow]:
+        """See `Catalog`."""
+        async with self._call("flags") as engine:
+            return await engine.read(lambda c: backing_up.flags(c, after), SCAN_SECONDS)
+
+    async def set_flags(self, rows: Sequence[FlagRow]) -> int:
+        """See `Catalog`."""
+        async with self._call("set_flags") as engine:
+            return await engine.write(lambda c: backing_up.set_flags(c, rows), SCAN_SECONDS)
+
+    async def raise_uidvalidity(self, above: int) -> None:
+        """See `Catalog`."""
+        async with self._call("raise_uidvalidity") as engine:
+            await engine.write(lambda c: backing_up.raise_uidvalidity(c, above), SCAN_SECONDS, alone=True)
 
     @asynccontextmanager
     async def _call(self, name: str) -> AsyncIterator[Engine]:

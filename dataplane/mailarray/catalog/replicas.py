@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import LookedAt, ShortSegment, ShortSegments
+from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
 from mailarray.catalog.holders import PIECE, facts_of, holder_count, members_of, replicas_of
 from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import SegmentId, VolumeId
@@ -59,14 +59,11 @@ def short_segments(
     connection: Connection, counting: Collection[VolumeId], before: LookedAt | None = None
 ) -> ShortSegments:
     """See `Catalog.short_segments`."""
-    newest = connection.scalar(select(func.max(_segments.c.number))) or 0
+    newest = _newest(connection)
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
     unseen = _segments.c.number > (0 if before is None else before.number)
-    unsealed = connection.scalar(
-        select(func.min(_segments.c.number)).where(unseen, _segments.c.sealed_length.is_(None))
-    )
-    reached = max(0, min(newest + 1 - LATE_ROWS, newest + 1 if unsealed is None else unsealed) - 1)
+    reached = _reached(connection, newest, unseen)
     wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
     count = holder_count(_members.c.volume.in_(counting), _replicas.c.volume.in_(counting))
     rows = connection.execute(
@@ -84,3 +81,27 @@ def short_segments(
         holders = tuple(v for v in every if v in counted)
         short.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
     return ShortSegments(short, LookedAt(reached, tuple(s.facts.id for s in short)))
+
+
+def named_segments(connection: Connection, member: VolumeId, after: int) -> NamedSegments:
+    """See `Catalog.named_segments`."""
+    newest = _newest(connection)
+    unseen = _segments.c.number > (after if after <= newest else 0)
+    found = connection.scalars(
+        select(_segments.c.id)
+        .join(_members, _members.c.segment == _segments.c.number)
+        .where(unseen, _members.c.volume == member, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None))
+    )
+    return NamedSegments([SegmentId(bytes(id)) for id in found], _reached(connection, newest, unseen))
+
+
+def _newest(connection: Connection) -> int:
+    return connection.scalar(select(func.max(_segments.c.number))) or 0
+
+
+def _reached(connection: Connection, newest: int, unseen: ColumnElement[bool]) -> int:
+    """Rows up to the answer change no more, as far as they are sealed or not."""
+    unsealed = connection.scalar(
+        select(func.min(_segments.c.number)).where(unseen, _segments.c.sealed_length.is_(None))
+    )
+    return max(0, min(newest + 1 - LATE_ROWS, newest + 1 if unsealed is None else unsealed) - 1)

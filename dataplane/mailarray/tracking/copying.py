@@ -1,4 +1,5 @@
-"""Fetching one whole sealed segment from other servers, to hold a copy that repairs, drains or rebuilds.
+"""Fetching one whole sealed segment from other servers, to hold a copy that repairs, drains or rebuilds; or taking one
+that a restore brings from a backup.
 
     segments/ID.copy       bytes of [0, L) as far as they came; means nothing to anybody but this file
 
@@ -24,7 +25,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 from mailarray.catalog.catalog import SegmentFacts
 from mailarray.journal.disk import SyncPoint
@@ -91,7 +92,9 @@ class Copier:
             try:
                 whole = await self._fetch_from_any(part, facts, sealed_length, sources)
                 if whole:
-                    await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+                    async with self._shelf.mirrored(facts.id).turn:  # a fence of the empty one comes before, or after
+                        await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+                        await self._shelf.adopt_copy(facts.id)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     await self._shelf.run(part.discard)
@@ -100,7 +103,6 @@ class Copier:
             finally:
                 part.close()
             if whole:
-                await self._shelf.adopt_copy(facts.id)
                 metrics.COPIES.inc()
                 seconds = round(time.monotonic() - started, 3)
                 log.info(
@@ -109,6 +111,42 @@ class Copier:
             return whole
         finally:
             del self.under_way[facts.id]
+
+    async def take(
+        self, segment: SegmentId, sealed_length: int, epoch: int, pieces: AsyncIterator[bytes]
+    ) -> str | None:
+        """A copy that is brought here; None when it is held now, else the reason why not. Raises NoRoom, OSError."""
+        holding = self._shelf.holdings.get(segment)
+        if holding is not None and holding.readable == sealed_length == holding.sealed_length:
+            return None
+        if self._shelf.holds(segment) or segment in self.under_way:
+            return "the segment is here already, with another length or not whole yet"
+        self.under_way[segment] = sealed_length
+        try:
+            self._check_room(segment, sealed_length)
+            part = await self._shelf.run(lambda: Part(self._shelf.volume, segment))
+            try:
+                await self._shelf.run(part.empty)
+                async for piece in pieces:
+                    await self._shelf.run(lambda data=piece: part.append(data))  # type: ignore[misc]
+                    self.under_way[segment] = max(0, sealed_length - part.size)
+                reason = await self._shelf.run(lambda: part.problem(None, sealed_length))
+                if reason is not None:
+                    await self._shelf.run(part.discard)
+                    return reason
+                await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+            except BaseException as error:
+                await asyncio.shield(self._shelf.run(part.discard))
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoRoom(f"the volume is full: segment {segment.hex()} cannot be restored to it") from error
+                raise
+            finally:
+                part.close()
+            await self._shelf.adopt_copy(segment)
+            log.info("segment restored", extra={"segment": segment.hex(), "length": sealed_length})
+            return None
+        finally:
+            del self.under_way[segment]
 
     async def _fetch_from_any(
         self, part: Part, facts: SegmentFacts, sealed_length: int, sources: Sequence[VolumeId]
@@ -184,14 +222,14 @@ class Part:
             self._volume.disk.truncate(fd, 0)
             self.size = 0
 
-    def problem(self, facts: SegmentFacts, sealed_length: int) -> str | None:
-        """Why this is not that segment up to L, or None. Every checksum is looked at."""
+    def problem(self, facts: SegmentFacts | None, sealed_length: int) -> str | None:
+        """Why this is not that segment up to L, or None. Every checksum is looked at. Without facts any header."""
         with self._open() as fd:
-            found = survey(fd, facts.id, sealed_length=sealed_length)
+            found = survey(fd, self.segment, sealed_length=sealed_length)
         if found.damages:
             return found.damages[0].reason
         header = found.header
-        if header is None or header.segment != facts.id or header.members != facts.members:
+        if header is None or header.segment != self.segment or (facts and header.members != facts.members):
             return "its header is another segment's"
         if found.length != sealed_length or found.file_length != sealed_length:
             return f"it holds {found.length} of {sealed_length} bytes"

@@ -50,6 +50,8 @@ class Fencer:
             if answer is not None:
                 return answer
         async with holding.turn:
+            if holding.is_replica(self._shelf.volume.id):
+                raise NotMember  # copied here while we waited
             assert holding.member is not None
             return await self._shelf.run(holding.member.fence)
 

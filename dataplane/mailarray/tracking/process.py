@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
+from mailarray.model.ids import SegmentId
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
@@ -27,6 +28,7 @@ from mailarray.tracking.draining import Drainer
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
@@ -90,7 +92,10 @@ class Agent:
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
         copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
-        self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
+        losses = Losses(self.link, self.memory, self.peers, self.table)
+        self.repairer = Repairer(
+            self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
+        )
         self.repairer.copied = wake.set
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
@@ -115,6 +120,7 @@ class Agent:
         )
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
+        self.copier = copier
         routes = Routes(
             volume.id,
             token,
@@ -126,9 +132,17 @@ class Agent:
             self.accounts,
             MailboxUsage(self.link),
             self.scrubber,
+            self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
+
+    async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
+        """A segment that a restore brings; see `Copier.take`. It is told to the catalog as after any copy."""
+        epoch = self.memory.epoch if self.link.state is None else self.link.state.epoch
+        reason = await self.copier.take(segment, length, epoch, pieces)
+        self.repairer.copied()
+        return reason
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""

@@ -7,6 +7,7 @@ Invariants:
 
 - Counted are only volumes of servers that the table has as Serving: so a draining server's segments are short from the
   moment it drains, and its copies go elsewhere while it still serves them.
+- A member that has nothing of its segment fetches it at once: the catalog counts on it.
 - A server that drains, or whose disk is below its reserve, fetches nothing for itself; the next target takes over.
 - While the catalog is closed (restored, being told) copies may not be told yet: then nothing is fetched before
   CLOSED_SECONDS, since a copy too many costs disk, and one too few is what the closed catalog waits for.
@@ -20,14 +21,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, LookedAt, ShortSegment, VolumeRow
+from mailarray.catalog.catalog import CatalogUnavailable, LookedAt, SegmentState, ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import Server
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.copying import Copier, NoRoom
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.pace import look_again_and_again
+from mailarray.tracking.settling import STATES_AT_ONCE
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import begins_after, counting, order
@@ -51,6 +54,7 @@ class Repairer:
         shelf: Shelf,
         link: CatalogLink,
         memory: CatalogMemory,
+        losses: Losses,
         copier: Copier,
         table: NewestTable,
         server: str,
@@ -59,6 +63,7 @@ class Repairer:
         self._shelf = shelf
         self._link = link
         self._memory = memory
+        self._losses = losses
         self._copier = copier
         self._table = table
         self._server = server
@@ -72,7 +77,8 @@ class Repairer:
         self._before: LookedAt | None = None
         self._looked_at = self._whole_at = float("-inf")
         self._took = 0.0  # seconds, the last look
-        self._clean: frozenset[VolumeId] = frozenset()  # lost volumes of which nothing was missing at the last look
+        self._owed: dict[SegmentId, SegmentState] = {}  # that name this volume, and are not here
+        self._named_until = 0  # rows up to here were looked at for that
         self._unsealed = 0  # segments that a lost volume of this server was to hold: short as soon as they are sealed
         self._since: dict[SegmentId, float] = {}  # first seen short, by this process' monotonic clock
         self._unwanted: dict[SegmentId, float] = {}  # parts of copies, since when nobody wants them
@@ -98,63 +104,56 @@ class Repairer:
             return
         catalog = self._link.catalog
         self.rows = await catalog.volumes()
-        await self._remember_volumes()
+        await self._losses.remember(self.rows)
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
         same = (counted, state.epoch) == self._counted
-        busy = self.short or self._unsealed or self._memory.lost - self._memory.repaired
+        busy = self.short or self._owed or self._unsealed or self._memory.lost - self._memory.repaired
         if same and now - self._looked_at < max(self._took / DUTY, 0.0 if busy else QUIET):
             return
         if not same or now - self._whole_at >= WHOLE:
-            self._before, self._whole_at = None, now
+            self._before, self._whole_at, self._named_until = None, now, 0
+        all_told = await self._losses.all_told(self.rows, state.epoch)  # before the look that shall confirm it
+        began = time.monotonic()
         unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
         self.short, self._before = await catalog.short_segments(counted, self._before)
-        self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - now
+        await self._look_for_owed()
+        self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - began
         self._unsealed = unsealed
-        await self._remember_repaired(state.open)
+        await self._losses.remember_repaired(self.short, state.epoch, all_told)
         self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
         self._want(await self._shelf.run(lambda: self._choose(servers, now - patience)))
         self._forget_unwanted(now)
 
-    async def _remember_volumes(self) -> None:
-        """Who is lost or retired; a catalog that was made anew, or restored as it was before, is told. Nothing is
-        forgotten before that. Raises CatalogUnavailable."""
-        memory = self._memory
-        rows = {row.id: row for row in self.rows}
-        lost = memory.lost | {row.id for row in self.rows if row.lost}  # for ever
-        retired = {row.id for row in self.rows if row.retired}
-        named = {server.name for server in self._table().servers}
-        # Not retired any more, and the table names its server: it came back, and said so when it checked in.
-        again = {v for v in memory.retired - retired - lost if v not in rows or rows[v].server not in named}
-        for volume in lost:
-            if volume not in rows or not rows[volume].lost:
-                await self._link.catalog.mark_lost(volume)
-        for volume in again:
-            await self._link.catalog.mark_retired(volume)
-        memory.retired = frozenset(retired | again)
-        memory.lost = frozenset(lost)
-
-    async def _remember_repaired(self, catalog_is_open: bool) -> None:
-        """Lost volumes of which nothing is missing any more, seen twice: a segment that named one may have been
-        begun a moment before the first look. Raises CatalogUnavailable."""
-        memory, catalog = self._memory, self._link.catalog
-        missing = {member for short in self.short for member in short.facts.members}
-        clean = {volume for volume in memory.lost - memory.repaired - missing if catalog_is_open}
-        unsealed = {volume for volume in clean if await catalog.unsealed_segments(volume)}
-        seen_once, self._clean = self._clean, frozenset(clean - unsealed)
-        memory.repaired |= self._clean & seen_once
+    async def _look_for_owed(self) -> None:
+        """Segments that count on this volume, which has nothing of them: when its first batch did not get here, the
+        others sealed what they had (rule 12). Raises CatalogUnavailable."""
+        catalog = self._link.catalog
+        ids, self._named_until = await catalog.named_segments(self._shelf.volume.id, self._named_until)
+        missing = [segment for segment in {*ids, *self._owed} if not self._shelf.holds(segment)]
+        states: dict[SegmentId, SegmentState] = {}
+        for first in range(0, len(missing), STATES_AT_ONCE):
+            states |= await catalog.segments(missing[first : first + STATES_AT_ONCE])
+        self._owed = {}
+        for segment, state in states.items():
+            if state.facts.writer == self._shelf.volume.id and segment not in self._shelf.holdings:
+                self._shelf.adopt_left(segment)  # the own writer's, of which no word came: it is here after all
+            if state.sealed_length and not state.superseded and not self._shelf.holds(segment):
+                self._owed[segment] = state
+                self._shelf.mirrored(segment).settled_epoch = -1
 
     def _forget_unwanted(self, now: float) -> None:
         """Parts of copies that an earlier run left, and nobody has wanted for a while."""
-        parts = [segment for segment in self._copier.leftovers() if segment not in self._since]
+        wanted = self._since.keys() | self._owed.keys()
+        parts = [segment for segment in self._copier.leftovers() if segment not in wanted]
         self._unwanted = {segment: self._unwanted.get(segment, now) for segment in parts}
         self._copier.forget([segment for segment, since in self._unwanted.items() if now - since >= KEEP_PARTS])
 
     def _choose(self, servers: Mapping[VolumeId, Server], now: float) -> dict[SegmentId, ShortSegment]:
-        """Those of which this volume is a target whose time has come."""
+        """Those of which this volume is a target whose time has come, or a member that has nothing."""
         own = self._shelf.volume.id
         if own not in servers:
             return {}
@@ -167,6 +166,10 @@ class Repairer:
             after = begins_after(order(facts.id, servers, short.holders, rebuilding, missing), own, missing)
             if after is not None and not self._shelf.holds(facts.id) and now - self._since[facts.id] >= after:
                 chosen[facts.id] = short
+        for segment, state in self._owed.items():
+            others = (*state.facts.members, *state.replicas)
+            first = tuple(volume for volume in others if volume in servers)
+            chosen[segment] = ShortSegment(state.facts, state.sealed_length or 0, first, others)
         return chosen
 
     def _want(self, wanted: dict[SegmentId, ShortSegment]) -> None:

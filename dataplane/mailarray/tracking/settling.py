@@ -153,7 +153,7 @@ class Settler:
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
         facts = holding.facts
         if facts is None:
-            return True  # an empty fenced segment: nobody here can say more about it
+            return await self._settle_empty(row)
         member = holding.member
         if member is None:
             return False
@@ -186,6 +186,14 @@ class Settler:
             return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
         return whole and registered
+
+    async def _settle_empty(self, row: SegmentState | None) -> bool:
+        """Fenced here before its first batch came, or never heard of: repairing.py fetches what the others have of it
+        (rule 12). When they have nothing any more, L is lowered."""
+        if row is None or not row.sealed_length or row.superseded or self._shelf.volume.id not in row.facts.members:
+            return True  # nobody here can say more about it
+        await self._lower(row.facts, row.sealed_length, row.replicas)
+        return False
 
     async def _seal_as_remembered(self, holding: Holding, facts: SegmentFacts) -> int | None:
         """A catalog that was restored knows no L, and no member told it yet: any L that was agreed once, and is held

@@ -177,13 +177,15 @@ class Shelf:
         return holding is not None and (holding.own or holding.header is not None or holding.readable > 0)
 
     async def adopt_copy(self, segment: SegmentId) -> Holding:
-        """A whole copy that was made durable just now: offered from here on. Raises VolumeError, OSError."""
-        holding = Holding(segment)
+        """A whole copy that was made durable just now: offered from here on. The caller has the turn of what was here
+        before, an empty segment. Raises VolumeError, OSError."""
+        holding = self.mirrored(segment)
+        before = holding.member
         await self.recover(holding)
-        before = self.holdings.get(segment)
         if before is not None:
-            before.close()  # an empty one: a crash kept the fence of an earlier copy, and not its name
-        self.holdings[segment] = holding
+            before.close()
+        holding.own = holding.header is not None and holding.header.writer == self.volume.id
+        holding.settled_epoch = -1
         return holding
 
     def __iter__(self) -> Iterator[Holding]:

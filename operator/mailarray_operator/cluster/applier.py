@@ -24,7 +24,7 @@ from mailarray_operator.cluster.client import ApiError, Json
 from mailarray_operator.cluster.held import Key, Thing
 from mailarray_operator.cluster.kinds import kind_of
 from mailarray_operator.cluster.store import Store
-from mailarray_operator.cluster.trim import digest
+from mailarray_operator.cluster.trim import digest, managed
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, GroupDecision
 from mailarray_operator.plan.observation import Group, Observation
@@ -195,9 +195,7 @@ class Applier:
         metrics.WRITES.labels(thing[0]).inc()
         self._backoffs.pop(thing, None)
         self._store.take(kind_of(manifest), answer, True)
-        there = self._store.managed.get(thing)
-        if there is not None:
-            self._seen[thing] = (hash, there.owned)
+        self._seen[thing] = (hash, managed(answer).owned)  # not what is held: that may be another's change by now
         return None
 
     def _failed(self, thing: Thing, group: str, hash: str, error: ApiError) -> Failure:

@@ -1,5 +1,8 @@
 """Writes the status of the user's resources, and what could not be applied into it.
 
+Invariant: a status never says of what was decided that it is done before it has been applied. What the next look is
+to apply (a quiet failure) holds back the status of its MailServer, and of the MailCluster, until then.
+
 A status is written only when it differs from what stands there; so a run that changes nothing writes nothing. What the
 API server makes of a status (a default, a field it drops) is remembered, so that it is not written for ever.
 Called by the reconciler, after everything else.
@@ -43,13 +46,14 @@ class Statuses:
     ) -> tuple[list[tuple[Kind, Resource, Status]], bool]:
         """Those that differ, as many as one run writes; and whether others wait for the next."""
         wanted: list[tuple[Kind, Resource, Status]] = []
-        if observation.cluster is not None and decisions.cluster_status is not None:
+        undone = {failure.group for failure in failures if failure.quiet}
+        if observation.cluster is not None and decisions.cluster_status is not None and not undone:
             resource = observation.cluster.resource
             status = with_failures(decisions.cluster_status, resource, [f for f in failures if not f.group], now)
             wanted.append((kinds.MAIL_CLUSTER, resource, status))
         for name, decision in decisions.groups.items():
             group = observation.groups.get(name)
-            if group is not None:
+            if group is not None and name not in undone:
                 found = [f for f in failures if f.group == name]
                 wanted.append(
                     (kinds.MAIL_SERVER, group.resource, with_failures(decision.status, group.resource, found, now))

@@ -25,8 +25,12 @@ from tests.e2e.box.processes import Process
 
 READY_SECONDS = 60
 NODE_GRACE = "20s"  # after which a silent node is NotReady; Kubernetes' own is 50 s
-# Without kubelets nothing reports a Node, and nothing may therefore be taken from it.
-_BARE_CONTROLLERS = "*,-node-lifecycle-controller,-pod-garbage-collector-controller,-node-ipam-controller"
+# Without kubelets nothing reports a Node, and nothing may therefore be taken from it. Faked pods are at addresses of
+# the loopback network, which no endpoint may have: controllers of endpoints would be refused again and again.
+_BARE_CONTROLLERS = ",".join((
+    "*", "-node-lifecycle-controller", "-pod-garbage-collector-controller", "-node-ipam-controller",
+    "-endpoints-controller", "-endpointslice-controller",
+))  # fmt: skip
 
 
 class ControlPlane:

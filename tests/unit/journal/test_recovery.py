@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from tests.support.segments import Made, made, mail, put_file, tombstone, volume
 def build(seed: int, batches: int = 4) -> Made:
     dice = random.Random(seed)
     segment = made()
-    earlier = []
+    earlier: list[Any] = []
     for _ in range(batches):
         mails = [mail(dice.randbytes(dice.choice((0, 1, 40, 300)))) for _ in range(dice.randint(0, 3))]
         dead = [tombstone(dice.choice(earlier))] if earlier and dice.random() < 0.5 else []
@@ -50,7 +51,7 @@ def look(data: bytes, segment: Made, sealed_length: int | None = None) -> tuple[
     return found, report
 
 
-def written(segment: Made, batch: Batch) -> dict[bytes, object]:  # type: ignore[type-arg]
+def written(segment: Made, batch: Batch) -> dict[bytes, Any]:
     made_batch = next(b for b in segment.batches if b.start == batch.header.offset)
     assert made_batch.end == batch.header.end
     ids = [e.id for e in batch.entries if isinstance(e, MessageEntry)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster import kinds
 from mailarray_operator.cluster.applier import Applier, Failure
-from mailarray_operator.cluster.client import ApiError
+from mailarray_operator.cluster.client import ApiError, Json
 from mailarray_operator.cluster.pruner import prune, superfluous
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.render.context import Context
@@ -107,6 +108,24 @@ async def test_drift_is_put_right(world: World) -> None:
     assert world.api.get(kinds.STATEFUL_SET, "mail", "a")["spec"]["updateStrategy"] == {"type": "OnDelete"}
 
 
+async def test_drift_that_is_heard_of_before_the_answer_is_put_right(world: World) -> None:
+    """A watch may tell of another's change before our own apply is answered: that change is not what we left there."""
+    once: list[Any] = []
+
+    def change(kind: kinds.Kind, body: Json, there: bool) -> None:
+        if kind is kinds.STATEFUL_SET and body["metadata"]["name"] == "a" and not once:
+            once.append(True)
+            world.api.put(kind, {**body, "spec": {**body["spec"], "updateStrategy": {"type": "RollingUpdate"}}})
+
+    world.api.heard.append(change)
+    await world.run()
+    assert once
+    await world.run()
+    assert world.api.writes == ["apply StatefulSet a"]
+    await world.run()
+    assert world.api.writes == []
+
+
 async def test_status_of_others_is_no_drift(world: World) -> None:
     await world.run()
     changed = world.api.get(kinds.STATEFUL_SET, "mail", "a")
@@ -158,7 +177,7 @@ async def test_a_scaling_in_the_middle_of_a_run_is_not_lost(world: World) -> Non
         "a",
         {"clusterRef": {"name": "example"}, "replicas": 3, "template": {"priorityClassName": "high"}},
     )
-    once = []
+    once: list[Any] = []
 
     def scale(verb: str, thing: Thing) -> None:
         if thing[0] == "ConfigMap" and not once:

@@ -95,16 +95,17 @@ def test_killed_once_after_any_write(story: str) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from(sorted(STORIES)), st.lists(st.integers(0, 6), max_size=20))
-def test_killed_again_and_again(story: str, kills: list[int]) -> None:
+@given(st.sampled_from(sorted(STORIES)), st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=20))
+def test_killed_again_and_again(story: str, kills: list[tuple[int, bool]]) -> None:
+    """Also when StatefulSets change while they are looked at, so that they are not applied."""
     make, act = STORIES[story]
     undisturbed = make()
     act(undisturbed)
     undisturbed.settle()
     world = make()
     act(world)
-    for writes in kills:
-        world.step(writes)
+    for writes, outdated in kills:
+        world.step(writes, world.groups if outdated else ())
         restarted(world)
     world.settle()
     assert world.state() == undisturbed.state()

@@ -227,6 +227,50 @@ def test_a_claim_that_cannot_grow_is_said() -> None:
     assert condition(decisions.groups["mx"].status, "VolumesAsAsked")[:2] == ("False", "VolumesNotExpandable")
 
 
+def test_a_claim_whose_disk_is_gone_did_hold_mail() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0, lost=True)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+    world.groups["mx"].status = {}  # an operator that knows nothing else of it
+    world.since = world.clock
+    assert world.decide().groups["mx"].replicas == 3
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], lost=False)  # never had one
+    assert world.decide().groups["mx"].replicas == 2
+
+
+def test_a_server_with_a_volume_held_mail_whatever_its_claim_says() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+
+
+def test_a_mailserver_that_is_deleted_without_a_drain_is_told_with_what_to_do() -> None:
+    world = settled()
+    world.group("in", 2)
+    world.settle()
+    world.delete("in")
+    decisions = world.decide()
+    told = [e.message for e in decisions.events if (e.type, e.reason) == ("Warning", "MailServerDeleted")]
+    assert len(told) == 1 and "the MailServer in was deleted" in told[0] and "2 servers" in told[0]
+    assert "apply in again" in told[0]
+    world.step()
+    assert not [e for e in world.decide().events if e.reason == "MailServerDeleted"]  # once: the table is a new one
+
+    world.scale_mailserver("mx", 3)
+    world.group("out", 2)
+    world.settle()
+    world.scale_mailserver("out", 0)
+    world.settle()
+    world.delete("out")
+    assert not [e for e in world.decide().events if e.reason == "MailServerDeleted"]  # it was drained
+
+
 def away(observed: Observation) -> Observation:
     reports = {
         name: dataclasses.replace(report, sidecar={**(report.sidecar or {}), "catalog": {"state": "away"}})

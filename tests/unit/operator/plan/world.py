@@ -7,7 +7,7 @@ are rebuilt. Writes happen one by one in the order that the operator promises, s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from mailarray_operator.plan.observation import (
     Claim,
     ClusterResource,
     Group,
+    Mx,
     Observation,
     PairResource,
     Pod,
@@ -93,9 +94,11 @@ class World:
         self.lost_nodes: set[str] = set()  # of servers
         self.secrets: dict[str, frozenset[str] | None] = {"accounts": frozenset({"accounts"})}
         self.database_ready: bool | None = True
+        self.mx: Mx | None = None
         self.access_ready = 2
         self.events: list[Event] = []
         self.restarts: list[str] = []
+        self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
         self.since = 0.0  # the operator's start
         self._uids = itertools.count(1)
@@ -117,6 +120,11 @@ class World:
         self.pairs[name] = MirrorPairSpec(
             NameRef("example"), Side(NameRef(source)), tuple(Side(NameRef(m)) for m in mirrors)
         )
+
+    def delete(self, name: str) -> None:
+        """The MailServer, and by its owner references all but the claims."""
+        del self.groups[name]
+        self.pods = {pod: found for pod, found in self.pods.items() if pod.rpartition("-")[0] != name}
 
     def wipe(self, server: str) -> None:
         """The claim is deleted with its pod."""
@@ -200,7 +208,7 @@ class World:
     def now(self) -> datetime:
         return BEGIN + timedelta(seconds=self.clock)
 
-    def observe(self) -> Observation:
+    def observe(self, not_evictable: str = "") -> Observation:
         cluster = ClusterResource(
             Resource("example", "c", 1, self.cluster_status),
             MailClusterSpec(
@@ -229,6 +237,8 @@ class World:
             },
             clock=self.clock,
             since=self.since,
+            mx=self.mx,
+            not_evictable=not_evictable,
         )
 
     def _observe_group(self, group: FakeGroup) -> Group:
@@ -281,10 +291,16 @@ class World:
         return ServerReport(server.heard, sidecar if answers else None, writer if answers else None, uid)
 
     def decide(self) -> Decisions:
-        return decide(self.observe(), CONFIGURATION, self.now())
+        decisions = decide(self.observe(), CONFIGURATION, self.now())
+        if decisions.restart in self.not_evictable:
+            decisions = decide(self.observe(str(decisions.restart)), CONFIGURATION, self.now())
+        return decisions
 
-    def writes(self, decisions: Decisions) -> list[Callable[[], None]]:
-        """What is to be written, in the order in which it is written; only what differs."""
+    def writes(self, decisions: Decisions, outdated: Collection[str] = ()) -> list[Callable[[], None]]:
+        """What is to be written, in the order in which it is written; only what differs.
+
+        The StatefulSets of `outdated` groups change meanwhile, and are left to the next look.
+        """
         writes: list[Callable[[], None]] = []
         if decisions.render:
             for name, decided in decisions.groups.items():
@@ -294,20 +310,22 @@ class World:
                 writes.append(lambda: setattr(self, "table", decisions.table))
             for name, decided in decisions.groups.items():
                 group = self.groups[name]
+                if name in outdated:
+                    continue
                 if (group.replicas, group.recorded, group.drain) != (decided.replicas, decided.replicas, decided.drain):
                     writes.append(lambda g=group, d=decided: self._apply(g, d.replicas, d.drain))  # type: ignore[misc]
             for growth in decisions.growths:
                 writes.append(lambda g=growth: self._grow(g.claim, g.size))  # type: ignore[misc]
         for name, decided in decisions.groups.items():
-            if decided.status != self.groups[name].status:
+            if decided.status != self.groups[name].status and name not in outdated:
                 writes.append(lambda n=name, d=decided: setattr(self.groups[n], "status", dict(d.status)))  # type: ignore[misc]
         for name, status in decisions.pair_statuses.items():
             if status != self.pair_statuses.get(name):
                 writes.append(lambda n=name, s=status: self.pair_statuses.__setitem__(n, dict(s)))  # type: ignore[misc]
         whole = decisions.cluster_status
-        if whole is not None and whole != self.cluster_status:
+        if whole is not None and whole != self.cluster_status and not outdated:
             writes.append(lambda: setattr(self, "cluster_status", whole))
-        if decisions.restart is not None:
+        if decisions.restart is not None and not outdated:
             writes.append(lambda: self._restart(str(decisions.restart)))
         return writes
 
@@ -324,10 +342,10 @@ class World:
         self.restarts.append(name)
         self.stop(self.pods[name])
 
-    def step(self, writes: int | None = None) -> Decisions:
+    def step(self, writes: int | None = None, outdated: Collection[str] = ()) -> Decisions:
         """Decide and write; with `writes` the operator is killed after that many of them."""
         decisions = self.decide()
-        for write in self.writes(decisions)[:writes]:
+        for write in self.writes(decisions, outdated)[:writes]:
             write()
         self.events += decisions.events
         self.tick()
