@@ -82,6 +82,23 @@ class ShortSegments(NamedTuple):
     looked_at: LookedAt  # for the next look
 
 
+class Superseded(NamedTuple):
+    """A segment that a compacted one stands for."""
+
+    number: int  # grows; ask for those above it the next time
+    segment: SegmentId
+    by: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class WornSegment:
+    """A sealed, registered segment of which much may be dead."""
+
+    state: SegmentState
+    dead: int  # bytes, a guess that is rather too high
+    compactor: VolumeId | None  # who has taken it on
+
+
 class NamedSegments(NamedTuple):
     """Sealed segments that name a volume as an original member."""
 
@@ -239,6 +256,7 @@ class CatalogCounts:
     unsealed_segments: int
     under_replicated_segments: int  # sealed ones that fewer volumes, lost and retired ones aside, hold than copies
     tombstones: int
+    dead_bytes: int = 0  # of messages that were deleted in segments that stand; a guess that is rather too high
 
 
 class Catalog(Protocol):
@@ -369,6 +387,55 @@ class Catalog(Protocol):
 
     async def forget_fingerprints(self, before: int, window: int) -> None:
         """Of deliveries that were received before then, and cannot be repeated within the window (microseconds)."""
+        ...
+
+    # -- sidecars: compaction --------------------------------------------------------------------------
+    async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
+        """Sealed, registered segments, not superseded, that this volume holds, and of which so much may be dead."""
+        ...
+
+    async def note_wear(self, segment: SegmentId, seen: int, dead: int) -> None:
+        """Of so many bytes that were thought dead, so many are; nothing happens when others are thought dead now."""
+        ...
+
+    async def claim_compaction(self, segments: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
+        """This volume wants to compact those; answers which it may, until it is lost or retired.
+
+        It keeps two from doing the same work; when they do it all the same, nothing is lost.
+        """
+        ...
+
+    async def tombstoned(self, records: Sequence[bytes]) -> set[PlacementId]:
+        """The placements of those records that tombstones name [24]."""
+        ...
+
+    async def supersede(self, output: SegmentFacts, length: int, inputs: Sequence[SegmentId], epoch: int) -> bool:
+        """The compacted segment `output` stands for `inputs` from now on: none of them registers any more [17, 23].
+
+        The caller has proved that the output is held durably up to its closing record by all that must hold it. False,
+        and nothing changed, when it is not sealed with that L, not registered up to it, or superseded itself. Raises
+        EpochPassed.
+        """
+        ...
+
+    async def superseded_since(self, number: int) -> list[Superseded]:
+        """All that came after that one, in order."""
+        ...
+
+    async def stands_for(self, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentId]:
+        """Of those that are superseded: the segment that stands for it now, which is not superseded itself."""
+        ...
+
+    async def forget_locations(self, segment: SegmentId, records: Sequence[tuple[MessageId, int]]) -> list[MessageId]:
+        """Remove the locations of those messages in a superseded segment; idempotent [16].
+
+        Each record comes with its count of placements. A message with no other location goes, if tombstones name all
+        of its placements; the others stay as they are, and are answered: something is wrong then.
+        """
+        ...
+
+    async def forgotten(self, segment: SegmentId) -> None:
+        """A superseded segment has no locations any more: its cursor goes back to 0."""
         ...
 
     # -- access servers --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from mailarray.catalog import (
     backing_up,
+    compaction,
     damage,
     duplicates,
     figures,
@@ -48,8 +49,10 @@ from mailarray.catalog.catalog import (
     SegmentFacts,
     SegmentState,
     ShortSegments,
+    Superseded,
     TombstoneRow,
     VolumeRow,
+    WornSegment,
 )
 from mailarray.catalog.engine import SCAN_SECONDS, Engine
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
@@ -222,6 +225,51 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("forget_fingerprints") as engine:
             await engine.write(lambda c: duplicates.forget(c, before, window))
+
+    async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
+        """See `Catalog`."""
+        async with self._call("worn_segments") as engine:
+            return await engine.read(lambda c: compaction.worn_segments(c, volume, percent))
+
+    async def note_wear(self, segment: SegmentId, seen: int, dead: int) -> None:
+        """See `Catalog`."""
+        async with self._call("note_wear") as engine:
+            await engine.write(lambda c: compaction.note_wear(c, segment, seen, dead))
+
+    async def claim_compaction(self, segments: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
+        """See `Catalog`."""
+        async with self._call("claim_compaction") as engine:
+            return await engine.write(lambda c: compaction.claim(c, segments, volume))
+
+    async def tombstoned(self, records: Sequence[bytes]) -> set[PlacementId]:
+        """See `Catalog`."""
+        async with self._call("tombstoned") as engine:
+            return await engine.read(lambda c: compaction.tombstoned(c, records))
+
+    async def supersede(self, output: SegmentFacts, length: int, inputs: Sequence[SegmentId], epoch: int) -> bool:
+        """See `Catalog`."""
+        async with self._call("supersede") as engine:
+            return await engine.write(lambda c: compaction.supersede(c, output, length, inputs, epoch), alone=True)
+
+    async def superseded_since(self, number: int) -> list[Superseded]:
+        """See `Catalog`."""
+        async with self._call("superseded_since") as engine:
+            return await engine.read(lambda c: compaction.superseded_since(c, number))
+
+    async def stands_for(self, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentId]:
+        """See `Catalog`."""
+        async with self._call("stands_for") as engine:
+            return await engine.read(lambda c: compaction.stands_for(c, segments))
+
+    async def forget_locations(self, segment: SegmentId, records: Sequence[tuple[MessageId, int]]) -> list[MessageId]:
+        """See `Catalog`."""
+        async with self._call("forget_locations") as engine:
+            return await engine.write(lambda c: compaction.forget_locations(c, segment, records))
+
+    async def forgotten(self, segment: SegmentId) -> None:
+        """See `Catalog`."""
+        async with self._call("forgotten") as engine:
+            await engine.write(lambda c: compaction.forgotten(c, segment))
 
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """See `Catalog`."""

@@ -1,7 +1,8 @@
 """Registration and expunge in PostgreSQL: few statements with arrays, straight to asyncpg, for whole runs at once.
 
 Isolation is READ COMMITTED with locks, always in this order, so that two transactions wait for each other seldom:
-the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, the volume's row.
+the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, wear by segment, the
+volume's row.
 Tombstones are looked up in a statement that begins after the mailboxes are locked, and `expunge` writes them with
 the mailboxes locked: so of a tombstone and a placement that come at once, the later one sees the earlier one.
 """
@@ -21,7 +22,8 @@ from mailarray.model.ids import VolumeId
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       s.number, s.sealed_length, s.cursor, s.superseded, state.open
+       s.number, s.sealed_length, s.cursor,
+       s.superseded IS TRUE OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = $1), state.open
 FROM state
 LEFT JOIN LATERAL (
     SELECT number, sealed_length, cursor, superseded_by IS NOT NULL AS superseded
@@ -130,20 +132,30 @@ _INSERT_TOMBSTONES = """
 INSERT INTO tombstones (record, position, message, mailbox)
 SELECT * FROM unnest($1::bytea[], $2::int[], $3::bytea[], $4::text[]) ON CONFLICT DO NOTHING
 """
-_DELETE_PLACEMENTS = """
+_COUNT_DEAD = """
+INSERT INTO segment_wear AS w (segment, dead)
+SELECT segment, sum(size) FROM messages WHERE id {where} GROUP BY segment ORDER BY segment
+ON CONFLICT (segment) DO UPDATE SET dead = w.dead + excluded.dead
+"""
+_DELETE_PLACEMENTS = f"""
 WITH gone AS (
     DELETE FROM placements AS p
     USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
     WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
     RETURNING p.mailbox, p.message
+), freed AS (
+    UPDATE mailboxes AS m SET used = greatest(0, m.used - sums.bytes)
+    FROM (
+        SELECT gone.mailbox, sum(messages.size)::bigint AS bytes
+        FROM gone JOIN messages ON messages.id = gone.message GROUP BY gone.mailbox
+    ) AS sums
+    WHERE m.id = sums.mailbox
 )
-UPDATE mailboxes AS m SET used = greatest(0, m.used - freed.bytes)
-FROM (
-    SELECT gone.mailbox, sum(messages.size)::bigint AS bytes
-    FROM gone JOIN messages ON messages.id = gone.message GROUP BY gone.mailbox
-) AS freed
-WHERE m.id = freed.mailbox
+{_COUNT_DEAD.format(where="IN (SELECT message FROM gone)")}
 """
+_COUNT_UNPLACED = _COUNT_DEAD.format(
+    where="= ANY ($1::bytea[]) AND EXISTS (SELECT 1 FROM tombstones WHERE record = id)"
+)
 
 
 class SegmentRowAppeared(Exception):
@@ -202,7 +214,8 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
         registration.end if registration.sealed_length is None else 0,
         volume,
     )
-    if placed < len(records):
+    if placed < len(records):  # tombstones came before their messages
+        await db.execute(_COUNT_UNPLACED, sorted(set(records)))
         counted = [message[5] for message in fresh for _ in message[3]]
         await db.execute(_TAKE_BACK, mailboxes, records, positions, counted)
     copies = 0

@@ -23,7 +23,8 @@ _MARKS = ",".join("?" * PIECE)
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       segments.number, segments.sealed_length, segments.cursor, segments.superseded_by IS NOT NULL, state.open
+       segments.number, segments.sealed_length, segments.cursor,
+       segments.superseded_by IS NOT NULL OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = ?1), state.open
 FROM state LEFT JOIN segments ON segments.id = ?1 LEFT JOIN volumes ON volumes.id = ?2
 """
 _KNOWN = f"SELECT id FROM messages WHERE id IN ({_MARKS})"
@@ -48,6 +49,11 @@ _INSERT_TOMBSTONE = "INSERT OR IGNORE INTO tombstones (record, position, message
 _DELETE_PLACEMENTS = (
     "DELETE FROM placements WHERE mailbox = (SELECT id FROM mailboxes WHERE address = ?) "
     f"AND record IN ({_MARKS}) AND (record, position) IN (SELECT record, position FROM tombstones) RETURNING message"
+)
+_COUNT_DEAD = (
+    "INSERT INTO segment_wear (segment, dead) "
+    f"SELECT segment, sum(size) FROM messages WHERE id IN ({_MARKS}) GROUP BY segment "
+    "ON CONFLICT (segment) DO UPDATE SET dead = dead + excluded.dead"
 )
 _SEEN = f"""
 SELECT bucket, mailbox, hash, record, position, received_at, 0 FROM fingerprints
@@ -127,11 +133,20 @@ def expunge(db: sqlite3.Connection, tombstones: Sequence[TombstoneRow]) -> None:
     )
     for mailbox, records in by_mailbox.items():
         gone = [
-            message for piece in _pieces(records) for (message,) in db.execute(_DELETE_PLACEMENTS, (mailbox, *piece))
+            message
+            for piece in _pieces(records)
+            for (message,) in db.execute(_DELETE_PLACEMENTS, (mailbox, *piece)).fetchall()
         ]
         if gone:
             sizes = {row[0]: row[1] for piece in _pieces(set(gone)) for row in db.execute(_SIZES, piece)}
             db.execute(_GIVE_BACK, (sum(sizes.get(message, 0) for message in gone), mailbox))
+            _count_dead(db, gone)
+
+
+def _count_dead(db: sqlite3.Connection, messages: Iterable[bytes]) -> None:
+    """Where to look for room: each of those lost a placement, or never got one."""
+    for piece in _pieces(messages):
+        db.execute(_COUNT_DEAD, piece)
 
 
 def insert_segment(db: sqlite3.Connection, segment: SegmentFacts) -> int:
@@ -192,6 +207,8 @@ def _place(
                 box[1] += 1
                 placed.append((message, position, box[0]))
     db.executemany(_INSERT_PLACEMENT, rows)
+    if dead:
+        _count_dead(db, {record for record, _ in dead})
     return placed
 
 

@@ -4,6 +4,7 @@ Invariants:
 - A message has one location in its own row and any more in `locations`; no placement without its message (rule 16).
 - A placement whose id stands in `tombstones` does not exist (rule 21).
 - `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
+- A segment that stands in `superseded` gets no rows any more, and `segments.superseded_by` says the same (rule 17).
 - `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
 - `mailboxes.used` is the sum of the sizes of its placements, or NULL when it was never counted (usage.py).
 - `volumes.counter` only grows, and a lost volume stays lost (rule 19); a reset keeps both.
@@ -97,6 +98,24 @@ segment_replicas = _table(
     "segment_replicas",
     Column("segment_id", LargeBinary, primary_key=True),
     Column("volume", LargeBinary, primary_key=True),
+)
+
+# Segments that a compacted one stands for (see compaction.py), by id: most of them have no row any more. Numbered in
+# the order in which they came, so that sidecars read only what is new.
+superseded = Table(
+    "superseded",
+    metadata,
+    Column("number", _Number, Identity(), primary_key=True),
+    Column("segment_id", LargeBinary, nullable=False, unique=True),
+    Column("by_id", LargeBinary, nullable=False),
+)
+
+# How worn a segment is: a hint that says where to look, no more. Only segments of which something was deleted.
+segment_wear = _table(
+    "segment_wear",
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("dead", BigInteger, nullable=False),  # bytes of messages that lost a placement; a message may count often
+    Column("compactor", LargeBinary),  # volume that compacts it
 )
 
 mailboxes = Table(

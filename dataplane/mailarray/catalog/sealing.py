@@ -65,6 +65,9 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
             sealed_length=length,
             cursor=0,
             acknowledged=0,
+            superseded_by=select(schema.superseded.c.by_id)
+            .where(schema.superseded.c.segment_id == segment.id)
+            .scalar_subquery(),
         )
         .on_conflict_do_nothing()
         .returning(_segments.c.number)
@@ -118,7 +121,10 @@ def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, l
         select(_messages.c.id).where(_messages.c.segment == number, _past(_messages.c.offset, _messages.c.size, length))
     ).all()
     for start in range(0, len(gone), PIECE):
-        _relocate(connection, gone[start : start + PIECE])
+        rest = relocate(connection, gone[start : start + PIECE])  # those with no place left go (rule 16)
+        take_out(connection, rest)
+        connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
+        connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
     return True
 
 
@@ -126,8 +132,8 @@ def _past(offset: ColumnElement[Any], size: Any, length: int) -> ColumnElement[b
     return or_(offset >= length, offset + size > length)
 
 
-def _relocate(connection: Connection, ids: Sequence[bytes]) -> None:
-    """Those messages lost the location in their own row: another one takes its place, or they go (rule 16)."""
+def relocate(connection: Connection, ids: Sequence[bytes]) -> list[bytes]:
+    """Those messages lost the location in their own row: another one takes its place. Answers those without one."""
     others = {row.message: row for row in connection.execute(select(_locations).where(_locations.c.message.in_(ids)))}
     for message, row in others.items():
         place = {"segment": row.segment, "offset": row.offset}
@@ -139,10 +145,7 @@ def _relocate(connection: Connection, ids: Sequence[bytes]) -> None:
                 _locations.c.offset == row.offset,
             )
         )
-    rest = [message for message in ids if message not in others]
-    take_out(connection, rest)
-    connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
-    connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
+    return [message for message in ids if message not in others]
 
 
 def _at_most(column: Column[Any], limit: int) -> ColumnElement[Any]:

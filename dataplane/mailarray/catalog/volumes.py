@@ -143,6 +143,8 @@ def reset(connection: Connection) -> int:
         schema.mailboxes,
         schema.segment_members,
         schema.segment_replicas,
+        schema.superseded,
+        schema.segment_wear,
         schema.segments,
         schema.beats,
     ):

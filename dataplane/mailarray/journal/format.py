@@ -36,16 +36,19 @@ BATCH_MAGIC = b"MBAT"
 MAX_MEMBERS = 7
 MAX_METADATA = 64 * 1024 * 1024  # bytes; a longer one is damage, and would let a bad length eat the memory
 MAX_BODIES = 1 << 40  # bytes; likewise
+MAX_SUPERSEDED = 65_535  # segments that one closing record names: a count of two bytes
 
 _SEGMENT_HEADER = struct.Struct(">8sHHBBH16s16s16sQ")
 _BATCH_HEADER = struct.Struct(">4sHH16sQQIIQI")
 _CRC = struct.Struct(">I")
 _ENTRY = struct.Struct(">IBBH16sQQQI")
 _TOMBSTONE = struct.Struct(">16sH16s")
+_CLOSING = struct.Struct(">I")
 _U16 = struct.Struct(">H")
 _FIELD = struct.Struct(">BB")  # tag, length
 
 BATCH_HEADER_LENGTH = _BATCH_HEADER.size + _CRC.size
+CLOSING_LENGTH = _CLOSING.size  # bytes at the end of a closing record
 _ENTRY_FIXED = _ENTRY.size
 _U64_MAX = (1 << 64) - 1
 
@@ -53,7 +56,7 @@ FIELD_FINGERPRINT = 1
 
 KIND_MESSAGE = 1
 KIND_TOMBSTONES = 2
-KIND_CLOSING = 3  # reserved: the closing record of a compacted segment (rule 23)
+KIND_CLOSING = 3  # the closing record of a compacted segment (rule 23)
 KIND_PLACEMENTS = 4  # reserved: copies and moves of messages that stand elsewhere (rule 21)
 
 
@@ -219,7 +222,15 @@ class TombstonesEntry(NamedTuple):
     tombstones: tuple[Tombstone, ...]
 
 
-Entry = MessageEntry | TombstonesEntry
+class ClosingEntry(NamedTuple):
+    """The last record of a compacted segment: which segments it stands for (rule 23)."""
+
+    id: MessageId
+    received_at: int
+    supersedes: tuple[SegmentId, ...]
+
+
+Entry = MessageEntry | TombstonesEntry | ClosingEntry
 
 
 def encode_message(
@@ -272,6 +283,24 @@ def encode_tombstones(id: MessageId, received_at: int, tombstones: Sequence[Tomb
     return head + tail
 
 
+def encode_closing(id: MessageId, received_at: int, supersedes: Sequence[SegmentId]) -> bytes:
+    """The closing record, for a batch of its own; its last bytes say how long that batch is."""
+    tail = b"".join(supersedes) + _CLOSING.pack(closing_batch_length(len(supersedes)))
+    head = _ENTRY.pack(_ENTRY_FIXED + len(tail), KIND_CLOSING, 0, len(supersedes), id, received_at, 0, 0, 0)
+    return head + tail
+
+
+def closing_batch_length(count: int) -> int:
+    """Bytes of the batch with a closing record that names so many segments."""
+    return BATCH_HEADER_LENGTH + _ENTRY_FIXED + count * ID_LENGTH + _CLOSING.size
+
+
+def closing_count(last: bytes) -> int | None:
+    """How many segments a closing record names, by the last bytes of its segment; None when they are none's."""
+    rest = _CLOSING.unpack(last)[0] - closing_batch_length(0)
+    return rest // ID_LENGTH if 0 < rest <= MAX_SUPERSEDED * ID_LENGTH and rest % ID_LENGTH == 0 else None
+
+
 def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
     """The entries of a batch whose metadata was read. Raises FormatError when they do not fit; checks the checksum."""
     if len(metadata) != header.metadata_length or crc32c(metadata) != header.metadata_crc:
@@ -296,6 +325,12 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
             elif kind == KIND_TOMBSTONES:
                 tombstones = _tombstones(metadata, position + _ENTRY_FIXED, end, count)
                 yield TombstonesEntry(MessageId(id), received_at, tombstones)
+            elif kind == KIND_CLOSING:
+                start = position + _ENTRY_FIXED
+                if start + count * ID_LENGTH > end:
+                    raise FormatError("a closing record reaches past its entry")
+                named = (metadata[start + i * ID_LENGTH : start + (i + 1) * ID_LENGTH] for i in range(count))
+                yield ClosingEntry(MessageId(id), received_at, tuple(map(SegmentId, named)))
             else:
                 body_end = max(body_end, body_offset + body_length)
             position = end
@@ -303,6 +338,18 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
         raise FormatError(f"an entry of the batch at {header.offset} is cut off") from error
     if position != len(metadata) or body_end != header.bodies_length:
         raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
+
+
+def entry_fields(metadata: bytes, position: int) -> tuple[int, int, int, int, bytes, int, int, int, int]:
+    """The fixed fields of the entry there, in their order: length, kind, flags, count, id, time, and of its body the
+    offset, length and checksum. Raises FormatError."""
+    try:
+        fields = _ENTRY.unpack_from(metadata, position)
+    except struct.error as error:
+        raise FormatError("an entry is cut off") from error
+    if fields[0] < _ENTRY_FIXED:
+        raise FormatError("an entry has a wrong length")
+    return fields
 
 
 def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: BatchHeader) -> None:

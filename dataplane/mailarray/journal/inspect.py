@@ -59,7 +59,10 @@ def verify(volume: Volume) -> Iterator[SegmentReport]:
     """Check every checksum of every segment."""
     for segment in volume.list_segments():
         try:
-            sealed = load_fence(volume, segment).sealed_length
+            fence = load_fence(volume, segment)
+            if fence.dropped:
+                continue  # superseded by a compacted segment
+            sealed = fence.sealed_length
             fd = os.open(volume.segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield SegmentReport(segment, Survey(), None)  # an empty fenced segment

@@ -13,7 +13,9 @@ Invariants (rules 5, 8, 12):
 - A bad byte is nobody's fault in particular: what does not pass is thrown away whole and fetched from the next holder.
 
 Bytes come in pieces at a limited rate, which all copies of a server share, so that mail on its way in and readers keep
-their disk and their network. Refuses, with a sentence, when the disk would be left with less than the reserve.
+their disk and their network. Refuses, with a sentence, when the disk would be left with less than the reserve; with
+less than half of it when the segment is small: what is left of worn segments must find room on full disks, too, since
+it frees more.
 """
 
 from __future__ import annotations
@@ -44,6 +46,11 @@ class NoRoom(Exception):
     """The volume would be left with less than its reserve; the text is a sentence."""
 
 
+def kept_free(reserve: int, sealed_length: int) -> int:
+    """Bytes that a copy of that length leaves free."""
+    return reserve if sealed_length > reserve // 8 else reserve // 2
+
+
 class Pace:
     """Spreads bytes over time: at most `rate` a second, whoever asks."""
 
@@ -63,11 +70,11 @@ class Pace:
 class Copier:
     """See the module."""
 
-    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, rate: float) -> None:
+    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, pace: Pace) -> None:
         self._shelf = shelf
         self._peers = peers
         self._reserve = reserve
-        self._pace = Pace(rate)
+        self._pace = pace
         self.under_way: dict[SegmentId, int] = {}  # bytes still to come
 
     def leftovers(self) -> list[SegmentId]:
@@ -123,7 +130,7 @@ class Copier:
             return "the segment is here already, with another length or not whole yet"
         self.under_way[segment] = sealed_length
         try:
-            self._check_room(segment, sealed_length)
+            self._check_room(segment, sealed_length, sealed_length)
             part = await self._shelf.run(lambda: Part(self._shelf.volume, segment))
             try:
                 await self._shelf.run(part.empty)
@@ -175,7 +182,7 @@ class Copier:
         size = part.size
         while size < sealed_length:
             self.under_way[segment] = sealed_length - size
-            self._check_room(segment, sealed_length - size)
+            self._check_room(segment, sealed_length, sealed_length - size)
             end = min(sealed_length, size + PIECE)
             await self._pace.take(end - size)
             data = await self._peers.fetch(source, segment, size, end)
@@ -186,11 +193,11 @@ class Copier:
             size = part.size
         self.under_way[segment] = 0
 
-    def _check_room(self, segment: SegmentId, wanted: int) -> None:
-        free = self._shelf.volume.free_bytes()
-        if free - wanted < self._reserve:
+    def _check_room(self, segment: SegmentId, sealed_length: int, wanted: int) -> None:
+        free, kept = self._shelf.volume.free_bytes(), kept_free(self._reserve, sealed_length)
+        if free - wanted < kept:
             raise NoRoom(
-                f"segment {segment.hex()} needs {wanted} bytes more, {free} are free and {self._reserve} are kept:"
+                f"segment {segment.hex()} needs {wanted} bytes more, {free} are free and {kept} are kept:"
                 " enlarge the volume"
             )
 

@@ -19,6 +19,13 @@ SEAL_REFUSED = Counter(
 )
 COPIES = Counter("mailarray_segments_copied", "Whole segments fetched from other servers, to repair, drain or rebuild")
 COPIED_BYTES = Counter("mailarray_copied_bytes", "Bytes of such segments")
+COMPACTED = Counter("mailarray_segments_compacted", "Segments whose living mail this server wrote into another one")
+DROPPED = Counter("mailarray_segments_dropped", "Superseded segments that were removed from this volume")
+RECLAIMED_BYTES = Counter("mailarray_reclaimed_bytes", "Bytes of such segments")
+DEAD_BYTES = Gauge(
+    "mailarray_dead_bytes",
+    "Bytes of deleted mail, about, in segments that this server is to compact; each segment is counted by one server",
+)
 CATALOG_UP = Gauge("mailarray_catalog_up", "1 when the last call to the catalog was answered")
 UNSETTLED = Gauge("mailarray_segments_unsettled", "Segments here that are not yet sealed, whole and registered")
 UNDER_REPLICATED = Gauge(

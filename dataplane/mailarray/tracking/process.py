@@ -22,9 +22,11 @@ from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.copying import Copier
+from mailarray.tracking.compacting import Compactor
+from mailarray.tracking.copying import Copier, Pace
 from mailarray.tracking.deduplicating import Deduplicator, local_or_remote
 from mailarray.tracking.draining import Drainer
+from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
@@ -33,6 +35,7 @@ from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
 from mailarray.tracking.port import Port
+from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
@@ -43,6 +46,7 @@ from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.usage import MailboxUsage
 
@@ -76,6 +80,8 @@ class Agent:
         )
         registrar = Registrar(self.link, volume.id, self.memory, settings.storage.duplicate_window)
         wake = asyncio.Event()
+        prover = Prover(self.shelf, self.peers, self.table)
+        self.superseder = Superseder(self.shelf, self.link, prover)
         self.follower = Follower(self.shelf, self.link, registrar, wake)
         self.settler = Settler(
             self.shelf,
@@ -85,18 +91,23 @@ class Agent:
             registrar,
             Sealer(volume.id, self.link, self.fencer, self.peers),
             Mender(volume.id, self.shelf, self.peers, reserve),
+            self.superseder,
             self.peers,
             self.table,
             settings.storage.copies,
             wake,
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
-        copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
+        pace = Pace(settings.storage.copy_rate)  # of all that is not on the way to a 250
+        copier = Copier(self.shelf, self.peers, reserve, pace)
         losses = Losses(self.link, self.memory, self.peers, self.table)
         self.repairer = Repairer(
             self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
         )
         self.repairer.copied = wake.set
+        self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
+        self.compactor.published = self.superseder.counted = wake.set
+        self.dropper = Dropper(self.shelf, self.link, prover, self.index)
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )
@@ -118,6 +129,7 @@ class Agent:
             settings.storage.scrub_rate,
             time.time,
         )
+        self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         self.copier = copier
@@ -164,6 +176,7 @@ class Agent:
             "drain": self.drainer.progress,
             "rebuild": self.repairer.rebuild(),
             "copying": self.repairer.copying(),
+            "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
                 "epoch": state.epoch if state else self.memory.epoch,
@@ -178,10 +191,12 @@ class Agent:
     def under_replicated(self) -> int:
         """Segments on fewer volumes than copies; each is counted by the first one that holds it.
 
-        Of sealed ones the catalog knows who holds them; of the others their headers do.
+        Of sealed ones the catalog knows who holds them; of the others their headers do. A compacted one that does not
+        count yet is none of them: its mail is still where it was.
         """
         lost = self.settler.lost
         short = {s.facts.id for s in self.repairer.short if s.holders[:1] == (self.volume.id,)}
+        short -= {holding.segment for holding in self.superseder.pending()}
         for holding in self.shelf:
             if holding.header is not None and holding.sealed_length is None:
                 living = [volume for volume in holding.header.members if volume not in lost]
@@ -209,6 +224,9 @@ class Agent:
             self.remember(),
             *([] if self.accounts is None else [self.accounts.run()]),
             self.repairer.run(),
+            self.superseder.run(),
+            self.dropper.run(),
+            self.compactor.run(),
             self.drainer.run(),
             self.deduplicator.run(),
             self.scrubber.run(),

@@ -81,6 +81,8 @@ class Receiver:
         """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
         if segment not in self._shelf.holdings and self._draining():
             return refuse(503, "draining")
+        if segment in self._shelf.dropped:
+            return refuse(423, "fenced: the segment was superseded, and dropped here", length=0)
         holding = self._shelf.mirrored(segment)
         if holding.own or holding.member is None:
             return refuse(409, "this volume is the segment's writer")

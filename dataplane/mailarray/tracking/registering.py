@@ -22,7 +22,7 @@ from mailarray.catalog.catalog import (
     SegmentFacts,
     TombstoneRow,
 )
-from mailarray.journal.format import FormatError, MessageEntry
+from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
 from mailarray.journal.scan import find_batch, read_batch
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
@@ -74,7 +74,7 @@ def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: i
                 run.messages.append(
                     MessageRow(id, received_at, sender, deliveries, bodies + body_offset, length, checksum, fingerprint)
                 )
-            else:
+            elif isinstance(entry, TombstonesEntry):
                 run.tombstones.extend(TombstoneRow(*tombstone) for tombstone in entry.tombstones)
         position = run.end = batch.header.end
     return run

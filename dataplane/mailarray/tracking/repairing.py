@@ -26,7 +26,7 @@ from mailarray.contract.mirroring_table import Server
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.copying import Copier, NoRoom
+from mailarray.tracking.copying import Copier, NoRoom, kept_free
 from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.pace import look_again_and_again
@@ -174,9 +174,10 @@ class Repairer:
 
     def _want(self, wanted: dict[SegmentId, ShortSegment]) -> None:
         free = self._shelf.volume.free_bytes()
-        if wanted and free < self._reserve:
+        fitting = {id: s for id, s in wanted.items() if free >= kept_free(self._reserve, s.sealed_length)}
+        if len(fitting) < len(wanted):
             self._complain(f"{len(wanted)} segments should be copied here, but the volume is full: enlarge it")
-            wanted = {}
+            wanted = fitting
         elif not wanted:
             self.problem = None
         self._wanted = wanted

@@ -154,7 +154,7 @@ class Routes:
             try:
                 return answer(**(await self._fencer.fence(segment)).render())
             except NotMember:
-                return refuse(404, "not a member: a repaired copy is here")
+                return refuse(404, "not a member: a repaired copy is here, or the segment was superseded")
             except WriterSilent as error:
                 return refuse(503, f"the writer does not answer: {error}")
         return refuse(405, "no such method here")
