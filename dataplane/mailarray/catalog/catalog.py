@@ -116,6 +116,7 @@ class MessageRow(NamedTuple):
     offset: int  # of the body, in the segment
     length: int  # of the body
     checksum: int  # CRC-32C of the body
+    fingerprint: bytes = b""  # of the text; empty: never taken for a copy of another one
 
 
 class TombstoneRow(NamedTuple):
@@ -137,6 +138,7 @@ class Registration:
     sealed_length: int | None  # None: the writer's own sidecar, up to its acknowledged offset; else L = n
     messages: Sequence[MessageRow]
     tombstones: Sequence[TombstoneRow]
+    duplicate_window: int = 0  # microseconds within which a second delivery is a copy; 0: none is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Registered:
     """Done, and durable. `counter` is the volume's count of registrations, which only grows [19]."""
 
     counter: int
+    duplicates: int = 0  # copies found, whose tombstones this volume owes
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,29 @@ class FlagRow(NamedTuple):
     mailbox: str
     placement: PlacementId
     flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One of two messages that are the same delivery: where its body lies."""
+
+    placement: PlacementId
+    message: MessageId
+    alive: bool  # the placement is there
+    length: int
+    checksum: int
+    locations: tuple[Location, ...]  # none: the message is not known any more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A copy that is to be dropped."""
+
+    mailbox: str
+    text_length: int  # bytes at the end of both bodies that must be the same
+    dropped: Held
+    kept: Held
+    kept_expunged: bool  # before the copy was registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +367,28 @@ class Catalog(Protocol):
         """
         ...
 
+    # -- sidecars: how full mailboxes are ----------------------------------------------------------------
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """Bytes in those mailboxes that have a row; None: never counted. Raises CatalogClosed."""
+        ...
+
+    async def count_used(self, mailbox: str) -> int:
+        """Count the bytes of one mailbox anew, and keep the sum; some microseconds a message."""
+        ...
+
+    # -- sidecars: second deliveries -----------------------------------------------------------------------
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """Copies that this volume found and has not settled."""
+        ...
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """The copy has its tombstone, or is none."""
+        ...
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """Of deliveries that were received before then, and cannot be repeated within the window (microseconds)."""
+        ...
+
     # -- sidecars: compaction --------------------------------------------------------------------------
     async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
         """Sealed, registered segments, not superseded, that this volume holds, and of which so much may be dead."""
@@ -408,6 +456,12 @@ class Catalog(Protocol):
 
     async def release_lease(self, mailbox: str, holder: str) -> None:
         """Unlock; nothing happens when the lease is not ours."""
+        ...
+
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """Messages whose first location is within these bytes, with the mailboxes that they are in. Scans."""
         ...
 
     # -- people ----------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from sqlalchemy.exc import ArgumentError
 from mailarray.catalog import (
     backing_up,
     compaction,
+    damage,
+    duplicates,
     figures,
     leases,
     locate,
@@ -26,6 +28,7 @@ from mailarray.catalog import (
     missing,
     replicas,
     sealing,
+    usage,
     volumes,
 )
 from mailarray.catalog.catalog import (
@@ -34,6 +37,7 @@ from mailarray.catalog.catalog import (
     CatalogState,
     CatalogUnavailable,
     CheckIn,
+    Duplicate,
     FlagRow,
     LookedAt,
     MailboxEntry,
@@ -197,6 +201,31 @@ class DatabaseCatalog:
             metrics.REFUSED.labels(answer.reason).inc()
         return answer
 
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """See `Catalog`."""
+        async with self._call("used") as engine:
+            return await engine.read(lambda c: usage.used(c, mailboxes))
+
+    async def count_used(self, mailbox: str) -> int:
+        """See `Catalog`."""
+        async with self._call("count_used") as engine:
+            return await engine.write(lambda c: usage.count_used(c, mailbox))
+
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """See `Catalog`."""
+        async with self._call("owed_duplicates") as engine:
+            return await engine.read(lambda c: duplicates.owed(c, volume, limit))
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """See `Catalog`."""
+        async with self._call("settle_duplicate") as engine:
+            await engine.write(lambda c: duplicates.settle(c, placement))
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """See `Catalog`."""
+        async with self._call("forget_fingerprints") as engine:
+            await engine.write(lambda c: duplicates.forget(c, before, window))
+
     async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
         """See `Catalog`."""
         async with self._call("worn_segments") as engine:
@@ -267,6 +296,13 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("ping") as engine:
             await engine.read(lambda c: c.exec_driver_sql("SELECT 1").scalar_one())
+
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """See `Catalog`."""
+        async with self._call("messages_within") as engine:
+            return await engine.read(lambda c: damage.messages_within(c, segment, start, end), SCAN_SECONDS)
 
     async def missing(self) -> missing.Missing:
         """See `Catalog`."""

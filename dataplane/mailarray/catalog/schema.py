@@ -6,6 +6,7 @@ Invariants:
 - `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
 - A segment that stands in `superseded` gets no rows any more, and `segments.superseded_by` says the same (rule 17).
 - `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
+- `mailboxes.used` is the sum of the sizes of its placements, or NULL when it was never counted (usage.py).
 - `volumes.counter` only grows, and a lost volume stays lost (rule 19); a reset keeps both.
 
 Ids are 16 raw bytes. Message ids begin with a time, so their B-trees grow at one end; that is why no surrogate
@@ -124,6 +125,7 @@ mailboxes = Table(
     Column("address", Text, nullable=False, unique=True),
     Column("uidnext", BigInteger, nullable=False),
     Column("uidvalidity", BigInteger, nullable=False),
+    Column("used", BigInteger),  # bytes
 )
 
 messages = _table(
@@ -164,6 +166,29 @@ tombstones = _table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("message", LargeBinary, nullable=False),
     Column("mailbox", Text, nullable=False),
+)
+
+# Deliveries seen within the last window or two, and copies that are to be dropped (see duplicates.py).
+fingerprints = _table(
+    "fingerprints",
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+
+duplicates = _table(
+    "duplicates",
+    Column("record", LargeBinary, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("volume", LargeBinary, nullable=False),  # that owes the tombstone
+    Column("mailbox", BigInteger, nullable=False),
+    Column("kept_record", LargeBinary, nullable=False),
+    Column("kept_position", Integer, nullable=False),
+    Column("kept_expunged", Boolean, nullable=False),
+    Column("text_length", BigInteger, nullable=False),
 )
 
 leases = _table(

@@ -11,6 +11,7 @@ from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
 from mailarray.catalog.holders import PIECE, facts_of, members_of, replicas_of
 from mailarray.catalog.sql import insert_for
+from mailarray.catalog.usage import take_out
 from mailarray.model.ids import SegmentId, VolumeId
 
 _segments, _members = schema.segments, schema.segment_members
@@ -121,6 +122,7 @@ def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, l
     ).all()
     for start in range(0, len(gone), PIECE):
         rest = relocate(connection, gone[start : start + PIECE])  # those with no place left go (rule 16)
+        take_out(connection, rest)
         connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
         connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
     return True

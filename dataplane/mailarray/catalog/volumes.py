@@ -138,6 +138,8 @@ def reset(connection: Connection) -> int:
         schema.locations,
         schema.messages,
         schema.tombstones,
+        schema.fingerprints,
+        schema.duplicates,
         schema.mailboxes,
         schema.segment_members,
         schema.segment_replicas,

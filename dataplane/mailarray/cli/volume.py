@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mailarray.cli.catalog_choice import catalog_options, catalog_url, with_catalog
+from mailarray.cli.volume_scrub import scrub
 from mailarray.model.ids import VolumeId, parse_id
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def lost(volume_id: str, url: str | None, settings_file: Path | None, data: Path
         click.confirm(f"Volume {volume_id} is gone for ever?", abort=True)
     asyncio.run(with_catalog(where, lambda catalog: catalog.mark_lost(identifier)))
     click.echo(f"volume {volume_id} is marked lost")
+
+
+volume.add_command(scrub)
 
 
 def _state(row: VolumeRow) -> str:

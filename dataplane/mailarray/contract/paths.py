@@ -22,6 +22,11 @@ FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, 
 #    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...],
 #    "gone": [hex, ...]}: volumes that nobody has to wait for: all that they held is on `copies` others
 MAILBOX = "/v1/mailboxes/{mailbox}"
+# POST: read the whole volume through now; answers {"segments": n, "bytes": n}: how much that is
+SCRUB = "/v1/scrub"
+# POST: [mailbox, ...] -> {"used": {mailbox: bytes | null, ...}}: how full these are (null: not counted yet), those that
+#   never had mail left out; 503 while the catalog is away or being told: the asker goes on with what it knows
+USAGE = "/v1/usage"
 # GET ?revision=: this server's snapshot of the accounts, as JSON lines: {"position": [revision, stamp]}, then any
 # number of {"accounts": [[address, hash, quota, enabled, created, false], ...]} and
 # {"aliases": [[address, account, false], ...]}, then {"end": true}; 204 when the asker's revision is as new, 503 when

@@ -45,11 +45,14 @@ _ENTRY = struct.Struct(">IBBH16sQQQI")
 _TOMBSTONE = struct.Struct(">16sH16s")
 _CLOSING = struct.Struct(">I")
 _U16 = struct.Struct(">H")
+_FIELD = struct.Struct(">BB")  # tag, length
 
 BATCH_HEADER_LENGTH = _BATCH_HEADER.size + _CRC.size
 CLOSING_LENGTH = _CLOSING.size  # bytes at the end of a closing record
 _ENTRY_FIXED = _ENTRY.size
 _U64_MAX = (1 << 64) - 1
+
+FIELD_FINGERPRINT = 1
 
 KIND_MESSAGE = 1
 KIND_TOMBSTONES = 2
@@ -167,6 +170,11 @@ class BatchHeader:
         return self.bodies_offset + self.bodies_length
 
 
+def bodies_length(data: bytes, position: int) -> int:
+    """What a batch header at `position` says of its bodies, unchecked."""
+    return int(_BATCH_HEADER.unpack_from(data, position)[8])
+
+
 def decode_batch_header(data: bytes | memoryview, segment: SegmentId, offset: int) -> BatchHeader:
     """Decode BATCH_HEADER_LENGTH bytes that stand at `offset` of `segment`. Raises FormatError."""
     if len(data) < BATCH_HEADER_LENGTH:
@@ -195,6 +203,7 @@ class MessageEntry(NamedTuple):
     body_offset: int
     body_length: int
     body_crc: int
+    fingerprint: bytes = b""  # of the text below our trace lines; empty when there is none
 
 
 class Tombstone(NamedTuple):
@@ -232,6 +241,7 @@ def encode_message(
     body_offset: int,
     body_length: int,
     body_crc: int,
+    fingerprint: bytes = b"",
 ) -> bytes:
     """One message's entry. A recipient equal to its mailbox is stored as an empty string."""
     name = sender.encode("utf-8", "surrogateescape")
@@ -243,6 +253,8 @@ def encode_message(
         else:
             path = recipient.encode("utf-8", "surrogateescape")
             parts.append(_U16.pack(len(box)) + box + _U16.pack(len(path)) + path)
+    if fingerprint:
+        parts.append(_FIELD.pack(FIELD_FINGERPRINT, len(fingerprint)) + fingerprint)
     tail = b"".join(parts)
     return (
         _ENTRY.pack(
@@ -382,7 +394,23 @@ def _message(
         deliveries.append(Delivery(mailbox, recipient or mailbox))
     if position > end:
         raise FormatError("a text reaches past its entry")
-    return MessageEntry(MessageId(id), received_at, sender, tuple(deliveries), body_offset, body_length, body_crc)
+    fingerprint = _field(metadata, position, end, FIELD_FINGERPRINT) if position < end else b""
+    return MessageEntry(
+        MessageId(id), received_at, sender, tuple(deliveries), body_offset, body_length, body_crc, fingerprint
+    )
+
+
+def _field(metadata: bytes, position: int, end: int, wanted: int) -> bytes:
+    """A further field of an entry; empty when it is not there. What does not look like fields is skipped."""
+    while position + _FIELD.size <= end:
+        tag, length = _FIELD.unpack_from(metadata, position)
+        position += _FIELD.size
+        if position + length > end:
+            break
+        if tag == wanted:
+            return metadata[position : position + length]
+        position += length
+    return b""
 
 
 def _tombstones(metadata: bytes, position: int, end: int, count: int) -> tuple[Tombstone, ...]:

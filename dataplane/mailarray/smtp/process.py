@@ -27,6 +27,8 @@ from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.placing import PlacingSink
+from mailarray.smtp.quota_keeper import QuotaKeeper
+from mailarray.smtp.quotas import Quotas
 from mailarray.smtp.writer_port import add_routes
 
 log = logging.getLogger(__name__)
@@ -124,7 +126,8 @@ async def run(settings: ServerSettings) -> None:
     writer = _writer(settings, volume, table, token)
     placing = _placing(settings, writer, token)
     sink = writer if placing is None else placing
-    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes)
+    quotas = Quotas()
+    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes, quotas)
     follow_table(writer, listener)
     meter = LoadMeter(settings, writer, listener)
     app = internal_app(
@@ -135,6 +138,7 @@ async def run(settings: ServerSettings) -> None:
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     measuring = asyncio.create_task(meter.run())
+    asking = asyncio.create_task(QuotaKeeper(quotas, str(settings.sidecar), token).run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,7 +160,8 @@ async def run(settings: ServerSettings) -> None:
         stopped.cancel()
         committing.cancel()
         measuring.cancel()
-        await asyncio.gather(stopped, committing, measuring, return_exceptions=True)
+        asking.cancel()
+        await asyncio.gather(stopped, committing, measuring, asking, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()
         await directory.stop()

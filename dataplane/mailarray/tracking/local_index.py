@@ -245,7 +245,7 @@ def _gather(batch: Batch, mailboxes: dict[str, list[bytes]], tombstones: list[tu
     start = batch.header.bodies_offset
     for entry in batch.entries:
         if isinstance(entry, MessageEntry):
-            id, received_at, _sender, deliveries, body_offset, length, checksum = entry
+            id, received_at, _sender, deliveries, body_offset, length, checksum, _fingerprint = entry
             for position, delivery in enumerate(deliveries):
                 packed = _RECORD.pack(id, position, start + body_offset, length, checksum, received_at)
                 mailboxes[delivery[0]].append(packed)

@@ -32,5 +32,14 @@ UNDER_REPLICATED = Gauge(
     "mailarray_segments_under_replicated",
     "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
 )
+SCRUBBED_BYTES = Counter("mailarray_scrubbed_bytes", "Bytes of sealed segments read through and checked")
+DAMAGED = Counter("mailarray_damages_found", "Damaged stretches of segments found by reading them through")
+MENDED = Counter("mailarray_damages_mended", "Damaged stretches mended from another replica")
+SCRUB_AGE = Gauge(
+    "mailarray_scrub_oldest_seconds", "Time since the segment was read that was read through longest ago on this volume"
+)
+DUPLICATES = Counter(
+    "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
+)
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

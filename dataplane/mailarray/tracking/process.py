@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.compacting import Compactor
 from mailarray.tracking.copying import Copier, Pace
+from mailarray.tracking.deduplicating import Deduplicator, local_or_remote
 from mailarray.tracking.draining import Drainer
 from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
@@ -37,13 +39,16 @@ from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
+from mailarray.tracking.room import Room
 from mailarray.tracking.routes import Routes
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +74,11 @@ class Agent:
         reserve = settings.storage.reserve
         self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
-        self.server = Server(self.shelf, self.index, settings.server, reserve, self.memory, lambda: self.table.draining)
-        registrar = Registrar(self.link, volume.id, self.memory)
+        self.room = Room(volume.free_bytes, reserve)
+        self.server = Server(
+            self.shelf, self.index, settings.server, self.room.full, self.memory, lambda: self.table.draining
+        )
+        registrar = Registrar(self.link, volume.id, self.memory, settings.storage.duplicate_window)
         wake = asyncio.Event()
         prover = Prover(self.shelf, self.peers, self.table)
         self.superseder = Superseder(self.shelf, self.link, prover)
@@ -103,6 +111,24 @@ class Agent:
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )
+        self.deduplicator = Deduplicator(
+            volume.id,
+            settings.server,
+            self.link,
+            self.peers,
+            lambda volume, place: local_or_remote(self.shelf, self.peers, volume, place),
+            self.table,
+            settings.storage,
+        )
+        registrar.duplicates_found = self.deduplicator.wake.set
+        self.scrubber = Scrubber(
+            self.shelf,
+            self.link,
+            self.peers,
+            settings.storage.scrub_interval,
+            settings.storage.scrub_rate,
+            time.time,
+        )
         self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
@@ -116,6 +142,8 @@ class Agent:
             self.status,
             self.table,
             self.accounts,
+            MailboxUsage(self.link),
+            self.scrubber,
             self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
@@ -156,6 +184,8 @@ class Agent:
             },
             "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
+            "full": self.room.full(),
+            "scrub": self.scrubber.status(),
         }
 
     def under_replicated(self) -> int:
@@ -198,6 +228,8 @@ class Agent:
             self.dropper.run(),
             self.compactor.run(),
             self.drainer.run(),
+            self.deduplicator.run(),
+            self.scrubber.run(),
         ]
 
     async def settle_for_stop(self) -> None:
@@ -219,6 +251,7 @@ class Agent:
             with contextlib.suppress(OSError):
                 await self.shelf.run(self.memory.save)
         self.follower.close()
+        await self.scrubber.close()
         await self.index.close()
         await self.peers.close()
         await self.link.close()

@@ -25,8 +25,10 @@ from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.copying import NoRoom
 from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.serving import Server
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Routes:
         status: Callable[[], dict[str, Any]],
         table: NewestTable,
         accounts: ServerAccounts | None = None,
+        usage: MailboxUsage | None = None,
+        scrubber: Scrubber | None = None,
         take_copy: TakeCopy | None = None,
     ) -> None:
         self._volume = volume.hex()
@@ -59,6 +63,8 @@ class Routes:
         self._fencer = fencer
         self._status = status
         self._accounts = accounts
+        self._usage = usage
+        self._scrubber = scrubber
         self._take_copy = take_copy
         self._table = table
 
@@ -84,6 +90,10 @@ class Routes:
             return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
         if method == "PUT" and path == paths.MIRRORING_TABLE:
             return take_pushed(await request.text(), self._table.take, lambda: self._table().generation)
+        if method == "POST" and path == paths.SCRUB and self._scrubber is not None:
+            return answer(**self._scrubber.scrub_now())
+        if method == "POST" and path == paths.USAGE and self._usage is not None:
+            return await self._usage.answer(request)
         if method == "GET":
             if path == paths.VOLUME:
                 return self._server.volume()

@@ -32,7 +32,7 @@ TICK_SECONDS = 0.25
 FORGET_SECONDS = 60.0  # without a pod; long after decisions take silence for Lost
 LOOK_SECONDS = 1.0  # what many servers report within a second is looked at once
 VOLATILE = frozenset(
-    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load"}
+    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load", "scrub"}
 )  # move all the time; nobody decides by them
 
 

@@ -97,7 +97,7 @@ def _at_work(
 
     members = table.servers_of(observation, fleets, known, configuration.cluster_domain)
     chosen = pairs.choose(observation)
-    rows = table.rows_of(members, spec.storage.spread, chosen.rows)
+    rows = table.rows_of(members, spec.storage.spread, chosen.rows, table.full_servers(observation), copies)
     mirroring = table.next_table(observation, members, rows, _highest_generation(observation, cluster))
     roll = rolling.next_restart(((group, fleet) for (_, group), fleet in zip(groups, fleets, strict=True)), copies)
     roll = rolling.unless_refused(roll, observation.not_evictable)

@@ -48,6 +48,10 @@ class Storage:
     segment_age: Duration = _STORAGE.segment_age
     reserve: Size = _STORAGE.reserve
     copy_rate: Size = _STORAGE.copy_rate
+    scrub_interval: Duration = _STORAGE.scrub_interval
+    scrub_rate: Size = _STORAGE.scrub_rate
+    duplicates: Literal["Drop", "Keep"] = "Drop"
+    duplicate_window: Duration = _STORAGE.duplicate_window
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,3 +282,26 @@ def away(observed: Observation) -> Observation:
 def condition(status: Any, type_: str) -> tuple[str, str, str]:
     found = next(c for c in status["conditions"] if c["type"] == type_)
     return found["status"], found["reason"], found["message"]
+
+
+def test_a_server_whose_volume_is_full_is_nobodys_mirror_until_it_has_room_again() -> None:
+    world = World()
+    world.group("mx", 4)
+    world.settle()
+    assert world.table is not None
+    before = world.table
+    full = {"mx-2": True}
+
+    def mirrors(said: dict[str, bool]) -> tuple[set[str], int]:
+        observation = world.observe()
+        reports = {
+            name: dataclasses.replace(report, sidecar={**(report.sidecar or {}), "full": said.get(name, False)})
+            for name, report in observation.reports.items()
+        }
+        table = decide(dataclasses.replace(observation, reports=reports), CONFIGURATION, NOW).table
+        assert table is not None and table.rows.keys() == before.rows.keys()
+        return {name for row in table.rows.values() for group in row for name in group}, table.generation
+
+    assert mirrors({}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
+    assert mirrors(full) == ({"mx-0", "mx-1", "mx-3"}, before.generation + 1)
+    assert mirrors({f"mx-{i}": True for i in range(4)}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
