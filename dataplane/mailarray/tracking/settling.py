@@ -120,21 +120,25 @@ class Settler:
 
     async def one_pass(self) -> None:
         """Look at everything that is not at rest. Raises CatalogUnavailable."""
-        state = await self._link.check_in()
         if not self._follower.writer_lives:
-            await self._take_over_orphans()
+            await self._take_over_orphans()  # also with the catalog away: what they hold is to be offered (rule 20)
+        state = await self._link.check_in()
         waiting = self.unsettled
         metrics.UNSETTLED.set(len(waiting))
-        if waiting:
+        # Empty fenced segments are at rest until the catalog has a length for them.
+        empty = [h for h in self._shelf if h.facts is None and h.member is not None and h.settled_epoch == state.epoch]
+        if waiting or empty:
             catalog = self._link.catalog
             self.lost = {row.id for row in await catalog.volumes() if row.lost}
             self._watch.observe(await catalog.beats(), {b for h in waiting if (b := _beat_of(h)) is not None})
-            for first in range(0, len(waiting), STATES_AT_ONCE):
-                part = waiting[first : first + STATES_AT_ONCE]
+            looked_at = [*waiting, *empty]
+            for first in range(0, len(looked_at), STATES_AT_ONCE):
+                part = looked_at[first : first + STATES_AT_ONCE]
                 rows = await catalog.segments([holding.segment for holding in part])
                 for holding in part:
-                    if await self._settle(holding, rows.get(holding.segment), state.epoch):
-                        holding.settled_epoch = state.epoch
+                    settled = await self._settle(holding, rows.get(holding.segment), state.epoch)
+                    holding.settled_epoch = state.epoch if settled else -1
+                    if settled:
                         self._sealed_since.pop(holding.segment, None)
                         self._unsealed_since.pop(holding.segment, None)
         if not state.open:
