@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 FUZZ_SECONDS ?= 60
+SEEDS ?= 10000
 
-.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate fuzz packages clean
+.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate simulation fuzz packages clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on
 
 simulate: $(VENV)/.simulate ## Simulate senders, DNS and load around the MX planner: build/simulate/report.html
 	PYTHONPATH=operator:dataplane $(BIN)/python -m simulate $(SIMULATE_ARGS)
+
+simulation: $(VENV)/.dev ## Play SEEDS (10000) arrays in virtual time, with every kind of trouble: docs/simulation.md
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATION_ARGS)
 
 fuzz: $(VENV)/.fuzz ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
