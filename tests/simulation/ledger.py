@@ -97,8 +97,6 @@ class Ledger:
 
     def answered_fence(self, asked: VolumeId, segment: SegmentId, answer: FenceAnswer) -> None:
         """A member answers."""
-        if answer.volume != asked:
-            self._world.broken(f"volume {answer.volume.hex()} answers a fence for {asked.hex()}")
         known = self._fenced.get((asked, segment), 0)
         if answer.length < known:
             self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
@@ -198,6 +196,8 @@ class Ledger:
         ends = dict(self.ends)
         for id, length in world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0"):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
+        for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
+            ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
             name = f"{segment.hex()}.segment"
             if not any(len(machine.durable(path / "segments" / name)) >= end for machine, path in others):

@@ -230,7 +230,9 @@ async def test_a_large_put_is_streamed(peer: Peer) -> None:
     assert status == 206 and len(back) == size and crc32c(back) == crc
 
 
-async def test_a_mailbox_from_the_local_index(peer: Peer) -> None:
+async def test_a_mailbox_from_the_local_index(peer: Peer, array: Array) -> None:
+    agent = array.servers[0].agent
+    await array.until(lambda: agent is not None and agent.memory.heard)
     segment = mirrored(peer)
     kept, gone = mail(b"kept", ANNA, "ben@mail.example"), mail(b"gone", ANNA)
     await peer.put(segment, 0, segment.add([kept, gone]))
