@@ -309,6 +309,7 @@ class Socket:
     def __init__(self, *_: object) -> None:
         self.reader: Any = None
         self._queue: list[bytes] = []
+        self.last = 0.0  # when the newest datagram arrives
         self._process = PROCESS.get()
 
     def bind(self, path: str) -> None:
@@ -350,7 +351,8 @@ class Sockets:
         if there is None or not there._process.alive:
             raise ConnectionRefusedError
         if world.dice.random() >= world.network.loss:
-            world.loop.call_later(world.latency(), there.arrive, data, context=NOBODY)
+            there.last = max(there.last, world.loop.now + world.latency())  # datagrams of one machine keep their order
+            world.loop.call_at(there.last, there.arrive, data, context=NOBODY)
 
 
 __all__ = ["AIOHTTP", "Connection", "Network", "PeerError", "Request", "Session", "Sockets"]
