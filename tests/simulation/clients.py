@@ -82,7 +82,7 @@ class Clients:
                         world.note(f"250 for {outcome.id.hex()}")
 
             body = MemoryBody([text], len(text), checksum)
-            message = IncomingMessage("s@out.example", tuple(Delivery(b, b) for b in boxes), body, identity)
+            message = IncomingMessage("s@out.example", tuple(Delivery(b, b) for b in boxes), body, identity=identity)
             server.processes["writer"].context.run(writer.submit, message, done)
 
     # -- readers ---------------------------------------------------------------------------------------
