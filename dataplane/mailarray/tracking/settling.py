@@ -125,20 +125,16 @@ class Settler:
         state = await self._link.check_in()
         waiting = self.unsettled
         metrics.UNSETTLED.set(len(waiting))
-        # Empty fenced segments are at rest until the catalog has a length for them.
-        empty = [h for h in self._shelf if h.facts is None and h.member is not None and h.settled_epoch == state.epoch]
-        if waiting or empty:
+        if waiting:
             catalog = self._link.catalog
             self.lost = {row.id for row in await catalog.volumes() if row.lost}
             self._watch.observe(await catalog.beats(), {b for h in waiting if (b := _beat_of(h)) is not None})
-            looked_at = [*waiting, *empty]
-            for first in range(0, len(looked_at), STATES_AT_ONCE):
-                part = looked_at[first : first + STATES_AT_ONCE]
+            for first in range(0, len(waiting), STATES_AT_ONCE):
+                part = waiting[first : first + STATES_AT_ONCE]
                 rows = await catalog.segments([holding.segment for holding in part])
                 for holding in part:
-                    settled = await self._settle(holding, rows.get(holding.segment), state.epoch)
-                    holding.settled_epoch = state.epoch if settled else -1
-                    if settled:
+                    if await self._settle(holding, rows.get(holding.segment), state.epoch):
+                        holding.settled_epoch = state.epoch
                         self._sealed_since.pop(holding.segment, None)
                         self._unsealed_since.pop(holding.segment, None)
         if not state.open:
