@@ -107,7 +107,7 @@ class World:
         arguments = (f"--namespace={self.space}", f"--operator-namespace={self.space}", *more)
         return RunningOperator(self.kubeconfig, self.folder, *arguments, entry=entry, name=name)
 
-    async def apply_example(self, replicas: int = 3) -> None:
+    async def apply_example(self, replicas: int = 3, **spec: Any) -> None:
         """What a person applies."""
         secret = {
             "apiVersion": "v1",
@@ -116,7 +116,7 @@ class World:
             "stringData": {"accounts": ""},
         }
         await self.client.post(kinds.SECRET.path(self.space), secret)
-        await self.client.post(kinds.MAIL_CLUSTER.path(self.space), mail_cluster("example"))
+        await self.client.post(kinds.MAIL_CLUSTER.path(self.space), mail_cluster("example", **spec))
         await self.client.post(kinds.MAIL_SERVER.path(self.space), mail_server("mail", "example", replicas))
 
     async def get(self, kind: Kind, name: str) -> Json:

@@ -43,13 +43,15 @@ class Dying:
             return method
         numbers = self._numbers
 
-        async def counted(*arguments: Any) -> Any:
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            if options.get("only_ask"):  # a dry run changes nothing
+                return await method(*arguments, **options)
             numbers[COUNT] += 1
             mine = numbers[COUNT]
             if mine == numbers[BEFORE]:
                 os._exit(DIED)
             try:
-                return await method(*arguments)
+                return await method(*arguments, **options)
             finally:
                 if mine == numbers[AFTER]:
                     os._exit(DIED)
