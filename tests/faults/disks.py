@@ -7,6 +7,7 @@ with EIO. Needs root and a mount namespace of its own, so that nothing stays mou
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -17,6 +18,7 @@ SIZE_MIB = int(os.environ.get("DISK_MIB", "3072"))  # of one disk; its file is s
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 _NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
 _BALLAST = "ballast"
+_BLOCK = 4096
 
 
 class Disk:
@@ -58,9 +60,19 @@ class Disk:
 
     def fill(self, left: int) -> None:
         """Take all space but so many bytes."""
-        room = os.statvfs(self.mount)
         with (self.mount / _BALLAST).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_bsize - left))
+            taken, step = 0, 1 << 62
+            while step >= _BLOCK:
+                room = os.statvfs(self.mount)
+                step = min(step, room.f_bavail * room.f_bsize - left)
+                try:
+                    if step > 0:
+                        os.posix_fallocate(file.fileno(), taken, step)
+                        taken += step
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    step //= 2  # the file system needs some for itself, and others write meanwhile
 
     def empty(self) -> None:
         """Give it back."""

@@ -58,7 +58,7 @@ class Fault(ABC):
     async def begin(self) -> str:
         """Do it; answers what was done, for the trace."""
 
-    async def end(self) -> None:
+    async def end(self) -> None:  # noqa: B027  # most do nothing
         """Take it back."""
 
 
@@ -292,7 +292,7 @@ class DatabaseKilled(Fault):
     async def begin(self) -> str:
         assert self.stage.database is not None
         await asyncio.to_thread(self.stage.database.kill)
-        return ""
+        return "its postmaster"
 
     async def end(self) -> None:
         assert self.stage.database is not None

@@ -13,8 +13,8 @@ from tests.support.array import HOST, Array
 
 
 def push(array: Array, *, patient: bool = False, **states: str) -> None:
-    """The file for those that start, and a PUT to all that run: `mail_0="Draining"`. `patient`: one that does not answer
-    is left out; it is to be pushed to again, or reads the file when it starts."""
+    """The file for those that start, and a PUT to all that run: `mail_0="Draining"`. `patient`: one that does not
+    answer is left out; it is to be pushed to again, or reads the file when it starts."""
     path = Layout(array.data).mirroring_table
     table = mirroring_table.load(path)
     servers = [
