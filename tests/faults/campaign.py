@@ -231,10 +231,16 @@ class Campaign:
 
     def _say_what_they_saw(self, workers: Sequence[Sender | Reader]) -> None:
         readers = [worker for worker in workers if isinstance(worker, Reader)]
-        refused = sum((reader.refused for reader in readers), Counter[str]())
+        senders = [worker for worker in workers if isinstance(worker, Sender)]
+        for who, refused in (
+            ("senders", sum((sender.refused for sender in senders), Counter[str]())),
+            ("readers", sum((reader.refused for reader in readers), Counter[str]())),
+        ):
+            for reason, times in refused.most_common():
+                self._say(f"{who}: {times} times {reason}")
         sessions = sum(reader.sessions for reader in readers)
-        longest = max(worker.longest for worker in workers if isinstance(worker, Sender))
-        self._say(f"longest answer {longest:.1f} s; {sessions} sessions read, not had {dict(refused)}")
+        longest = max(sender.longest for sender in senders)
+        self._say(f"longest answer {longest:.1f} s; {sessions} sessions read")
 
     def _say(self, text: str) -> None:
         self._say_line(f"{time.monotonic() - self._began:7.1f} s {self.ledger.acknowledged:7d}  {text}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.where import CONNECT_SECONDS, Where
@@ -26,6 +27,7 @@ class Sender:
     pause: float  # seconds between bursts
     longest: float = 0.0  # seconds that an answer to a whole message took
     gap: float = 0.0  # the longest time between two acknowledgements, pauses between bursts left out
+    refused: Counter[str] = field(default_factory=Counter)  # sessions that ended otherwise than hoped for, by reason
     _since: float = 0.0  # when it last had something to send, or was acknowledged
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -41,7 +43,8 @@ class Sender:
                     writer.write(b"EHLO sender.example\r\n")
                     await self._expect(reader, 250)
                 await self._send_bursts(reader, writer, stop)
-            except (OSError, EOFError, TimeoutError, _Refused):
+            except (OSError, EOFError, TimeoutError, _Refused) as error:
+                self.refused[str(error) if isinstance(error, _Refused) else type(error).__name__] += 1
                 await asyncio.sleep(COME_BACK)
             finally:
                 if writer is not None:
