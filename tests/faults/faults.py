@@ -23,7 +23,7 @@ from typing import ClassVar
 from tests.faults.network import both_ways
 from tests.faults.safety import Flipped, segments
 from tests.faults.schedule import Planned
-from tests.faults.stage import ACCESS, DATABASE, DISKS, LIBRARY, NETWORK, POSTGRESQL, ROLES, Stage
+from tests.faults.stage import ACCESS, DATABASE, DISKS, LIBRARY, NETWORK, POSTGRESQL, ROLES, SCRUBBER, Stage
 from tests.support.pushed_states import push
 
 SLOWEST_SYNC = 0.4  # seconds that a slow disk adds to each sync
@@ -315,33 +315,27 @@ class DatabaseRestored(DatabaseKilled):
 
 
 class FlippedByte(Fault):
-    """One bit of a durable segment of one server is wrong; the server meets it when it starts and reads it through."""
+    """One bit of a segment is wrong; the servers are asked to read everything through, and mend it from another replica."""
 
     name = "flipped-byte"
-    needs = frozenset({LIBRARY})
+    needs = frozenset({SCRUBBER})
     harms = True
     lasts = False
 
     async def begin(self) -> str:
         volume = self.stage.array.volume(self.index)
-        async with self.stage.down(self.server):
-            candidates = [
-                (volume / "segments" / f"{segment}.segment", length)
-                for segment, length in sorted(segments(volume))
-                if length > 1000 and not _read_through_before(volume / "segments" / f"{segment}.fence")
-            ]
-            if not candidates:
-                return "nothing to damage: every segment was read through before, and will not be again"
-            path, length = self.dice.choice(candidates)
-            offset = self.dice.randrange(length // 2)
-            with path.open("r+b") as file:
-                file.seek(offset)
-                good = file.read(1)[0]
-                file.seek(offset)
-                file.write(bytes([good ^ (1 << self.dice.randrange(8))]))
-                file.flush()
-                os.fsync(file.fileno())
-            self.flipped.append(Flipped(path, offset, good))
+        found = [(volume / "segments" / f"{s}.segment", length) for s, length in sorted(segments(volume)) if length]
+        path, length = self.dice.choice([one for one in found if _is_sealed(one[0])] or found)
+        offset = self.dice.randrange(length)
+        with path.open("r+b") as file:
+            file.seek(offset)
+            good = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([good ^ (1 << self.dice.randrange(8))]))
+            file.flush()
+            os.fsync(file.fileno())
+        self.flipped.append(Flipped(path, offset, good))
+        await asyncio.to_thread(self.stage.scrub)
         return f"{self.server}, byte {offset} of {length} of {path.stem}"
 
 
@@ -402,8 +396,9 @@ KINDS: dict[str, type[Fault]] = {
 }  # fmt: skip
 
 
-def _read_through_before(fence: Path) -> bool:
-    return fence.exists() and bool(json.loads(fence.read_text()).get("whole"))
+def _is_sealed(segment: Path) -> bool:
+    fence = segment.with_suffix(".fence")
+    return fence.exists() and json.loads(fence.read_text())["sealed_length"] is not None
 
 
 def _wipe(volume: Path) -> None:

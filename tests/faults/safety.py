@@ -97,6 +97,7 @@ async def wait_until_safe(stage: Stage, victim: int, flipped: list[Flipped], sec
         if problem is None:
             flipped[:] = [one for one in flipped if not one.mended]
             if flipped:
+                await asyncio.to_thread(stage.scrub)  # whoever was away when it was asked first, or had it unsealed
                 problem = f"{flipped[0].path.name} is damaged"
         if problem is None:
             lonely = await asyncio.to_thread(only_here, stage, victim)

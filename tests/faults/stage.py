@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+from mailarray.contract.settings import StorageSettings
 from mailarray.local.layout import ISOLATED_USER_BASE
 from tests.faults import control, disks, network
 from tests.faults.control import Control
@@ -31,7 +32,7 @@ ACCESS, DATABASE = "access", "database"
 HELD_SECONDS = 60.0  # until a process that was killed is started again by the launcher; it takes a fraction of a second
 RESERVE = 64 << 20  # bytes; as it is by default
 
-DISKS, NETWORK, LIBRARY, POSTGRESQL = "disks", "network", "library", "PostgreSQL"
+DISKS, NETWORK, LIBRARY, POSTGRESQL, SCRUBBER = "disks", "network", "library", "PostgreSQL", "scrubber"
 
 
 def problems() -> dict[str, str]:
@@ -41,6 +42,7 @@ def problems() -> dict[str, str]:
         NETWORK: network.problem(),
         LIBRARY: None if control.compiler() else "needs cc",
         POSTGRESQL: None if postgres.available() else "needs Debian's postgresql-15",
+        SCRUBBER: None if hasattr(StorageSettings, "scrub_rate") else "servers do not look for damage by themselves",
     }
     return {what: why for what, why in found.items() if why}
 
@@ -131,6 +133,10 @@ class Stage:
         finally:
             for name in names:
                 self.control.set(name, hold=0)
+
+    def scrub(self) -> None:
+        """Ask all servers to read everything through, as a person would."""
+        self.array.cli("volume", "scrub", "--data", str(self.array.data))
 
     def _held(self, process: str) -> bool:
         held = self.control.get(process, "held")

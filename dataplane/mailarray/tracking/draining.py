@@ -111,8 +111,7 @@ class Drainer:
                 continue  # an empty fenced segment
             total.append(length)
             sealed = row is not None and row.sealed_length is not None
-            # Of which nothing ever came here: a draining server fetches nothing, and has nothing to settle but this. The
-            # others have to hold it all the same.
+            # Nothing of it ever came here, and a draining server fetches nothing. Others have to hold it all the same.
             nothing_here = holding.facts is None and sealed
             problem = (holding.segment in unsettled and not nothing_here) or holding is self._follower.current
             if problem or row is None or row.sealed_length is None:
