@@ -315,7 +315,7 @@ class DatabaseRestored(DatabaseKilled):
 
 
 class FlippedByte(Fault):
-    """One bit of a segment is wrong; the servers are asked to read everything through, and mend it from another replica."""
+    """One bit of a segment is wrong; servers are asked to read all through, and mend it from another replica."""
 
     name = "flipped-byte"
     needs = frozenset({SCRUBBER})
