@@ -13,7 +13,7 @@ from tests.faults.readers import Reader, read_all
 from tests.faults.senders import Sender
 from tests.faults.where import Where
 
-SETS, SIZE = 8, 8  # of mailboxes: each traffic has a set of its own, in which no other's mail lies
+SETS, SIZE = 10, 8  # of mailboxes: each traffic has a set of its own, in which no other's mail lies
 MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(SETS * SIZE))
 _sets = iter(range(SETS))
 SENDERS, READERS = 6, 2

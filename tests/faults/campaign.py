@@ -151,7 +151,7 @@ class Campaign:
         if fault.harms:
             await self._all_over()
             self._say(f"{planned} waits until all is whole elsewhere")
-            await wait_until_safe(self._stage, planned.victim, self._flipped)
+            await wait_until_safe(self._stage, planned.victim, self._flipped, self._say)
         while len(self._under_way) >= AT_ONCE or self._busy & fault.touches:
             await self._one_over()
         self._busy |= fault.touches
@@ -200,7 +200,7 @@ class Campaign:
                 raise AssertionError(f"not at rest within {REST_SECONDS:g} s: {problem}")
             await asyncio.sleep(0.2)
         for index in range(len(stage.names)):
-            await wait_until_safe(stage, index, self._flipped, max(1.0, end - time.monotonic()))
+            await wait_until_safe(stage, index, self._flipped, self._say, max(1.0, end - time.monotonic()))
         self._say(f"at rest after {time.monotonic() - began:.1f} s")
 
     async def _read_back(self) -> Verdict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tests.faults.stage import COPIES, ROLES, Stage
 
 SAFE_SECONDS = 150.0  # until a harm is repaired: bound for a busy machine
 LOOK_SECONDS = 0.25
+SAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,12 @@ def only_here(stage: Stage, victim: int) -> list[str]:
     return [segment for segment, length in own.items() if others.get(segment, 0) < length]
 
 
-async def wait_until_safe(stage: Stage, victim: int, flipped: list[Flipped], seconds: float = SAFE_SECONDS) -> None:
-    """Until the victim's bytes may be harmed. Fails with what it waits for."""
-    end = asyncio.get_running_loop().time() + seconds
+async def wait_until_safe(
+    stage: Stage, victim: int, flipped: list[Flipped], say: Callable[[str], None], seconds: float = SAFE_SECONDS
+) -> None:
+    """Until the victim's bytes may be harmed. Says now and then what it waits for, and fails with it in the end."""
+    began = said = asyncio.get_running_loop().time()
+    end = began + seconds
     while True:
         problem = at_rest_problem(await reports(stage))
         if problem is None:
@@ -104,6 +108,10 @@ async def wait_until_safe(stage: Stage, victim: int, flipped: list[Flipped], sec
             if not lonely:
                 return
             problem = f"{len(lonely)} segments are on {stage.names[victim]} alone, among them {lonely[0]}"
-        if asyncio.get_running_loop().time() > end:
+        now = asyncio.get_running_loop().time()
+        if now - said > SAY_SECONDS:
+            say(f"waits: {problem}")
+            said = now
+        if now > end:
             raise AssertionError(f"not repaired within {seconds:g} s: {problem}")
         await asyncio.sleep(LOOK_SECONDS)

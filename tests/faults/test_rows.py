@@ -307,8 +307,8 @@ async def test_the_catalog_is_away_for_minutes() -> None:
                 await until(caught_up, 4 * CATCH_UP, "the catalog knows all again")
                 behind = time.monotonic() - back
             print(
-                f"\ncatalog away for {MINUTES:g} min at {arrived:.0f} messages a second: {refused.total()} refused, {sessions} "
-                f"sessions read, {backlog} messages caught up with in {behind:.1f} s"
+                f"\ncatalog away for {MINUTES:g} min at {arrived:.0f} messages a second: {refused.total()} refused, "
+                f"{sessions} sessions read, {backlog} messages caught up with in {behind:.1f} s"
             )
             await verify(array, ledger)
             await asyncio.to_thread(array.stop)
