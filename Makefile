@@ -18,7 +18,7 @@ help: ## Show what can be made
 up: $(VENV)/.runtime ## Run an array of three servers on this machine, until Ctrl-C
 	@exec $(BIN)/mailarray up -f examples/local.yaml --data $(DATA)
 
-test: packages $(VENV)/.dev ## Run all tests (installs the Debian packages they need)
+test: packages $(VENV)/.dev $(VENV)/.s3 ## Run all tests (installs the Debian packages they need)
 	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 e2e: $(VENV)/.dev ## Test on Kubernetes: on KUBECONFIG's cluster, or on one made on this machine (root, Debian 12)
@@ -29,7 +29,7 @@ e2e-long: $(VENV)/.dev # The campaigns that take hours
 	@test -n "$(KUBECONFIG)" || $(BIN)/python -m tests.e2e.box prepare
 	$(BIN)/python -m pytest tests/e2e -m long $(PYTEST_ARGS)
 
-box-up: $(VENV)/.dev ## Start a Kubernetes of three nodes on this machine (root, Debian 12); the first time takes 16 minutes
+box-up: $(VENV)/.dev ## Start a Kubernetes of three nodes on this machine (root, Debian 12); the first time takes 20 minutes
 	@$(BIN)/python -m tests.e2e.box up
 
 box-shell: $(VENV)/.dev ## Open a shell inside of it: kubectl, helm, names of Services
@@ -42,6 +42,7 @@ lint: $(VENV)/.dev ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict dataplane operator
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports
 
 bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on this machine
@@ -79,6 +80,11 @@ $(VENV)/.runtime: requirements/dataplane.lock pyproject.toml | $(VENV)/.made
 
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.s3: requirements/s3.lock | $(VENV)/.made
+	$(PYTHON) -m venv $(VENV)/s3
+	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/s3.lock
 	@touch $@
 
 $(VENV)/.fuzz: requirements/fuzz.lock $(VENV)/.dev

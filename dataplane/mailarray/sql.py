@@ -5,15 +5,28 @@ Below both, since they are siblings. Refuses to know a statement or a schema.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import sqlalchemy.event
 import sqlalchemy.exc
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from mailarray.lookup import look_up_any
+
 POSTGRESQL_DRIVER = "postgresql+asyncpg"
+
+
+async def connect_asyncpg(**parameters: Any) -> Any:  # asyncpg has no types
+    """For an engine's `connect_args`, as `async_creator_fn`. Raises OSError when the host's name is not known."""
+    host = parameters.get("host") or ()
+    port = parameters.get("port")
+    async with asyncio.timeout(parameters.get("timeout")):
+        await look_up_any([host] if isinstance(host, str) else host, port if isinstance(port, int) else 5432)
+    return await asyncpg.connect(**parameters)
 
 
 def follow_url(engine: AsyncEngine, current: Callable[[], URL]) -> None:

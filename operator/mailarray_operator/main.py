@@ -15,6 +15,7 @@ from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster.client import ApiError, ConnectionProblem, connect
 from mailarray_operator.cluster.port import PortProblem
 from mailarray_operator.cluster.reconcile import Decide
+from mailarray_operator.cluster.resolver import split
 from mailarray_operator.handlers.resources import FollowerEnded
 from mailarray_operator.plan import decide
 from mailarray_operator.process import OperatorProcess, Wrap
@@ -44,6 +45,14 @@ def main() -> None:
 @click.option("--leader-elect/--no-leader-elect", default=True, envvar="MAILARRAY_LEADER_ELECT", show_default=True)
 @click.option("--listen", default="0.0.0.0:8080", envvar="MAILARRAY_LISTEN", show_default=True, help="Probes, metrics.")
 @click.option(
+    "--dns-server",
+    "dns_servers",
+    multiple=True,
+    callback=lambda _context, _parameter, servers: checked(servers),
+    envvar="MAILARRAY_DNS_SERVER",
+    help="Ask it, host or host:port, what DNS says of the domains; the name servers of each zone when none.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
@@ -66,6 +75,7 @@ def run(
     lease_name: str,
     leader_elect: bool,
     listen: str,
+    dns_servers: tuple[str, ...],
     log_level: str,
     kubeconfig: Path | None,
 ) -> None:
@@ -81,8 +91,19 @@ def run(
         leader_elect=leader_elect,
         listen=listen,
         log_level=log_level,
+        dns_servers=dns_servers,
     )
     sys.exit(start(configuration, kubeconfig, decide))
+
+
+def checked(servers: tuple[str, ...]) -> tuple[str, ...]:
+    """Name servers that can be asked. Raises BadParameter."""
+    for server in servers:
+        try:
+            split(server)
+        except ValueError as error:
+            raise click.BadParameter(f"{server!r} has no port after the colon; write 10.0.0.53 or host:53") from error
+    return servers
 
 
 def own_namespace() -> str:

@@ -26,12 +26,15 @@ from mailarray_operator.cluster.applier import Applier
 from mailarray_operator.cluster.client import Client, read_connection
 from mailarray_operator.cluster.events import Poster
 from mailarray_operator.cluster.lease import Lease
+from mailarray_operator.cluster.loads import Loads
 from mailarray_operator.cluster.loop import Loop
 from mailarray_operator.cluster.pusher import Pusher
 from mailarray_operator.cluster.reconcile import Decide, Reconciler
 from mailarray_operator.cluster.reporter import Reporter
+from mailarray_operator.cluster.resolver import Resolver
 from mailarray_operator.cluster.secrets import Secrets
 from mailarray_operator.cluster.statuses import Statuses
+from mailarray_operator.cluster.steering import Steering
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.watch import Watch
 from mailarray_operator.cluster.writer import ApiWriter, Guarded, Writer
@@ -48,11 +51,11 @@ WATCHED = (
     (kinds.POD, OURS, False),
     (kinds.CLAIM, OURS, False),
     (kinds.CONFIG_MAP, OURS, False),
-    (kinds.SERVICE, OURS, True),
+    (kinds.SERVICE, OURS, False),
     (kinds.DISRUPTION_BUDGET, OURS, True),
     (kinds.NETWORK_POLICY, OURS, True),
 )  # kind, label selector, whether its metadata is enough
-WATCHED_IF_ALLOWED = ((kinds.NODE, True), (kinds.STORAGE_CLASS, False))  # of the whole cluster
+WATCHED_IF_ALLOWED = ((kinds.NODE, False), (kinds.STORAGE_CLASS, False))  # of the whole cluster
 
 
 class OperatorProcess:
@@ -80,6 +83,17 @@ class OperatorProcess:
         self._reporter = Reporter(
             self.store, session, self._secrets.token, lambda k, a: self.loop.look(k, a), time.monotonic
         )
+        poster = Poster(writer, identity)
+        self._loads = Loads(self._secrets.token)
+        self._steering = Steering(
+            self.store,
+            client,
+            writer,
+            self._loads,
+            Resolver(configuration.dns_servers),
+            poster,
+            lambda key: self.loop.look(key),
+        )
         self._reconciler = Reconciler(
             configuration=configuration,
             decide=decide,
@@ -90,7 +104,8 @@ class OperatorProcess:
             secrets=self._secrets,
             pusher=self._pusher,
             reporter=self._reporter,
-            poster=Poster(writer, identity),
+            steering=self._steering,
+            poster=poster,
         )
         self.loop = Loop(self._reconciler.run)
         self._watches = self._make_watches()
@@ -183,7 +198,8 @@ class OperatorProcess:
             self._changed.clear()
             if not self._leading.is_set():
                 continue
-            acting = [asyncio.create_task(self._pusher.run()), asyncio.create_task(self._reporter.run())]
+            parts = (self._pusher, self._reporter, self._loads, self._steering)
+            acting = [asyncio.create_task(part.run()) for part in parts]
             self.loop.start(self.store.keys())
             try:
                 while self._leading.is_set():

@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.box import bare, why_no_control_plane, why_not
 from tests.e2e.cluster import Cluster, a_cluster
 from tests.e2e.installation import Installation, install
+from tests.e2e.mail_array import MailArray
+from tests.e2e.mx_mail import publish
 
 SECONDS = 600  # a test's own time; the first build of a box does not count
 
@@ -55,6 +57,14 @@ def installation(cluster: Cluster) -> Iterator[Installation]:
     """The chart and the example's MailCluster, Ready; tests leave it with three servers that serve."""
     with install(cluster) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def published(installation: Installation) -> MailArray:
+    """The array with its MX records and addresses in DNS; tests leave it with three servers in service."""
+    assert installation.array.cluster.box  # another cluster's DNS is not ours
+    publish(installation.array)
+    return installation.array
 
 
 @pytest.hookimpl(wrapper=True)

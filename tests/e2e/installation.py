@@ -1,4 +1,7 @@
-"""Mailarray installed as its README says: the chart, the example, and mailboxes for the tests' traffic beside alice."""
+"""Mailarray installed as its README says: the chart, the example, and mailboxes for the tests' traffic beside alice.
+
+MX records are published through the box's ExternalDNS; their TTL and a server's sessions are test-sized.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from argon2 import PasswordHasher
 
 from mailarray_operator.api import names
@@ -29,6 +34,7 @@ CRDS = ROOT / "crds"
 PLUGIN = str(Path(sys.executable).parent / "kubectl-mailarray")
 NAMESPACE, RELEASE, GROUP = "mail", "mailarray", "mail"
 ALICE, ALICES_PASSWORD = f"alice@{DOMAIN}", "secret"  # as in the example
+SESSIONS, TTL = 100, 10  # of one server; seconds of its MX records
 CLIENT = "client"  # a pod inside of the cluster, with swaks and mpop
 HASHER = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)  # tests log in often
 
@@ -108,7 +114,7 @@ def install(cluster: Cluster) -> Iterator[Installation]:
             began = time.monotonic()
             installation = Installation(array, images, 0.0)
             installation.helm("install", "--wait", "--timeout=2m")
-            cluster.kubectl("apply", "-f", str(EXAMPLE))
+            cluster.apply(*example(), namespace=NAMESPACE)
             add_mailboxes(array)
             array.wait_ready()
             seconds = time.monotonic() - began
@@ -117,6 +123,18 @@ def install(cluster: Cluster) -> Iterator[Installation]:
             yield Installation(array, images, seconds)
     finally:
         remove(cluster)
+
+
+def example() -> list[dict[str, Any]]:
+    """The example's resources, with limits and a TTL that a test can reach and wait out."""
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all(EXAMPLE.read_text()))
+    for document in documents:
+        if document["kind"] == "MailCluster":
+            document["spec"] |= {
+                "smtp": {"maxConnections": SESSIONS, "maxConnectionsPerAddress": SESSIONS},
+                "mx": {"ttl": f"{TTL}s"},
+            }
+    return documents
 
 
 def add_mailboxes(array: MailArray) -> None:

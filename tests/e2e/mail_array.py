@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pykube
+import pykube  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 from mailarray_operator.api import names
 from tests.e2e.box import BoxError

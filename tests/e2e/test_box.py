@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.e2e.box import BoxError
+from tests.e2e.box.box import EXTERNAL_DNS, POWERDNS
 from tests.e2e.cluster import Cluster
 
 SERVERS = 3
+BY_HAND = "by-hand.example"
 
 
 def web(image: str, pull_policy: str) -> list[dict[str, Any]]:
@@ -133,6 +136,50 @@ def test_nothing_outside_is_reached(cluster: Cluster, servers: str) -> None:
     script = "curl -s -m 3 http://192.0.2.2/ http://198.51.100.1/; echo status $?"
     assert "status 0" not in cluster.execute("web-0", "sh", "-c", script, namespace=servers)
     assert cluster.execute("web-0", "dig", "+short", "example.org", namespace=servers).strip() == ""
+
+
+def mx_records(*lines: str) -> dict[str, Any]:
+    """A DNSEndpoint with MX records of a zone that is the box's own."""
+    records = {"dnsName": BY_HAND, "recordType": "MX", "recordTTL": 5, "targets": sorted(lines)}
+    address = {"dnsName": f"mx.{BY_HAND}", "recordType": "A", "recordTTL": 5, "targets": ["192.0.2.1"]}
+    return {
+        "apiVersion": "externaldns.k8s.io/v1alpha1",
+        "kind": "DNSEndpoint",
+        "metadata": {"name": "by-hand"},
+        "spec": {"endpoints": [records, address]},
+    }
+
+
+def test_a_dns_endpoint_becomes_records(cluster: Cluster, servers: str) -> None:
+    box = cluster.box
+
+    def dig(*words: str) -> set[str]:
+        said = cluster.execute("web-0", "dig", "+short", "+tries=1", "+time=2", *words, namespace=servers)
+        return set(said.splitlines())
+
+    def seen(*lines: str, what: str) -> None:
+        began = time.monotonic()
+        dotted = {f"{line}." for line in lines}
+        cluster.wait_for(lambda: dig("MX", BY_HAND) == dotted, what, 30)
+        print(f"\n{what} after {time.monotonic() - began:.1f} s")
+
+    with cluster.namespace("dns") as namespace:
+        cluster.apply(mx_records(f"10 mx.{BY_HAND}", f"20 mx2.{BY_HAND}"), namespace=namespace)
+        seen(f"10 mx.{BY_HAND}", f"20 mx2.{BY_HAND}", what="made")
+        assert dig("A", f"mx.{BY_HAND}") == {"192.0.2.1"}
+        assert dig("NS", BY_HAND) == {f"ns.{BY_HAND}."}
+        cluster.apply(mx_records(f"10 mx2.{BY_HAND}"), namespace=namespace)
+        seen(f"10 mx2.{BY_HAND}", what="changed")
+        box.kill(EXTERNAL_DNS)
+        box.kill(POWERDNS)
+        with pytest.raises(BoxError):
+            cluster.execute("web-0", "dig", "+tries=1", "+time=2", "@10.99.0.252", "MX", BY_HAND, namespace=servers)
+        cluster.apply(mx_records(f"30 mx.{BY_HAND}"), namespace=namespace)
+        box.start(POWERDNS)
+        assert dig("MX", BY_HAND) == {f"10 mx2.{BY_HAND}."}, "a name server that was away has lost its records"
+        box.start(EXTERNAL_DNS)
+        seen(f"30 mx.{BY_HAND}", what="changed by an ExternalDNS that was away")
+    cluster.wait_for(lambda: not dig("MX", BY_HAND), "removed with its DNSEndpoint", 60)
 
 
 def test_a_new_claim_has_an_empty_volume(cluster: Cluster, servers: str) -> None:

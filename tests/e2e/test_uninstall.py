@@ -40,6 +40,7 @@ def test_resources_go_without_an_operator_and_leave_their_volumes(installation: 
     array.wait_for(lambda: not installation.pods(), "the servers go with their MailServer", 90)
     left = {f"{one['kind']}/{one['metadata']['name']}" for one in objects(installation)}  # type: ignore[index]
     print(f"\nleft: {sorted(left)}")
+    assert not [one for one in left if one.startswith("Lease/")], "the operator's Lease goes with the release"
     assert {f"PersistentVolumeClaim/{names.claim(names.server(GROUP, i))}" for i in range(3)} <= left
     release = json.loads(array.kubectl("get", KINDS, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "json"))
     assert not release["items"]

@@ -36,7 +36,7 @@ async def test_a_server_without_its_volume_is_rebuilt_under_a_new_id(installatio
             state = (now["phase"], now.get("progress"))
             if state not in seen:
                 seen.append(state)
-            return now.get("volume", old) != old and now["phase"] == "Serving"
+            return bool(now.get("volume", old) != old and now["phase"] == "Serving")
 
         try:
             await asyncio.to_thread(array.wait_for, rebuilt, f"{server} is rebuilt", REBUILD_SECONDS)

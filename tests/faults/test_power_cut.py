@@ -16,13 +16,15 @@ import pytest
 
 from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
 from mailarray.journal.disk import SyncPoint
-from mailarray.journal.format import Tombstone, crc32c
+from mailarray.journal.fence import load_fence
+from mailarray.journal.format import SegmentHeader, Tombstone, crc32c
 from mailarray.journal.member import FencedError, Member
 from mailarray.journal.scan import survey
 from mailarray.journal.volume import VolumeError, open_volume
-from mailarray.model.ids import MessageId, PlacementId, VolumeId
+from mailarray.model.ids import MessageId, PlacementId, VolumeId, new_incarnation_id, new_segment_id
 from mailarray.model.message import Committed
 from mailarray.tracking.copying import Part
+from mailarray.tracking.output import Output
 from tests.support.array_of_three import Array, fast_clocks
 from tests.support.powercut import PowerCutDisk
 from tests.support.segments import Made, made, mail
@@ -268,6 +270,43 @@ def copied_segment_is_kept(path: Path, disk: PowerCutDisk) -> None:
         raise Lost("a copy that was told to the catalog")
 
 
+def compacted_segment_is_kept(path: Path, disk: PowerCutDisk) -> None:
+    """It was told to the catalog, and its inputs went."""
+    where = open_volume(path, disk)
+    header = SegmentHeader(new_segment_id(), where.id, new_incarnation_id(), 0, 1, 2, (where.id,))
+    output = Output(where, header)
+    output.end([new_segment_id()])
+    output.finish(1)
+    output.close()
+    again = Member.recover(open_volume(path, disk.power_cut()), header.segment, True)
+    if again.length < output.size or again.fence_state.sealed_length != output.size:
+        raise Lost("a compacted segment that was offered")
+
+
+def that_it_counts_is_kept(path: Path, disk: PowerCutDisk) -> None:
+    segment = made()
+    member = Member(open_volume(path, disk), segment.header.segment, own=True)
+    append(member, segment, segment.add([mail()]))
+    member.note_counts()
+    again = Member.recover(open_volume(path, disk.power_cut()), segment.header.segment, own=True)
+    if not again.fence_state.counts:
+        raise Lost("that a compacted segment stands for its inputs")
+
+
+def dropped_segment_stays_dropped(path: Path, disk: PowerCutDisk) -> None:
+    """Its fence was answered before, and its room counts as free."""
+    segment = made()
+    where = open_volume(path, disk)
+    member = Member(where, segment.header.segment, own=False)
+    append(member, segment, segment.add([mail()]))
+    member.drop()
+    disk.power_cut()
+    if not load_fence(where, segment.header.segment).dropped:
+        raise Lost("that the segment was dropped")
+    if where.segment_path(segment.header.segment).exists():
+        raise Lost("the room of a dropped segment")
+
+
 def volume_id_is_kept(path: Path, disk: PowerCutDisk) -> None:
     """A server says who it is, a mirror's header names it, the power goes: it must still be the same volume."""
     first = open_volume(path, disk).id
@@ -303,9 +342,22 @@ SCENARIOS: dict[SyncPoint, list[Scenario]] = {
     SyncPoint.OWN_SEGMENT_NAME: [lambda path, disk: batches_are_kept(path, disk, own=True)],
     SyncPoint.MIRROR_BATCH: [lambda path, disk: batches_are_kept(path, disk, own=False)],
     SyncPoint.MIRROR_SEGMENT_NAME: [lambda path, disk: batches_are_kept(path, disk, own=False)],
-    SyncPoint.FENCE_FILE: [fence_is_kept, remembered_length_is_kept],
-    SyncPoint.FENCE_NAME: [fence_is_kept, remembered_length_is_kept, copied_segment_is_kept],
+    SyncPoint.FENCE_FILE: [
+        fence_is_kept,
+        remembered_length_is_kept,
+        that_it_counts_is_kept,
+        dropped_segment_stays_dropped,
+    ],
+    SyncPoint.FENCE_NAME: [
+        fence_is_kept,
+        remembered_length_is_kept,
+        copied_segment_is_kept,
+        compacted_segment_is_kept,
+        that_it_counts_is_kept,
+    ],
     SyncPoint.COPY_FILE: [copied_segment_is_kept],
+    SyncPoint.OUTPUT_FILE: [compacted_segment_is_kept],
+    SyncPoint.DROPPED: [dropped_segment_stays_dropped],
     SyncPoint.RECOVERED: [recovered_bytes_are_kept, filled_bytes_are_kept],
 }
 PAIRS = [(point, scenario) for point, scenarios in SCENARIOS.items() for scenario in scenarios]

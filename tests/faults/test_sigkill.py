@@ -55,7 +55,8 @@ async def test_acknowledged_mail_is_read_back_exactly_once() -> None:
         killer = Killer(array, ledger, FAULTS, KILLS, INTERVAL, another())
         began = time.monotonic()
         stop = asyncio.Event()
-        at_work = [asyncio.create_task(worker.run(stop)) for worker in (*senders, *readers)]
+        workers: list[Sender | Reader] = [*senders, *readers]
+        at_work = [asyncio.create_task(worker.run(stop)) for worker in workers]
         try:
             await killer.run()
             hurt = time.monotonic() - began

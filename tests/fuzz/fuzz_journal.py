@@ -64,7 +64,7 @@ def _as_file(data: bytes) -> None:
 
 def main() -> None:
     """Run under atheris."""
-    import atheris  # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     atheris.instrument_all()
     atheris.Setup(sys.argv, one_input)

@@ -53,7 +53,7 @@ def one_input(data: bytes) -> None:
 
 def main() -> None:
     """Run under atheris."""
-    import atheris  # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     atheris.instrument_all()
     atheris.Setup(sys.argv, one_input)

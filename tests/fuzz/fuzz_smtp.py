@@ -35,7 +35,7 @@ def one_input(data: bytes) -> None:
 def main() -> None:
     """Run until stopped, or as libFuzzer's options say (`-max_total_time=60`)."""
     try:
-        import atheris  # type: ignore[import-not-found]
+        import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris")
     with atheris.instrument_imports():

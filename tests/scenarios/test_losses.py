@@ -9,6 +9,7 @@ import smtplib
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -124,14 +125,14 @@ def test_a_full_disk_refuses_and_the_others_go_on(small_disk: Array) -> None:
             send(array, index, USER, text)
         except smtplib.SMTPResponseException as error:
             refused.append(text)
-            return error.smtp_code, bytes(error.smtp_error)
+            return error.smtp_code, cast(bytes, error.smtp_error)
         except smtplib.SMTPRecipientsRefused as error:
             refused.append(text)
             return next(iter(error.recipients.values()))
         sent.append(text)
         return 250, b""
 
-    replies = []
+    replies: list[tuple[int, bytes]] = []
     while len(replies) < FULL_LIMIT and (not replies or replies[-1][0] == 250):
         replies.append(deliver(0))
     assert replies[-1][0] == 452, replies[-1]

@@ -56,9 +56,16 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.settling.REPLICA_GRACE": 0.5,
         "tracking.repairing.INTERVAL": 0.05,
         "tracking.repairing.QUIET": 0.2,
+        "tracking.repairing.DUTY": 1.0,  # a slow look on a busy machine must not make the next one late
         "tracking.repairing.KEEP_PARTS": 4.0,
         "tracking.repairing.CLOSED_SECONDS": 3.0,
+        "tracking.losses.ASK_SECONDS": 0.2,
+        "tracking.losses.ASK_EACH": 0.0,
         "tracking.draining.INTERVAL": 0.05,
+        "tracking.compacting.INTERVAL": 0.1,
+        "tracking.superseding.INTERVAL": 0.05,
+        "tracking.dropping.INTERVAL": 0.05,
+        "tracking.wear.RANK_SECONDS": 3.0,
         "tracking.targets.RANK_SECONDS": 3.0,
     }.items():
         monkeypatch.setattr(f"mailarray.{name}", seconds)

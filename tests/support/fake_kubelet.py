@@ -22,6 +22,7 @@ from mailarray_operator.cluster.kinds import Kind
 from mailarray_operator.cluster.watch import Watch
 
 AT_ONCE = 12
+STRATEGIC = "application/strategic-merge-patch+json"
 POLL_SECONDS = 0.05
 VOLUMES = "/api/v1/persistentvolumes"
 
@@ -62,6 +63,17 @@ class Kubelets:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def address(self, pod: str) -> str:
+        """Of a pod that was started."""
+        return self._addresses[pod]
+
+    async def fail(self, pod: str) -> None:
+        """Its probes fail from now on."""
+        conditions = [{"type": t, "status": "False"} for t in ("ContainersReady", "Ready")]
+        await self._client.patch(
+            kinds.POD.path(self._namespace, pod, "status"), {"status": {"conditions": conditions}}, STRATEGIC
+        )
 
     def _take(self, kind: Kind, pod: Json, there: bool) -> None:
         metadata = pod["metadata"]

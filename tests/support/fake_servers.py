@@ -1,13 +1,15 @@
-"""Servers that only answer: `/v1/status` and `PUT /v1/mirroring-table`, on loopback, each pod at an address of its own.
+"""Servers that only answer: `/v1/status`, `/v1/load` and `PUT /v1/mirroring-table`, each pod at an address of its own.
 
 Run as a process of its own (`python -m tests.support.fake_servers`), so that it takes no time of the test's. All
 addresses are served by one socket for each port, bound to the loopback device; a pod is told by the address it is
-asked at. Everybody is in sync and has nothing to settle; who is asked to drain has done so at once.
+asked at. Everybody is in sync and has nothing to settle; who is asked to drain has done so at once. `PUT /fake/load`
+sets the load that an address says from then on; null: it does not answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import re
@@ -25,7 +27,11 @@ from mailarray_operator.api import names
 PORTS = (names.PORT_WRITER, names.PORT_SIDECAR, names.PORT_ACCESS)
 SO_BINDTODEVICE = 25  # linux/socket.h
 
+FAKE_LOAD = "/fake/load"
+LOAD = 0.2  # of who was not told
+
 _generations: dict[tuple[str, int], int] = {}
+_loads: dict[str, float | None] = {}
 
 
 def status(address: str, port: int) -> dict[str, object]:
@@ -77,6 +83,14 @@ class _Server(asyncio.Protocol):
             generation = int(found[1])
             _generations[self._address, self._port] = generation
             answer: dict[str, object] = {"generation": generation, "taken": True}
+        elif method == "PUT" and path == FAKE_LOAD:
+            _loads[self._address] = json.loads(body)
+            answer = {}
+        elif _loads.get(self._address, LOAD) is None:
+            self._transport.close()
+            return
+        elif path == paths.LOAD:
+            answer = {"server": self._address, "load": _loads.get(self._address, LOAD), "refusing": None}
         else:
             answer = status(self._address, self._port)
         said = json.dumps(answer).encode()
@@ -93,6 +107,14 @@ async def _serve() -> None:
         await loop.create_server(_Server, sock=listening, backlog=4096)
     print("serving", flush=True)
     await asyncio.Event().wait()
+
+
+def set_load(address: str, load: float | None) -> None:
+    """What the server at that address says of its load; None: it says nothing any more."""
+    asked = http.client.HTTPConnection(address, names.PORT_WRITER, timeout=10)
+    asked.request("PUT", FAKE_LOAD, json.dumps(load))
+    asked.getresponse().read()
+    asked.close()
 
 
 @contextmanager

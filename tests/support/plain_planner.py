@@ -10,6 +10,7 @@ from datetime import datetime
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray_operator.api import names
 from mailarray_operator.api.configuration import Configuration
+from mailarray_operator.plan import own_secrets
 from mailarray_operator.plan.decisions import Decisions, GroupDecision
 from mailarray_operator.plan.observation import Group, Observation
 
@@ -29,7 +30,9 @@ def decide(observation: Observation, configuration: Configuration, now: datetime
             "servers": {"desired": desired, "ready": ready},
             "conditions": [_condition("Ready", ready == desired, cluster.resource.generation)],
         }
+    spec = None if cluster is None else cluster.spec
     return Decisions(
+        new_secrets=() if spec is None else own_secrets.to_be_made(observation, spec),
         table=_table(observation, groups),
         groups=groups,
         cluster_status=status,
@@ -79,7 +82,7 @@ def _table(observation: Observation, groups: dict[str, GroupDecision]) -> Mirror
     if not servers:
         return observation.table
     around = [server.name for server in servers] * 2
-    rows = {
+    rows: dict[str, tuple[tuple[str, ...], ...]] = {
         server.name: (tuple(n for n in around[i + 1 : i + 1 + CANDIDATES] if n != server.name),)
         for i, server in enumerate(servers)
     }

@@ -54,13 +54,13 @@ class PostgresServer:
         """Start the server and wait until it answers."""
         assert self._process is None
         with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # type: ignore[call-overload]
                 [BINARIES / "postgres", "-D", self._data, "-p", str(self.port), "-k", self._home, *SETTINGS],
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
                 extra_groups=self._extra_groups,
-                **self._account,  # type: ignore[arg-type]
+                **self._account,
             )
         end = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -142,7 +142,7 @@ class PostgresServer:
             capture_output=True,
             cwd=self._home,
             extra_groups=self._extra_groups,
-            **self._account,  # type: ignore[arg-type,call-overload]
+            **self._account,  # type: ignore[call-overload]
         )
 
 

@@ -53,9 +53,9 @@ class Folder:
 
     durable: dict[str, Node] = field(default_factory=dict)
     live: dict[str, Node] = field(default_factory=dict)
-    pending: list[Callable[[dict[str, Node]], None]] = field(default_factory=list)
+    pending: list[Callable[[dict[str, Node]], object]] = field(default_factory=list)
 
-    def do(self, operation: Callable[[dict[str, Node]], None]) -> None:
+    def do(self, operation: Callable[[dict[str, Node]], object]) -> None:
         operation(self.live)
         self.pending.append(operation)
 

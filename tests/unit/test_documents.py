@@ -101,7 +101,9 @@ def test_replies_are_quoted_as_they_are_said() -> None:
 
 def test_the_person_on_call_finds_every_reply_that_sends_mail_away() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    told = [r for r in vars(replies).values() if isinstance(r, replies.Refusal) and r.code in (421, 451, 452)]
+    told: list[replies.Refusal | Refused] = [
+        r for r in vars(replies).values() if isinstance(r, replies.Refusal) and r.code in (421, 451, 452)
+    ]
     told += [r for r in vars(writer).values() if isinstance(r, Refused)]
     assert [r.text for r in told if f"`{r.code} {r.status} {r.text.partition(',')[0]}" not in text] == []
 

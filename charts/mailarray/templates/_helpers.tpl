@@ -63,6 +63,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
+# MX records, for ExternalDNS. The kind may not be installed; that is no error.
+- apiGroups: [externaldns.k8s.io]
+  resources: [dnsendpoints]
+  verbs: [get, list, create, patch, delete]
 # The operator makes two Secrets and watches those that a MailCluster names; it changes and deletes none.
 - apiGroups: [""]
   resources: [secrets]

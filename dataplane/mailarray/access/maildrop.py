@@ -90,6 +90,19 @@ class Maildrop:
             raise MaildropInUse
         self._renewal = asyncio.create_task(self._renew())
 
+    async def find_again(self, message: Message) -> Message | None:
+        """Where a message of this session lies now: its segment may have been compacted since the list was made. None
+        when nobody says, or it lies where it lay. Raises nothing."""
+        try:
+            listed = {found.placement: found for found in await self._opener.listing(self.mailbox)}
+        except MaildropUnavailable as error:
+            log.warning("message not found again", extra={"mailbox": self.mailbox, "reason": str(error)})
+            return None
+        # What was expunged by another session meanwhile stays as it was: this session's list does not change.
+        self.messages = tuple(listed.get(known.placement, known) for known in self.messages)
+        found = listed.get(message.placement)
+        return found if found is not None and found.locations != message.locations else None
+
     async def _renew(self) -> None:
         # Losing the lease ends nothing: the list is a snapshot of messages that never change, and a deletion
         # that two sessions ask for is the same tombstone twice.
@@ -141,7 +154,7 @@ class MaildropOpener:
         self._open[mailbox] = drop
         try:
             await drop.lock()
-            drop.messages = await self._list(mailbox)
+            drop.messages = await self.listing(mailbox)
         except BaseException:
             await asyncio.shield(drop.close())
             raise
@@ -151,7 +164,8 @@ class MaildropOpener:
         """Called by the maildrop when its lock is given back."""
         self._open.pop(drop.mailbox, None)
 
-    async def _list(self, mailbox: str) -> tuple[Message, ...]:
+    async def listing(self, mailbox: str) -> tuple[Message, ...]:
+        """What is in a mailbox now. Raises MaildropUnavailable."""
         try:
             async with asyncio.timeout(CATALOG_PATIENCE):
                 entries = await self.catalog.mailbox(mailbox)

@@ -105,6 +105,11 @@ class ReadAhead:
             self._window = 0  # reading at random: nothing ahead, until two in a row
         self._next = index + 1
 
+    def moved(self, messages: Sequence[Message]) -> None:
+        """The same messages, some of them in other places by now."""
+        self.drop()
+        self._messages = messages
+
     def drop(self) -> None:
         """Give up what was read ahead."""
         for task in set(self._ahead.values()):

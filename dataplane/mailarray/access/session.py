@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from mailarray.access.expunge import Expunger
-from mailarray.access.maildrop import Maildrop, MaildropInUse, MaildropOpener, MaildropUnavailable
+from mailarray.access.maildrop import Maildrop, MaildropInUse, MaildropOpener, MaildropUnavailable, Message
 from mailarray.access.metrics import LOGINS, RETRIEVED, RETRIEVED_BYTES
 from mailarray.access.pop3 import Close, Flush, Login, Offer, Pop3Machine, Retrieve, StartTls, Update
 from mailarray.access.pop3.machine import OUTPUT_HIGH
@@ -269,19 +269,18 @@ class Pop3Connection(asyncio.Protocol):
         whole = event.lines is None
         if message.length > VERIFIED_BYTES:
             self._ahead.passed(event.index)
-            given = await self._send_long(event)
+            given = await self._send_long(event) or (await self._moved(message) and await self._send_long(event))
         else:
             if self._machine.output_due and not self._ahead.ready(event.index):
                 await self._flush()
-            try:
-                body = await self._ahead.body(event.index)
-            except NoReplica:
-                given = False
-            else:
+            body = await self._body(event.index)
+            if body is None and await self._moved(message):
+                body = await self._body(event.index)
+            given = body is not None
+            if body is not None:
                 self._machine.message_starts(event.index)
                 self._machine.message_chunk(body)
                 self._machine.message_ends()
-                given = True
         if not given:
             log.error("message not readable", extra={"placement": message.uidl, "client": self.address})
             self._machine.message_refused("the message cannot be read now, try again later")
@@ -291,6 +290,21 @@ class Pop3Connection(asyncio.Protocol):
             RETRIEVED_BYTES.inc(message.length)
         if self._machine.output_due >= OUTPUT_HIGH:
             await self._flush()
+
+    async def _body(self, index: int) -> bytes | None:
+        assert self._ahead is not None
+        try:
+            return await self._ahead.body(index)
+        except NoReplica:
+            return None
+
+    async def _moved(self, message: Message) -> bool:
+        """Whether the message lies elsewhere since the login: its segment was compacted, and dropped."""
+        assert self._drop is not None and self._ahead is not None
+        if await self._drop.find_again(message) is None:
+            return False
+        self._ahead.moved(self._drop.messages)
+        return True
 
     async def _send_long(self, event: Retrieve) -> bool:
         assert self._drop is not None

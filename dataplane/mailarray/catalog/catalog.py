@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailarray.catalog.locate import Answer
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
+
+if TYPE_CHECKING:
+    from mailarray.catalog.missing import Missing  # needs what stands here
 
 
 class CatalogUnavailable(Exception):
@@ -79,6 +82,23 @@ class ShortSegments(NamedTuple):
     looked_at: LookedAt  # for the next look
 
 
+class Superseded(NamedTuple):
+    """A segment that a compacted one stands for."""
+
+    number: int  # grows; ask for those above it the next time
+    segment: SegmentId
+    by: SegmentId
+
+
+@dataclass(frozen=True, slots=True)
+class WornSegment:
+    """A sealed, registered segment of which much may be dead."""
+
+    state: SegmentState
+    dead: int  # bytes, a guess that is rather too high
+    compactor: VolumeId | None  # who has taken it on
+
+
 class NamedSegments(NamedTuple):
     """Sealed segments that name a volume as an original member."""
 
@@ -96,6 +116,7 @@ class MessageRow(NamedTuple):
     offset: int  # of the body, in the segment
     length: int  # of the body
     checksum: int  # CRC-32C of the body
+    fingerprint: bytes = b""  # of the text; empty: never taken for a copy of another one
 
 
 class TombstoneRow(NamedTuple):
@@ -117,6 +138,7 @@ class Registration:
     sealed_length: int | None  # None: the writer's own sidecar, up to its acknowledged offset; else L = n
     messages: Sequence[MessageRow]
     tombstones: Sequence[TombstoneRow]
+    duplicate_window: int = 0  # microseconds within which a second delivery is a copy; 0: none is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +146,7 @@ class Registered:
     """Done, and durable. `counter` is the volume's count of registrations, which only grows [19]."""
 
     counter: int
+    duplicates: int = 0  # copies found, whose tombstones this volume owes
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +197,55 @@ class MailboxEntry(NamedTuple):
     locations: tuple[Location, ...]
 
 
+class CatalogState(NamedTuple):
+    """The catalog itself."""
+
+    epoch: int
+    open: bool  # to readers
+    uidvalidity: int  # the highest that any mailbox has
+
+
+class SealedRow(NamedTuple):
+    """A segment, for a backup."""
+
+    number: int  # of the row
+    id: SegmentId
+    sealed_length: int | None  # None while unsealed
+    superseded_by: SegmentId | None
+
+
+class FlagRow(NamedTuple):
+    """The flags of one placement; no journal holds them."""
+
+    key: tuple[int, int]  # of the row, for the next page
+    mailbox: str
+    placement: PlacementId
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One of two messages that are the same delivery: where its body lies."""
+
+    placement: PlacementId
+    message: MessageId
+    alive: bool  # the placement is there
+    length: int
+    checksum: int
+    locations: tuple[Location, ...]  # none: the message is not known any more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A copy that is to be dropped."""
+
+    mailbox: str
+    text_length: int  # bytes at the end of both bodies that must be the same
+    dropped: Held
+    kept: Held
+    kept_expunged: bool  # before the copy was registered
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogCounts:
     """For status and metrics."""
@@ -184,6 +256,7 @@ class CatalogCounts:
     unsealed_segments: int
     under_replicated_segments: int  # sealed ones that fewer volumes, lost and retired ones aside, hold than copies
     tombstones: int
+    dead_bytes: int = 0  # of messages that were deleted in segments that stand; a guess that is rather too high
 
 
 class Catalog(Protocol):
@@ -294,6 +367,77 @@ class Catalog(Protocol):
         """
         ...
 
+    # -- sidecars: how full mailboxes are ----------------------------------------------------------------
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """Bytes in those mailboxes that have a row; None: never counted. Raises CatalogClosed."""
+        ...
+
+    async def count_used(self, mailbox: str) -> int:
+        """Count the bytes of one mailbox anew, and keep the sum; some microseconds a message."""
+        ...
+
+    # -- sidecars: second deliveries -----------------------------------------------------------------------
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """Copies that this volume found and has not settled."""
+        ...
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """The copy has its tombstone, or is none."""
+        ...
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """Of deliveries that were received before then, and cannot be repeated within the window (microseconds)."""
+        ...
+
+    # -- sidecars: compaction --------------------------------------------------------------------------
+    async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
+        """Sealed, registered segments, not superseded, that this volume holds, and of which so much may be dead."""
+        ...
+
+    async def note_wear(self, segment: SegmentId, seen: int, dead: int) -> None:
+        """Of so many bytes that were thought dead, so many are; nothing happens when others are thought dead now."""
+        ...
+
+    async def claim_compaction(self, segments: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
+        """This volume wants to compact those; answers which it may, until it is lost or retired.
+
+        It keeps two from doing the same work; when they do it all the same, nothing is lost.
+        """
+        ...
+
+    async def tombstoned(self, records: Sequence[bytes]) -> set[PlacementId]:
+        """The placements of those records that tombstones name [24]."""
+        ...
+
+    async def supersede(self, output: SegmentFacts, length: int, inputs: Sequence[SegmentId], epoch: int) -> bool:
+        """The compacted segment `output` stands for `inputs` from now on: none of them registers any more [17, 23].
+
+        The caller has proved that the output is held durably up to its closing record by all that must hold it. False,
+        and nothing changed, when it is not sealed with that L, not registered up to it, or superseded itself. Raises
+        EpochPassed.
+        """
+        ...
+
+    async def superseded_since(self, number: int) -> list[Superseded]:
+        """All that came after that one, in order."""
+        ...
+
+    async def stands_for(self, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentId]:
+        """Of those that are superseded: the segment that stands for it now, which is not superseded itself."""
+        ...
+
+    async def forget_locations(self, segment: SegmentId, records: Sequence[tuple[MessageId, int]]) -> list[MessageId]:
+        """Remove the locations of those messages in a superseded segment; idempotent [16].
+
+        Each record comes with its count of placements. A message with no other location goes, if tombstones name all
+        of its placements; the others stay as they are, and are answered: something is wrong then.
+        """
+        ...
+
+    async def forgotten(self, segment: SegmentId) -> None:
+        """A superseded segment has no locations any more: its cursor goes back to 0."""
+        ...
+
     # -- access servers --------------------------------------------------------------------------------
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """All messages of a mailbox, by UID. Raises CatalogClosed. An unknown mailbox is an empty list."""
@@ -314,7 +458,17 @@ class Catalog(Protocol):
         """Unlock; nothing happens when the lease is not ours."""
         ...
 
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """Messages whose first location is within these bytes, with the mailboxes that they are in. Scans."""
+        ...
+
     # -- people ----------------------------------------------------------------------------------------
+    async def missing(self) -> Missing:
+        """Messages that no volume holds which is not lost. For a person; a scan of all messages when there are any."""
+        ...
+
     async def locate(self, record: bytes) -> Answer:
         """Where a message lies, by its id or by the id of a record that placed it; also while closed. May scan."""
         ...
@@ -329,4 +483,29 @@ class Catalog(Protocol):
         Volumes keep their counters and stay lost or retired, since no journal tells these again. Repaired copies
         are told again by the sidecars that hold them.
         """
+        ...
+
+    # -- backup and restore ----------------------------------------------------------------------------
+    async def state(self) -> CatalogState:
+        """Epoch, whether readers may use it, UIDVALIDITY."""
+        ...
+
+    async def segment_rows(self, after: int = 0) -> list[SealedRow]:
+        """A page of all segments behind a row number, oldest row first; empty at the end."""
+        ...
+
+    async def mailbox_addresses(self, after: str = "") -> list[str]:
+        """A page of all mailboxes behind an address, in order; empty at the end."""
+        ...
+
+    async def flags(self, after: tuple[int, int] = (0, 0)) -> list[FlagRow]:
+        """A page of all placements with flags behind a row's key; empty at the end."""
+        ...
+
+    async def set_flags(self, rows: Sequence[FlagRow]) -> int:
+        """Set the flags of those of the placements that there are; answers how many. Keys do not matter."""
+        ...
+
+    async def raise_uidvalidity(self, above: int) -> None:
+        """Make UIDVALIDITY of all mailboxes, present and future ones, higher than that (RFC 9051 section 2.3.1.1)."""
         ...

@@ -15,26 +15,47 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from mailarray.catalog import figures, leases, locate, mailboxes, metrics, replicas, sealing, volumes
+from mailarray.catalog import (
+    backing_up,
+    compaction,
+    damage,
+    duplicates,
+    figures,
+    leases,
+    locate,
+    mailboxes,
+    metrics,
+    missing,
+    replicas,
+    sealing,
+    usage,
+    volumes,
+)
 from mailarray.catalog.catalog import (
     Catalog,
     CatalogCounts,
+    CatalogState,
     CatalogUnavailable,
     CheckIn,
+    Duplicate,
+    FlagRow,
     LookedAt,
     MailboxEntry,
     NamedSegments,
     NotRegistered,
     Registered,
     Registration,
+    SealedRow,
     SegmentFacts,
     SegmentState,
     ShortSegments,
+    Superseded,
     TombstoneRow,
     VolumeRow,
+    WornSegment,
 )
 from mailarray.catalog.engine import SCAN_SECONDS, Engine
-from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
 
 
 async def open_catalog(url: str | Callable[[], str]) -> Catalog:
@@ -180,6 +201,76 @@ class DatabaseCatalog:
             metrics.REFUSED.labels(answer.reason).inc()
         return answer
 
+    async def used(self, mailboxes: Collection[str]) -> dict[str, int | None]:
+        """See `Catalog`."""
+        async with self._call("used") as engine:
+            return await engine.read(lambda c: usage.used(c, mailboxes))
+
+    async def count_used(self, mailbox: str) -> int:
+        """See `Catalog`."""
+        async with self._call("count_used") as engine:
+            return await engine.write(lambda c: usage.count_used(c, mailbox))
+
+    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+        """See `Catalog`."""
+        async with self._call("owed_duplicates") as engine:
+            return await engine.read(lambda c: duplicates.owed(c, volume, limit))
+
+    async def settle_duplicate(self, placement: PlacementId) -> None:
+        """See `Catalog`."""
+        async with self._call("settle_duplicate") as engine:
+            await engine.write(lambda c: duplicates.settle(c, placement))
+
+    async def forget_fingerprints(self, before: int, window: int) -> None:
+        """See `Catalog`."""
+        async with self._call("forget_fingerprints") as engine:
+            await engine.write(lambda c: duplicates.forget(c, before, window))
+
+    async def worn_segments(self, volume: VolumeId, percent: int) -> list[WornSegment]:
+        """See `Catalog`."""
+        async with self._call("worn_segments") as engine:
+            return await engine.read(lambda c: compaction.worn_segments(c, volume, percent))
+
+    async def note_wear(self, segment: SegmentId, seen: int, dead: int) -> None:
+        """See `Catalog`."""
+        async with self._call("note_wear") as engine:
+            await engine.write(lambda c: compaction.note_wear(c, segment, seen, dead))
+
+    async def claim_compaction(self, segments: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
+        """See `Catalog`."""
+        async with self._call("claim_compaction") as engine:
+            return await engine.write(lambda c: compaction.claim(c, segments, volume))
+
+    async def tombstoned(self, records: Sequence[bytes]) -> set[PlacementId]:
+        """See `Catalog`."""
+        async with self._call("tombstoned") as engine:
+            return await engine.read(lambda c: compaction.tombstoned(c, records))
+
+    async def supersede(self, output: SegmentFacts, length: int, inputs: Sequence[SegmentId], epoch: int) -> bool:
+        """See `Catalog`."""
+        async with self._call("supersede") as engine:
+            return await engine.write(lambda c: compaction.supersede(c, output, length, inputs, epoch), alone=True)
+
+    async def superseded_since(self, number: int) -> list[Superseded]:
+        """See `Catalog`."""
+        async with self._call("superseded_since") as engine:
+            return await engine.read(lambda c: compaction.superseded_since(c, number))
+
+    async def stands_for(self, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentId]:
+        """See `Catalog`."""
+        async with self._call("stands_for") as engine:
+            return await engine.read(lambda c: compaction.stands_for(c, segments))
+
+    async def forget_locations(self, segment: SegmentId, records: Sequence[tuple[MessageId, int]]) -> list[MessageId]:
+        """See `Catalog`."""
+        async with self._call("forget_locations") as engine:
+            return await engine.write(lambda c: compaction.forget_locations(c, segment, records))
+
+    async def forgotten(self, segment: SegmentId) -> None:
+        """See `Catalog`."""
+        async with self._call("forgotten") as engine:
+            await engine.write(lambda c: compaction.forgotten(c, segment))
+
     async def mailbox(self, address: str) -> list[MailboxEntry]:
         """See `Catalog`."""
         async with self._call("mailbox") as engine:
@@ -206,6 +297,18 @@ class DatabaseCatalog:
         async with self._call("ping") as engine:
             await engine.read(lambda c: c.exec_driver_sql("SELECT 1").scalar_one())
 
+    async def messages_within(
+        self, segment: SegmentId, start: int, end: int
+    ) -> list[tuple[MessageId, tuple[str, ...]]]:
+        """See `Catalog`."""
+        async with self._call("messages_within") as engine:
+            return await engine.read(lambda c: damage.messages_within(c, segment, start, end), SCAN_SECONDS)
+
+    async def missing(self) -> missing.Missing:
+        """See `Catalog`."""
+        async with self._call("missing") as engine:
+            return await engine.read(missing.missing, SCAN_SECONDS)
+
     async def locate(self, record: bytes) -> locate.Answer:
         """See `Catalog`."""
         async with self._call("locate") as engine:
@@ -220,6 +323,36 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("reset") as engine:
             return await engine.write(volumes.reset, SCAN_SECONDS, alone=True)
+
+    async def state(self) -> CatalogState:
+        """See `Catalog`."""
+        async with self._call("state") as engine:
+            return await engine.read(backing_up.catalog_state)
+
+    async def segment_rows(self, after: int = 0) -> list[SealedRow]:
+        """See `Catalog`."""
+        async with self._call("segment_rows") as engine:
+            return await engine.read(lambda c: backing_up.segment_rows(c, after))
+
+    async def mailbox_addresses(self, after: str = "") -> list[str]:
+        """See `Catalog`."""
+        async with self._call("mailbox_addresses") as engine:
+            return await engine.read(lambda c: backing_up.mailbox_addresses(c, after))
+
+    async def flags(self, after: tuple[int, int] = (0, 0)) -> list[FlagRow]:
+        """See `Catalog`."""
+        async with self._call("flags") as engine:
+            return await engine.read(lambda c: backing_up.flags(c, after), SCAN_SECONDS)
+
+    async def set_flags(self, rows: Sequence[FlagRow]) -> int:
+        """See `Catalog`."""
+        async with self._call("set_flags") as engine:
+            return await engine.write(lambda c: backing_up.set_flags(c, rows), SCAN_SECONDS)
+
+    async def raise_uidvalidity(self, above: int) -> None:
+        """See `Catalog`."""
+        async with self._call("raise_uidvalidity") as engine:
+            await engine.write(lambda c: backing_up.raise_uidvalidity(c, above), SCAN_SECONDS, alone=True)
 
     @asynccontextmanager
     async def _call(self, name: str) -> AsyncIterator[Engine]:

@@ -23,7 +23,7 @@ from mailarray.catalog import migrations, registration_postgresql
 from mailarray.catalog.catalog import CatalogUnavailable, NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.catalog.engine import CALL_SECONDS, T
 from mailarray.model.ids import VolumeId
-from mailarray.sql import POSTGRESQL_DRIVER, driver_error, follow_url
+from mailarray.sql import POSTGRESQL_DRIVER, connect_asyncpg, driver_error, follow_url
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class PostgresEngine:
             pool_timeout=CALL_SECONDS,
             pool_use_lifo=True,
             connect_args={
+                "async_creator_fn": connect_asyncpg,
                 "timeout": CONNECT_SECONDS,
                 # A just-in-time compiler takes longer than any of these statements.
                 "server_settings": {"application_name": "mailarray", "jit": "off"},

@@ -20,13 +20,17 @@ def counts(connection: Connection) -> CatalogCounts:
         .select_from(_segments)
         .where(_segments.c.sealed_length > 0, live, living_holders() < _segments.c.copies)
     )
+    wear = schema.segment_wear.c
+    dead = select(func.sum(wear.dead)).join_from(schema.segment_wear, _segments, _segments.c.number == wear.segment)
+    dead = dead.where(live)
     return CatalogCounts(
         messages=_count(connection, schema.messages),
         placements=_count(connection, schema.placements),
-        segments=_count(connection, _segments),
+        segments=connection.scalar(select(func.count()).select_from(_segments).where(live)) or 0,
         unsealed_segments=connection.scalar(unsealed) or 0,
         under_replicated_segments=connection.scalar(short) or 0,
         tombstones=_count(connection, schema.tombstones),
+        dead_bytes=int(connection.scalar(dead) or 0),
     )
 
 

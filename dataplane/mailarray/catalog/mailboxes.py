@@ -40,7 +40,7 @@ def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
     for message, segment, offset in connection.execute(_FURTHER.where(_p.mailbox == box)):
         further.setdefault(message, set()).add((segment, offset))
     numbers = {row[7] for row in rows} | {segment for places in further.values() for segment, _ in places}
-    segments = _segments(connection, numbers)
+    segments = segments_by_number(connection, numbers)
     entries = []
     for uid, record, position, message, size, checksum, received_at, segment, offset in rows:
         name, members = segments[segment]
@@ -54,7 +54,7 @@ def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
     return entries
 
 
-def _segments(connection: Connection, numbers: set[int]) -> dict[int, tuple[SegmentId, tuple[VolumeId, ...]]]:
+def segments_by_number(connection: Connection, numbers: set[int]) -> dict[int, tuple[SegmentId, tuple[VolumeId, ...]]]:
     """Their ids, members and repaired copies, by number."""
     every = list(numbers)
     found: dict[int, tuple[SegmentId, tuple[VolumeId, ...]]] = {}

@@ -23,6 +23,7 @@ class Ground(NamedTuple):
     sealed_length: int | None
     cursor: int | None
     superseded: bool | None
+    open: bool  # to readers
 
 
 def refusal(ground: Ground, volume: VolumeId, registration: Registration) -> NotRegistered | None:

@@ -1,7 +1,8 @@
 """Registration and expunge in PostgreSQL: few statements with arrays, straight to asyncpg, for whole runs at once.
 
 Isolation is READ COMMITTED with locks, always in this order, so that two transactions wait for each other seldom:
-the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, the volume's row.
+the gate (see `engine_postgresql`), the segment's row, messages by id, mailboxes by address, wear by segment, the
+volume's row.
 Tombstones are looked up in a statement that begins after the mailboxes are locked, and `expunge` writes them with
 the mailboxes locked: so of a tombstone and a placement that come at once, the later one sees the earlier one.
 """
@@ -13,13 +14,16 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
+from mailarray.catalog import duplicates
 from mailarray.catalog.catalog import NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
+from mailarray.catalog.duplicates import Seen
 from mailarray.catalog.registration import Ground, first_sights, refusal
 from mailarray.model.ids import VolumeId
 
 _GROUND = """
 SELECT state.epoch, state.uidvalidity, volumes.counter,
-       s.number, s.sealed_length, s.cursor, s.superseded
+       s.number, s.sealed_length, s.cursor,
+       s.superseded IS TRUE OR EXISTS (SELECT 1 FROM superseded WHERE segment_id = $1), state.open
 FROM state
 LEFT JOIN LATERAL (
     SELECT number, sealed_length, cursor, superseded_by IS NOT NULL AS superseded
@@ -49,12 +53,14 @@ WHERE NOT EXISTS (
 ON CONFLICT DO NOTHING
 """
 
-# UIDs are set aside here: `uidnext` moves up by `count`, and the row stays locked.
+# UIDs are set aside here: `uidnext` moves up by `count`, `used` by `bytes`, and the row stays locked.
 _LOCK_MAILBOXES = """
-INSERT INTO mailboxes AS m (address, uidnext, uidvalidity)
-SELECT address, 1 + count, $3::bigint
-FROM ROWS FROM (json_array_elements_text($1::text::json), unnest($2::text::bigint[])) AS t (address, count)
-ON CONFLICT (address) DO UPDATE SET uidnext = m.uidnext + excluded.uidnext - 1
+INSERT INTO mailboxes AS m (address, uidnext, uidvalidity, used)
+SELECT address, 1 + count, $3::bigint, bytes
+FROM ROWS FROM (
+    json_array_elements_text($1::text::json), unnest($2::text::bigint[]), unnest($4::text::bigint[])
+) AS t (address, count, bytes)
+ON CONFLICT (address) DO UPDATE SET uidnext = m.uidnext + excluded.uidnext - 1, used = m.used + excluded.used
 RETURNING id, uidnext
 """
 
@@ -72,10 +78,45 @@ WITH placed AS (
     WHERE NOT EXISTS (
         SELECT 1 FROM tombstones WHERE tombstones.record = t.record AND tombstones.position = t.position
     )
+    RETURNING 1
 ), moved AS (
     UPDATE segments SET cursor = $7, acknowledged = greatest(acknowledged, $8) WHERE number = $1
 )
-UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter
+UPDATE volumes SET counter = counter + 1 WHERE id = $9 RETURNING counter, (SELECT count(*) FROM placed)
+"""
+
+# Placements that a tombstone kept from being made were counted when the mailboxes were locked, which is seldom.
+_TAKE_BACK = """
+UPDATE mailboxes AS m SET used = greatest(0, m.used - gone.bytes)
+FROM (
+    SELECT t.mailbox, sum(t.size)::bigint AS bytes
+    FROM unnest($1::bigint[], $2::bytea[], $3::int[], $4::bigint[]) AS t (mailbox, record, position, size)
+    JOIN tombstones ON tombstones.record = t.record AND tombstones.position = t.position
+    GROUP BY t.mailbox
+) AS gone
+WHERE m.id = gone.mailbox
+"""
+
+_BURIED = """
+SELECT t.record, t.position FROM unnest($1::bytea[], $2::int[]) AS t (record, position)
+JOIN tombstones ON tombstones.record = t.record AND tombstones.position = t.position
+"""
+_SEEN = """
+SELECT f.bucket, f.mailbox, f.hash, f.record, f.position, f.received_at
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS t (bucket, mailbox, hash)
+JOIN fingerprints AS f ON f.bucket = t.bucket AND f.mailbox = t.mailbox AND f.hash = t.hash
+"""
+_PUT_SEEN = """
+INSERT INTO fingerprints (bucket, mailbox, hash, record, position, received_at)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::int[], $6::bigint[])
+ON CONFLICT (bucket, mailbox, hash) DO UPDATE
+SET record = excluded.record, position = excluded.position, received_at = excluded.received_at
+"""
+_INSERT_DUPLICATE = """
+INSERT INTO duplicates (record, position, volume, mailbox, kept_record, kept_position, kept_expunged, text_length)
+SELECT $1::bytea, $2::int, $3::bytea, $4::bigint, $5::bytea, $6::int,
+    EXISTS (SELECT 1 FROM tombstones WHERE record = $5::bytea AND position = $6::int), $7::bigint
+ON CONFLICT DO NOTHING
 """
 
 _INSERT_SEGMENT = """
@@ -91,11 +132,30 @@ _INSERT_TOMBSTONES = """
 INSERT INTO tombstones (record, position, message, mailbox)
 SELECT * FROM unnest($1::bytea[], $2::int[], $3::bytea[], $4::text[]) ON CONFLICT DO NOTHING
 """
-_DELETE_PLACEMENTS = """
-DELETE FROM placements AS p
-USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
-WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+_COUNT_DEAD = """
+INSERT INTO segment_wear AS w (segment, dead)
+SELECT segment, sum(size) FROM messages WHERE id {where} GROUP BY segment ORDER BY segment
+ON CONFLICT (segment) DO UPDATE SET dead = w.dead + excluded.dead
 """
+_DELETE_PLACEMENTS = f"""
+WITH gone AS (
+    DELETE FROM placements AS p
+    USING mailboxes AS m, unnest($1::bytea[], $2::int[], $3::text[]) AS t (record, position, mailbox)
+    WHERE m.address = t.mailbox AND p.mailbox = m.id AND p.record = t.record AND p.position = t.position
+    RETURNING p.mailbox, p.message
+), freed AS (
+    UPDATE mailboxes AS m SET used = greatest(0, m.used - sums.bytes)
+    FROM (
+        SELECT gone.mailbox, sum(messages.size)::bigint AS bytes
+        FROM gone JOIN messages ON messages.id = gone.message GROUP BY gone.mailbox
+    ) AS sums
+    WHERE m.id = sums.mailbox
+)
+{_COUNT_DEAD.format(where="IN (SELECT message FROM gone)")}
+"""
+_COUNT_UNPLACED = _COUNT_DEAD.format(
+    where="= ANY ($1::bytea[]) AND EXISTS (SELECT 1 FROM tombstones WHERE record = id)"
+)
 
 
 class SegmentRowAppeared(Exception):
@@ -114,7 +174,7 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
     if fresh:
         # Everyone inserts in the order of ids: two runs with the same messages wait, and do not deadlock.
         rows = sorted(fresh, key=itemgetter(0))
-        ids, received, senders, _, offsets, sizes, checksums = zip(*rows, strict=True)
+        ids, received, senders, _, offsets, sizes, checksums, _ = zip(*rows, strict=True)
         packed = _numbers(received), json.dumps(senders), _numbers(sizes), _numbers(checksums), _numbers(offsets)
         new = await db.fetch(_INSERT_MESSAGES, b"".join(ids), *packed, number)
         if len(new) != len(registration.messages):
@@ -122,13 +182,14 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
             fresh = [m for m in fresh if m[0] in news]
             every = registration.messages
             await db.execute(_INSERT_LOCATIONS, number, [m[0] for m in every], [m[4] for m in every])
-    counts: dict[str, int] = {}
+    wanted: dict[str, tuple[int, int]] = {}  # UIDs and bytes of each mailbox
     for message in fresh:
         for delivery in message[3]:
-            counts[delivery[0]] = counts.get(delivery[0], 0) + 1
+            count, size = wanted.get(delivery[0], (0, 0))
+            wanted[delivery[0]] = count + 1, size + message[5]
     for tombstone in registration.tombstones:
-        counts.setdefault(tombstone.mailbox, 0)
-    boxes = await _lock_mailboxes(db, counts, ground.uidvalidity)
+        wanted.setdefault(tombstone.mailbox, (0, 0))
+    boxes = await _lock_mailboxes(db, wanted, ground.uidvalidity)
     if registration.tombstones:
         await _bury(db, registration.tombstones)
     mailboxes, uids, records, positions, recipients = [], [], [], [], []
@@ -141,7 +202,7 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
             positions.append(position)
             recipients.append(None if recipient == mailbox else recipient)
             box[1] += 1
-    counter = await db.fetchval(
+    counter, placed = await db.fetchrow(
         _FINISH,
         number,
         _numbers(mailboxes),
@@ -153,13 +214,44 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
         registration.end if registration.sealed_length is None else 0,
         volume,
     )
-    return Registered(counter)
+    if placed < len(records):  # tombstones came before their messages
+        await db.execute(_COUNT_UNPLACED, sorted(set(records)))
+        counted = [message[5] for message in fresh for _ in message[3]]
+        await db.execute(_TAKE_BACK, mailboxes, records, positions, counted)
+    copies = 0
+    window = registration.duplicate_window
+    if window and ground.open:
+        made = [(message, position) for message in fresh for position in range(len(message[3]))]
+        placements = [(message, position, box) for (message, position), box in zip(made, mailboxes, strict=True)]
+        if placed < len(records):
+            gone = {(row[0], row[1]) for row in await db.fetch(_BURIED, records, positions)}
+            placements = [one for one in placements if (one[0].id, one[1]) not in gone]
+        copies = await _find_copies(db, volume, duplicates.seen(placements, window), window)
+    return Registered(counter, copies)
+
+
+async def _find_copies(db: Any, volume: VolumeId, fresh: list[Seen], window: int) -> int:
+    """See `duplicates`; the mailboxes are locked."""
+    if not fresh:
+        return 0
+    keys = [(bucket, one.mailbox, one.hash) for one in fresh for bucket in duplicates.buckets(one.bucket)]
+    known = [Seen(*row) for row in await db.fetch(_SEEN, *map(list, zip(*keys, strict=True)))]
+    changed, found = duplicates.pairs(fresh, known, window)
+    if changed:
+        changed.sort()
+        *columns, _ = map(list, zip(*changed, strict=True))
+        await db.execute(_PUT_SEEN, *columns)
+    lengths = {one.record: one.text_length for one in fresh}
+    for mailbox, dropped, kept in found:
+        length = lengths[dropped[0]] if dropped[0] in lengths else lengths[kept[0]]
+        await db.execute(_INSERT_DUPLICATE, *dropped, volume, mailbox, *kept, length)
+    return len(found)
 
 
 async def expunge(db: Any, tombstones: Sequence[TombstoneRow]) -> None:
     """Keep the tombstones, and remove the placements that they name (rule 21). As `register`, under the shared gate."""
     uidvalidity = await db.fetchval("SELECT uidvalidity FROM state")
-    await _lock_mailboxes(db, {tombstone.mailbox: 0 for tombstone in tombstones}, uidvalidity)
+    await _lock_mailboxes(db, {tombstone.mailbox: (0, 0) for tombstone in tombstones}, uidvalidity)
     await _bury(db, tombstones)
 
 
@@ -173,14 +265,14 @@ async def _insert_segment(db: Any, segment: SegmentFacts) -> int:
     return number
 
 
-async def _lock_mailboxes(db: Any, counts: dict[str, int], uidvalidity: int) -> dict[str, list[int]]:
-    """Lock (or make) the mailboxes' rows and set UIDs aside: address -> [row number, first UID]."""
-    if not counts:
+async def _lock_mailboxes(db: Any, wanted: dict[str, tuple[int, int]], uidvalidity: int) -> dict[str, list[int]]:
+    """Lock (or make) the mailboxes' rows, set UIDs aside and count bytes: address -> [row number, first UID]."""
+    if not wanted:
         return {}
-    addresses = sorted(counts)
-    wanted = [counts[address] for address in addresses]
-    rows = await db.fetch(_LOCK_MAILBOXES, json.dumps(addresses), _numbers(wanted), uidvalidity)
-    return {address: [row[0], row[1] - count] for address, count, row in zip(addresses, wanted, rows, strict=True)}
+    addresses = sorted(wanted)
+    counts, sizes = zip(*(wanted[address] for address in addresses), strict=True)
+    rows = await db.fetch(_LOCK_MAILBOXES, json.dumps(addresses), _numbers(counts), uidvalidity, _numbers(sizes))
+    return {address: [row[0], row[1] - count] for address, count, row in zip(addresses, counts, rows, strict=True)}
 
 
 async def _bury(db: Any, tombstones: Sequence[TombstoneRow]) -> None:

@@ -4,7 +4,9 @@ Invariants:
 - A message has one location in its own row and any more in `locations`; no placement without its message (rule 16).
 - A placement whose id stands in `tombstones` does not exist (rule 21).
 - `segments.cursor` <= `segments.sealed_length`, where there is one; rows up to the cursor are in (rules 17, 18).
+- A segment that stands in `superseded` gets no rows any more, and `segments.superseded_by` says the same (rule 17).
 - `mailboxes.uidnext` is above every UID that was ever given out in that mailbox.
+- `mailboxes.used` is the sum of the sizes of its placements, or NULL when it was never counted (usage.py).
 - `volumes.counter` only grows, and a lost volume stays lost (rule 19); a reset keeps both.
 
 Ids are 16 raw bytes. Message ids begin with a time, so their B-trees grow at one end; that is why no surrogate
@@ -98,6 +100,24 @@ segment_replicas = _table(
     Column("volume", LargeBinary, primary_key=True),
 )
 
+# Segments that a compacted one stands for (see compaction.py), by id: most of them have no row any more. Numbered in
+# the order in which they came, so that sidecars read only what is new.
+superseded = Table(
+    "superseded",
+    metadata,
+    Column("number", _Number, Identity(), primary_key=True),
+    Column("segment_id", LargeBinary, nullable=False, unique=True),
+    Column("by_id", LargeBinary, nullable=False),
+)
+
+# How worn a segment is: a hint that says where to look, no more. Only segments of which something was deleted.
+segment_wear = _table(
+    "segment_wear",
+    Column("segment", BigInteger, primary_key=True, autoincrement=False),
+    Column("dead", BigInteger, nullable=False),  # bytes of messages that lost a placement; a message may count often
+    Column("compactor", LargeBinary),  # volume that compacts it
+)
+
 mailboxes = Table(
     "mailboxes",
     metadata,
@@ -105,6 +125,7 @@ mailboxes = Table(
     Column("address", Text, nullable=False, unique=True),
     Column("uidnext", BigInteger, nullable=False),
     Column("uidvalidity", BigInteger, nullable=False),
+    Column("used", BigInteger),  # bytes
 )
 
 messages = _table(
@@ -145,6 +166,29 @@ tombstones = _table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("message", LargeBinary, nullable=False),
     Column("mailbox", Text, nullable=False),
+)
+
+# Deliveries seen within the last window or two, and copies that are to be dropped (see duplicates.py).
+fingerprints = _table(
+    "fingerprints",
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("mailbox", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+
+duplicates = _table(
+    "duplicates",
+    Column("record", LargeBinary, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("volume", LargeBinary, nullable=False),  # that owes the tombstone
+    Column("mailbox", BigInteger, nullable=False),
+    Column("kept_record", LargeBinary, nullable=False),
+    Column("kept_position", Integer, nullable=False),
+    Column("kept_expunged", Boolean, nullable=False),
+    Column("text_length", BigInteger, nullable=False),
 )
 
 leases = _table(

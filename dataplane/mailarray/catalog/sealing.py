@@ -11,6 +11,7 @@ from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
 from mailarray.catalog.holders import PIECE, facts_of, members_of, replicas_of
 from mailarray.catalog.sql import insert_for
+from mailarray.catalog.usage import take_out
 from mailarray.model.ids import SegmentId, VolumeId
 
 _segments, _members = schema.segments, schema.segment_members
@@ -64,6 +65,9 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
             sealed_length=length,
             cursor=0,
             acknowledged=0,
+            superseded_by=select(schema.superseded.c.by_id)
+            .where(schema.superseded.c.segment_id == segment.id)
+            .scalar_subquery(),
         )
         .on_conflict_do_nothing()
         .returning(_segments.c.number)
@@ -117,7 +121,10 @@ def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, l
         select(_messages.c.id).where(_messages.c.segment == number, _past(_messages.c.offset, _messages.c.size, length))
     ).all()
     for start in range(0, len(gone), PIECE):
-        _relocate(connection, gone[start : start + PIECE])
+        rest = relocate(connection, gone[start : start + PIECE])  # those with no place left go (rule 16)
+        take_out(connection, rest)
+        connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
+        connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
     return True
 
 
@@ -125,8 +132,8 @@ def _past(offset: ColumnElement[Any], size: Any, length: int) -> ColumnElement[b
     return or_(offset >= length, offset + size > length)
 
 
-def _relocate(connection: Connection, ids: Sequence[bytes]) -> None:
-    """Those messages lost the location in their own row: another one takes its place, or they go (rule 16)."""
+def relocate(connection: Connection, ids: Sequence[bytes]) -> list[bytes]:
+    """Those messages lost the location in their own row: another one takes its place. Answers those without one."""
     others = {row.message: row for row in connection.execute(select(_locations).where(_locations.c.message.in_(ids)))}
     for message, row in others.items():
         place = {"segment": row.segment, "offset": row.offset}
@@ -138,9 +145,7 @@ def _relocate(connection: Connection, ids: Sequence[bytes]) -> None:
                 _locations.c.offset == row.offset,
             )
         )
-    rest = [message for message in ids if message not in others]
-    connection.execute(delete(schema.placements).where(schema.placements.c.message.in_(rest)))
-    connection.execute(delete(_messages).where(_messages.c.id.in_(rest)))
+    return [message for message in ids if message not in others]
 
 
 def _at_most(column: Column[Any], limit: int) -> ColumnElement[Any]:

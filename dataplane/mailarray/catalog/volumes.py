@@ -138,9 +138,13 @@ def reset(connection: Connection) -> int:
         schema.locations,
         schema.messages,
         schema.tombstones,
+        schema.fingerprints,
+        schema.duplicates,
         schema.mailboxes,
         schema.segment_members,
         schema.segment_replicas,
+        schema.superseded,
+        schema.segment_wear,
         schema.segments,
         schema.beats,
     ):

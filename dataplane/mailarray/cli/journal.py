@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mailarray.journal import inspect
-from mailarray.journal.format import FormatError, MessageEntry
+from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
 from mailarray.journal.scan import Damage
 from mailarray.model.ids import MessageId, SegmentId, parse_id
 
@@ -54,9 +54,12 @@ def list_records(volume: Path) -> int:
         if isinstance(entry, MessageEntry):
             mailboxes = ",".join(delivery.mailbox for delivery in entry.deliveries)
             click.echo(f"{entry.id.hex()}  {time}  {entry.body_length:>9}  <{entry.sender}>  {mailboxes}")
-        else:
+        elif isinstance(entry, TombstonesEntry):
             for tombstone in entry.tombstones:
                 click.echo(f"{entry.id.hex()}  {time}  expunged {tombstone.placement}  {tombstone.mailbox}")
+        else:
+            named = ",".join(segment.hex() for segment in entry.supersedes)
+            click.echo(f"{entry.id.hex()}  {time}  stands for {named}")
     return 0
 
 

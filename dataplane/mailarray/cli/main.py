@@ -27,6 +27,10 @@ _COMMANDS = {
     "journal": ("mailarray.cli.journal", "journal", "Look into a volume with nothing else running."),
     "catalog": ("mailarray.cli.catalog", "catalog", "Rebuild or migrate the catalog."),
     "locate": ("mailarray.cli.locate", "locate", "Show where a message lies."),
+    "missing": ("mailarray.cli.missing", "missing", "Name the mail that no volume holds any more."),
+    "backup": ("mailarray.cli.backup", "backup", "Back up mail, flags and accounts; look after backups."),
+    "restore": ("mailarray.cli.restore", "restore", "Bring a backup back into an empty array."),
+    "export": ("mailarray.cli.export", "export", "Write mailboxes as Maildir or mbox."),
     "server-status": ("mailarray.cli.server_status", "server_status", "Ask the two processes of one server."),
     "volume": ("mailarray.cli.volume", "volume", "Say what became of a volume."),
 }

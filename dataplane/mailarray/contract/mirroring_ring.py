@@ -18,14 +18,15 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
 from mailarray.contract.mirroring_table import MirroringTable, Server
 
 CANDIDATES = 8  # for each server, in all classes: six for the most copies there can be, and two for a lost zone
+FULL = "Full"  # instead of a server's state, while rows are made; no table says so
 RESERVED = 2  # of them from the worse classes, where there are servers in such
 
 Spread = Literal["Zone", "Node"]
@@ -51,6 +52,19 @@ def ring_rows(servers: Iterable[Server], spread: Spread = "Zone") -> Rows:
         classes = [ring.follow(server, quota, rank) for ring, quota in zip(rings, quotas, strict=True)]
         rows[server.name] = tuple(group for group in classes if group)
     return rows
+
+
+def mirrors_among(servers: Iterable[Server], full: Collection[str], copies: int) -> tuple[Server, ...]:
+    """The same servers, for the making of rows: those whose volume is full are nobody's candidates.
+
+    While too few others are left they stay: a writer finds out for itself that they take no mail, and brings them
+    deletions, which nobody else could keep.
+    """
+    every = tuple(servers)
+    room = sum(server.serving and server.name not in full for server in every)
+    if not full or room <= copies:
+        return every
+    return tuple(replace(server, state=FULL) if server.serving and server.name in full else server for server in every)
 
 
 def class_rows(sources: Sequence[str], classes: Sequence[Sequence[str]]) -> Rows:

@@ -13,12 +13,20 @@ VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool, 
 #    "replica": bool}, ...]}: what is held, for status, repair and the proof at the end of a drain
 SEGMENTS = "/v1/volumes/{volume}/segments"
 SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
+# POST ?length=L with exactly L bytes: a whole sealed segment that a restore brings; 200 when it is durable here as a
+#   repaired copy, also when it was before; 409 not whole or not this segment, 507 no room
+COPY = "/v1/volumes/{volume}/segments/{segment}/copy"
 FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L
 # GET: this volume's records for a mailbox, from the local index, as JSON:
 #   {"volume": hex, "messages": [{"placement": "hex.0", "message": hex, "segment": hex, "offset": n, "length": n,
 #    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...],
 #    "gone": [hex, ...]}: volumes that nobody has to wait for: all that they held is on `copies` others
 MAILBOX = "/v1/mailboxes/{mailbox}"
+# POST: read the whole volume through now; answers {"segments": n, "bytes": n}: how much that is
+SCRUB = "/v1/scrub"
+# POST: [mailbox, ...] -> {"used": {mailbox: bytes | null, ...}}: how full these are (null: not counted yet), those that
+#   never had mail left out; 503 while the catalog is away or being told: the asker goes on with what it knows
+USAGE = "/v1/usage"
 # GET ?revision=: this server's snapshot of the accounts, as JSON lines: {"position": [revision, stamp]}, then any
 # number of {"accounts": [[address, hash, quota, enabled, created, false], ...]} and
 # {"aliases": [[address, account, false], ...]}, then {"end": true}; 204 when the asker's revision is as new, 503 when
@@ -60,6 +68,16 @@ def segment_path(volume_hex: str, segment_hex: str) -> str:
 def fence_path(volume_hex: str, segment_hex: str) -> str:
     """Path that fences one segment on one volume."""
     return f"/v1/volumes/{volume_hex}/segments/{segment_hex}/fence"
+
+
+def copy_path(volume_hex: str, segment_hex: str, length: int) -> str:
+    """Path that brings a whole segment to one volume."""
+    return f"/v1/volumes/{volume_hex}/segments/{segment_hex}/copy?length={length}"
+
+
+def segments_path(volume_hex: str) -> str:
+    """Path of the list of segments that a volume holds."""
+    return f"/v1/volumes/{volume_hex}/segments"
 
 
 def writer_fence_path(segment_hex: str) -> str:

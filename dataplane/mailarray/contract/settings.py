@@ -98,6 +98,13 @@ class StorageSettings:
     segment_size: int = 256 * MIB  # bytes; a segment is closed at the first batch end beyond
     segment_age: float = 600.0  # seconds; a segment is closed when it is older
     reserve: int = 64 * MIB  # bytes of the volume kept free: 452 4.3.1 when less is left
+    compact_percent: int = 50  # of a segment must be deleted mail before it is written anew without; above 100: never
+    compact_least: int = 8 * MIB  # bytes that writing segments anew must free; less is not worth the disk's time
+    # Seconds within which a message that is delivered once more, since its sender never heard our 250, is dropped; 0:
+    # never. Senders try again after minutes, most within half an hour.
+    duplicate_window: float = 3600.0
+    scrub_interval: float = 14 * 86400.0  # seconds within which everything on a volume is read through and checked
+    scrub_rate: int = 16 * MIB  # bytes/s of that at most: a tenth of a slow disk
     copy_rate: int = (
         64 * MIB
     )  # bytes/s that one server fetches for repairs: half a gigabit link, a fifth of a plain SSD

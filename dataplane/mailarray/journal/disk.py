@@ -31,6 +31,8 @@ class SyncPoint(enum.Enum):
     FENCE_NAME = "the directory entry of the fence file, likewise"
     RECOVERED = "what survived a crash, before it is offered or answered for"
     COPY_FILE = "the bytes of a copied segment, before it gets a segment's name"
+    OUTPUT_FILE = "the bytes of a compacted segment, before it gets a segment's name"
+    DROPPED = "the name of a superseded segment is gone, before its room counts as free"
     MEMORY_FILE = "the sidecar's memory of the catalog's epoch"
     MEMORY_NAME = "the directory entry of that memory"
 
@@ -94,7 +96,7 @@ class Disk:
         self.sync_directory(path.parent, name_point)
 
     def remove(self, path: Path) -> None:
-        """Remove a file that nobody was promised; a power cut may bring it back. Raises OSError."""
+        """Remove a file that nobody is promised (any more); a power cut may bring it back. Raises OSError."""
         path.unlink()
 
     def rename(self, source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """What a member has promised about a segment, and keeps across a power cut.
 
-    segments/ID.fence: {"fenced": bool, "sealed_length": int | null, "epoch": int, "cut": bool, "whole": bool}
+    segments/ID.fence: {"fenced": bool, "sealed_length": int | null, "epoch": int, "cut": bool, "whole": bool,
+     "counts": bool, "dropped": bool}
 
 Invariants (rules 9 to 12):
 
@@ -9,6 +10,10 @@ Invariants (rules 9 to 12):
   catalog was restored is void, and an L that the catalog holds overrides it.
 - `whole` follows L: until the bytes below L were synced here, what a crash leaves of them is not trusted.
 - `cut` says that a torn tail was cut here, once and for ever: this member may have held more.
+- `counts` says of a compacted segment that it was proved to be held by all that must hold it, once and for ever: from
+  then on it stands for its inputs, whether or not they are still somewhere (rule 23).
+- `dropped` says that the segment was superseded and its bytes were given up here, once and for ever. The fence file
+  stays without the segment file, so that nobody brings it back.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ class Fence:
     epoch: int = 0  # the catalog epoch in which L was heard
     cut: bool = False
     whole: bool = False  # everything below L is durable here; else the file is looked through after a start
+    counts: bool = False  # of a compacted segment: it stands for its inputs
+    dropped: bool = False  # superseded; the bytes are gone, or about to go
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,11 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
     path = volume.fence_path(segment)
     try:
         raw = json.loads(path.read_text(encoding="ascii"))
-        whole = "whole" in raw and bool(raw["whole"])
-        return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]), whole)
+        later = (bool(raw.get(word, False)) for word in ("whole", "counts", "dropped"))
+        return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]), *later)
     except FileNotFoundError:
         return Fence()
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VolumeError(f"{path} is damaged: {error}; move the file away and seal the segment again") from error
 
 

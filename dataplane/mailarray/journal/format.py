@@ -36,21 +36,27 @@ BATCH_MAGIC = b"MBAT"
 MAX_MEMBERS = 7
 MAX_METADATA = 64 * 1024 * 1024  # bytes; a longer one is damage, and would let a bad length eat the memory
 MAX_BODIES = 1 << 40  # bytes; likewise
+MAX_SUPERSEDED = 65_535  # segments that one closing record names: a count of two bytes
 
 _SEGMENT_HEADER = struct.Struct(">8sHHBBH16s16s16sQ")
 _BATCH_HEADER = struct.Struct(">4sHH16sQQIIQI")
 _CRC = struct.Struct(">I")
 _ENTRY = struct.Struct(">IBBH16sQQQI")
 _TOMBSTONE = struct.Struct(">16sH16s")
+_CLOSING = struct.Struct(">I")
 _U16 = struct.Struct(">H")
+_FIELD = struct.Struct(">BB")  # tag, length
 
 BATCH_HEADER_LENGTH = _BATCH_HEADER.size + _CRC.size
+CLOSING_LENGTH = _CLOSING.size  # bytes at the end of a closing record
 _ENTRY_FIXED = _ENTRY.size
 _U64_MAX = (1 << 64) - 1
 
+FIELD_FINGERPRINT = 1
+
 KIND_MESSAGE = 1
 KIND_TOMBSTONES = 2
-KIND_CLOSING = 3  # reserved: the closing record of a compacted segment (rule 23)
+KIND_CLOSING = 3  # the closing record of a compacted segment (rule 23)
 KIND_PLACEMENTS = 4  # reserved: copies and moves of messages that stand elsewhere (rule 21)
 
 
@@ -164,6 +170,11 @@ class BatchHeader:
         return self.bodies_offset + self.bodies_length
 
 
+def bodies_length(data: bytes, position: int) -> int:
+    """What a batch header at `position` says of its bodies, unchecked."""
+    return int(_BATCH_HEADER.unpack_from(data, position)[8])
+
+
 def decode_batch_header(data: bytes | memoryview, segment: SegmentId, offset: int) -> BatchHeader:
     """Decode BATCH_HEADER_LENGTH bytes that stand at `offset` of `segment`. Raises FormatError."""
     if len(data) < BATCH_HEADER_LENGTH:
@@ -192,6 +203,7 @@ class MessageEntry(NamedTuple):
     body_offset: int
     body_length: int
     body_crc: int
+    fingerprint: bytes = b""  # of the text below our trace lines; empty when there is none
 
 
 class Tombstone(NamedTuple):
@@ -210,7 +222,15 @@ class TombstonesEntry(NamedTuple):
     tombstones: tuple[Tombstone, ...]
 
 
-Entry = MessageEntry | TombstonesEntry
+class ClosingEntry(NamedTuple):
+    """The last record of a compacted segment: which segments it stands for (rule 23)."""
+
+    id: MessageId
+    received_at: int
+    supersedes: tuple[SegmentId, ...]
+
+
+Entry = MessageEntry | TombstonesEntry | ClosingEntry
 
 
 def encode_message(
@@ -221,6 +241,7 @@ def encode_message(
     body_offset: int,
     body_length: int,
     body_crc: int,
+    fingerprint: bytes = b"",
 ) -> bytes:
     """One message's entry. A recipient equal to its mailbox is stored as an empty string."""
     name = sender.encode("utf-8", "surrogateescape")
@@ -232,6 +253,8 @@ def encode_message(
         else:
             path = recipient.encode("utf-8", "surrogateescape")
             parts.append(_U16.pack(len(box)) + box + _U16.pack(len(path)) + path)
+    if fingerprint:
+        parts.append(_FIELD.pack(FIELD_FINGERPRINT, len(fingerprint)) + fingerprint)
     tail = b"".join(parts)
     return (
         _ENTRY.pack(
@@ -260,6 +283,24 @@ def encode_tombstones(id: MessageId, received_at: int, tombstones: Sequence[Tomb
     return head + tail
 
 
+def encode_closing(id: MessageId, received_at: int, supersedes: Sequence[SegmentId]) -> bytes:
+    """The closing record, for a batch of its own; its last bytes say how long that batch is."""
+    tail = b"".join(supersedes) + _CLOSING.pack(closing_batch_length(len(supersedes)))
+    head = _ENTRY.pack(_ENTRY_FIXED + len(tail), KIND_CLOSING, 0, len(supersedes), id, received_at, 0, 0, 0)
+    return head + tail
+
+
+def closing_batch_length(count: int) -> int:
+    """Bytes of the batch with a closing record that names so many segments."""
+    return BATCH_HEADER_LENGTH + _ENTRY_FIXED + count * ID_LENGTH + _CLOSING.size
+
+
+def closing_count(last: bytes) -> int | None:
+    """How many segments a closing record names, by the last bytes of its segment; None when they are none's."""
+    rest = _CLOSING.unpack(last)[0] - closing_batch_length(0)
+    return rest // ID_LENGTH if 0 < rest <= MAX_SUPERSEDED * ID_LENGTH and rest % ID_LENGTH == 0 else None
+
+
 def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
     """The entries of a batch whose metadata was read. Raises FormatError when they do not fit; checks the checksum."""
     if len(metadata) != header.metadata_length or crc32c(metadata) != header.metadata_crc:
@@ -284,6 +325,12 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
             elif kind == KIND_TOMBSTONES:
                 tombstones = _tombstones(metadata, position + _ENTRY_FIXED, end, count)
                 yield TombstonesEntry(MessageId(id), received_at, tombstones)
+            elif kind == KIND_CLOSING:
+                start = position + _ENTRY_FIXED
+                if start + count * ID_LENGTH > end:
+                    raise FormatError("a closing record reaches past its entry")
+                named = (metadata[start + i * ID_LENGTH : start + (i + 1) * ID_LENGTH] for i in range(count))
+                yield ClosingEntry(MessageId(id), received_at, tuple(map(SegmentId, named)))
             else:
                 body_end = max(body_end, body_offset + body_length)
             position = end
@@ -291,6 +338,18 @@ def decode_entries(metadata: bytes, header: BatchHeader) -> Iterator[Entry]:
         raise FormatError(f"an entry of the batch at {header.offset} is cut off") from error
     if position != len(metadata) or body_end != header.bodies_length:
         raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
+
+
+def entry_fields(metadata: bytes, position: int) -> tuple[int, int, int, int, bytes, int, int, int, int]:
+    """The fixed fields of the entry there, in their order: length, kind, flags, count, id, time, and of its body the
+    offset, length and checksum. Raises FormatError."""
+    try:
+        fields = _ENTRY.unpack_from(metadata, position)
+    except struct.error as error:
+        raise FormatError("an entry is cut off") from error
+    if fields[0] < _ENTRY_FIXED:
+        raise FormatError("an entry has a wrong length")
+    return fields
 
 
 def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: BatchHeader) -> None:
@@ -335,7 +394,23 @@ def _message(
         deliveries.append(Delivery(mailbox, recipient or mailbox))
     if position > end:
         raise FormatError("a text reaches past its entry")
-    return MessageEntry(MessageId(id), received_at, sender, tuple(deliveries), body_offset, body_length, body_crc)
+    fingerprint = _field(metadata, position, end, FIELD_FINGERPRINT) if position < end else b""
+    return MessageEntry(
+        MessageId(id), received_at, sender, tuple(deliveries), body_offset, body_length, body_crc, fingerprint
+    )
+
+
+def _field(metadata: bytes, position: int, end: int, wanted: int) -> bytes:
+    """A further field of an entry; empty when it is not there. What does not look like fields is skipped."""
+    while position + _FIELD.size <= end:
+        tag, length = _FIELD.unpack_from(metadata, position)
+        position += _FIELD.size
+        if position + length > end:
+            break
+        if tag == wanted:
+            return metadata[position : position + length]
+        position += length
+    return b""
 
 
 def _tombstones(metadata: bytes, position: int, end: int, count: int) -> tuple[Tombstone, ...]:

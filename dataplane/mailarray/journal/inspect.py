@@ -7,7 +7,7 @@ volume. A running writer may append meanwhile; what it has not finished looks li
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,10 @@ def verify(volume: Volume) -> Iterator[SegmentReport]:
     """Check every checksum of every segment."""
     for segment in volume.list_segments():
         try:
-            sealed = load_fence(volume, segment).sealed_length
+            fence = load_fence(volume, segment)
+            if fence.dropped:
+                continue  # superseded by a compacted segment
+            sealed = fence.sealed_length
             fd = os.open(volume.segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield SegmentReport(segment, Survey(), None)  # an empty fenced segment
@@ -146,42 +149,63 @@ def export(volume: Volume, target: Path, skipped: Skipped, damaged: Callable[[Me
 
     Goes on past damage and reports it. Raises OSError when the target cannot be written.
     """
+    done = Exported()
+    for entry, mailboxes, body in living([volume], skipped, damaged, done):
+        for mailbox in mailboxes:
+            _deliver(
+                target / folder_name(mailbox), f"{entry.received_at // 1_000_000}.{entry.id.hex()}.mailarray", body
+            )
+    return done
+
+
+def living(
+    volumes: Sequence[Volume],
+    skipped: Skipped,
+    damaged: Callable[[MessageId, str], None],
+    done: Exported,
+    wanted: str | None = None,
+) -> Iterator[tuple[MessageEntry, list[str], bytes]]:
+    """Every message that is not deleted, once, with the mailboxes that it is in; one text at a time in memory.
+
+    `wanted`: only what is in that mailbox. What is damaged on one volume is taken from another one.
+    """
     dead = {
         tombstone.placement
+        for volume in volumes
         for record in records(volume, lambda *_: None)
         if isinstance(record.entry, TombstonesEntry)
         for tombstone in record.entry.tombstones
     }
-    done = Exported()
     seen: set[bytes] = set()
-    for record in records(volume, skipped):
+    bad: set[bytes] = set()
+    for volume, record in ((v, record) for v in volumes for record in records(v, skipped)):
         entry = record.entry
         if not isinstance(entry, MessageEntry) or entry.id in seen:
             continue
-        living = [
-            delivery.mailbox
-            for index, delivery in enumerate(entry.deliveries)
-            if PlacementId(entry.id, index) not in dead
-        ]
-        done.deleted += len(entry.deliveries) - len(living)
-        if not living:
+        meant = [(i, d.mailbox) for i, d in enumerate(entry.deliveries) if wanted in (None, d.mailbox)]
+        mailboxes = [mailbox for index, mailbox in meant if PlacementId(entry.id, index) not in dead]
+        if not mailboxes:
             seen.add(entry.id)
+            done.deleted += len(meant)
             continue
         try:
             body = read_body(volume, record)
         except (FormatError, OSError) as error:
-            done.damaged += 1
+            bad.add(entry.id)
+            done.damaged = len(bad)
             damaged(entry.id, str(error))
             continue  # not seen: another segment may hold it whole
         seen.add(entry.id)
+        bad.discard(entry.id)
+        done.damaged = len(bad)
+        done.deleted += len(meant) - len(mailboxes)
         done.messages += 1
-        for mailbox in living:
-            _deliver(target / _folder(mailbox), f"{entry.received_at // 1_000_000}.{entry.id.hex()}.mailarray", body)
-            done.deliveries += 1
-    return done
+        done.deliveries += len(mailboxes)
+        yield entry, mailboxes, body
 
 
-def _folder(mailbox: str) -> str:
+def folder_name(mailbox: str) -> str:
+    """Of a mailbox in an export."""
     return mailbox.replace("/", "_").lstrip(".") or "_"
 
 

@@ -215,6 +215,21 @@ class Member:
         if wanted != self.fence_state:
             self._promise(wanted)
 
+    def note_counts(self) -> None:
+        """This compacted segment stands for its inputs from now on (rule 23), whatever becomes of the catalog."""
+        if not self.fence_state.counts:
+            self._promise(replace(self.fence_state, counts=True))
+
+    def drop(self) -> int:
+        """Give up the bytes of a superseded segment, and answer how many they were. Close the member afterwards.
+
+        The promise comes first: a power cut in between leaves a segment that a start removes, never one whose fence
+        is gone, which would take bytes again. Raises OSError.
+        """
+        if not self.fence_state.dropped:
+            self._promise(replace(self.fence_state, fenced=True, dropped=True))
+        return remove_dropped(self.volume, self.segment)
+
     def _promise(self, fence: Fence) -> None:
         save_fence(self.volume, self.segment, fence)
         self.fence_state = fence
@@ -224,3 +239,15 @@ class Member:
         if self._fd >= 0:
             self.volume.disk.close(self._fd)
             self._fd = -1
+
+
+def remove_dropped(volume: Volume, segment: SegmentId) -> int:
+    """Remove the bytes of a segment whose fence says `dropped`, durably; answers how many there were. Blocking."""
+    path = volume.segment_path(segment)
+    try:
+        size = path.stat().st_size
+        volume.disk.remove(path)
+    except FileNotFoundError:
+        return 0
+    volume.disk.sync_directory(volume.segments, SyncPoint.DROPPED)
+    return size

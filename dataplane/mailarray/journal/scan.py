@@ -93,6 +93,17 @@ def read_batches(fd: int, header: SegmentHeader, start: int, limit: int) -> Iter
         position = batch.header.end
 
 
+def read_frames(fd: int, segment: SegmentId, first_batch: int, limit: int) -> Iterator[tuple[BatchHeader, bytes]]:
+    """Header and metadata of all batches up to `limit`, entries not taken apart. Raises FormatError at a bad one."""
+    position = first_batch
+    while position < limit:
+        header = decode_batch_header(os.pread(fd, BATCH_HEADER_LENGTH, position), segment, position)
+        if header.end > limit:
+            raise FormatError(f"the batch at {position} is cut off")
+        yield header, os.pread(fd, header.metadata_length, position + BATCH_HEADER_LENGTH)
+        position = header.end
+
+
 def body_is_whole(fd: int, batch: BatchHeader, entry: MessageEntry) -> bool:
     """Check one body's checksum, in pieces."""
     position = batch.bodies_offset + entry.body_offset

@@ -5,6 +5,7 @@
     segments/ID.segment    the bytes of one segment, as far as this member holds them
     segments/ID.fence      JSON: what this member has promised about the segment (fence.py)
     segments/ID.copy       part of a segment that is being copied here (tracking/copying.py); nobody is promised it
+    segments/ID.output     part of a segment that is being compacted here (tracking/output.py); likewise
     memory.json        the sidecar's durable memory of the catalog (rule 19)
     index.sqlite       the sidecar's local index; may be deleted at any time
 
@@ -28,6 +29,7 @@ FORMAT = 1
 SEGMENT_SUFFIX = ".segment"
 FENCE_SUFFIX = ".fence"
 COPY_SUFFIX = ".copy"
+OUTPUT_SUFFIX = ".output"
 
 
 class VolumeError(Exception):
@@ -55,6 +57,10 @@ class Volume:
         """Where a copy of a segment lies until it is whole."""
         return self.segments / (segment.hex() + COPY_SUFFIX)
 
+    def output_path(self, segment: SegmentId) -> Path:
+        """Where a compacted segment lies until it is whole."""
+        return self.segments / (segment.hex() + OUTPUT_SUFFIX)
+
     def list_segments(self) -> list[SegmentId]:
         """All segments of which this volume holds bytes or a promise, oldest first. Raises VolumeError."""
         return self._list((SEGMENT_SUFFIX, FENCE_SUFFIX))
@@ -62,6 +68,10 @@ class Volume:
     def list_copies(self) -> list[SegmentId]:
         """Segments of which part of a copy is here. Raises VolumeError."""
         return self._list((COPY_SUFFIX,))
+
+    def list_outputs(self) -> list[SegmentId]:
+        """Segments of which part of a compaction is here. Raises VolumeError."""
+        return self._list((OUTPUT_SUFFIX,))
 
     def _list(self, suffixes: tuple[str, ...]) -> list[SegmentId]:
         try:

@@ -1,4 +1,4 @@
-"""Asks every process for status and metrics over its internal port; remembers the last answers.
+"""Asks every process for status and metrics over its internal port; remembers the last answers; hands out tables.
 
 Called by `up.py`. A process that does not answer is shown as such; nothing here raises for it.
 """
@@ -72,6 +72,17 @@ class Poller:
 
         pages = await asyncio.gather(*(one(t) for t in self.targets))
         return {key: text for key, text in pages if text is not None}
+
+    async def push_table(self, target: Target, text: str) -> None:
+        """Hand a mirroring table to a process; whether it took it, its next status says."""
+        assert self._session is not None
+        try:
+            async with self._session.put(
+                f"http://{target.listen}{paths.MIRRORING_TABLE}", data=text, headers=self._headers
+            ) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.info("table not taken", extra={"process": target.name, "reason": str(error)})
 
     async def _ask(self, target: Target) -> None:
         text = await self._get(target, paths.STATUS)

@@ -33,6 +33,7 @@ from mailarray.local.render import ACCESS_NAME, RenderedArray, render
 from mailarray.local.resources import Resources, read_resources
 from mailarray.local.status_server import status_app
 from mailarray.local.supervisor import MAX_DELAY, Death, ProcessSpec, ProcessState, Supervisor
+from mailarray.local.table_keeper import TableKeeper
 from mailarray.local.view import draw, plain_line
 from mailarray.observe import logs
 from mailarray.observe.http import ListenError, serve
@@ -130,6 +131,9 @@ class Up:
         self._stop = asyncio.Event()
         self._failure: str | None = None
         self._poller = Poller(_targets(array), layout.token.read_text(encoding="utf-8").strip())
+        self._table = TableKeeper(
+            array.table, array.access.copies, lambda text: write_table(layout, text, isolation), self._poller
+        )
         self._supervisor = Supervisor(
             process_specs(array, layout, isolation),
             command=options.command,
@@ -175,6 +179,7 @@ class Up:
         ready, next_line = False, time.monotonic() + PLAIN_SECONDS
         while not self._stop.is_set():
             await self._poller.poll()
+            await self._table.follow(self._poller.answers)
             status = self._status()
             if live is not None:
                 live.update(draw(status, width=self._console.width, demo=self._demo, events=self._events), refresh=True)
@@ -266,11 +271,20 @@ def _write_settings(
         generation = before.generation + (0 if same else 1)
         array = render(resources, layout, generation=generation, catalog_url=options.catalog_url)
     for path, text in array.files(layout).items():
-        write_private(Path(path), text)
-        if isolation is not None:
-            os.chown(path, -1, isolation.group)
-            Path(path).chmod(0o640)
+        _write(Path(path), text, isolation)
     return array
+
+
+def write_table(layout: Layout, text: str, isolation: Isolation | None) -> None:
+    """Put another mirroring table in place of the one that processes start with. Raises OSError."""
+    _write(Path(layout.mirroring_table), text, isolation)
+
+
+def _write(path: Path, text: str, isolation: Isolation | None) -> None:
+    write_private(path, text)
+    if isolation is not None:
+        os.chown(path, -1, isolation.group)
+        path.chmod(0o640)
 
 
 def _print_demo(console: Console, layout: Layout, domains: Sequence[str]) -> None:

@@ -72,8 +72,16 @@ class Gathered:
                 log.exception("outcome not told")
 
 
-def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> Gathered:
-    """Take the next batch out of a queue that is not empty."""
+def deletions_first(queue: deque[PendingMessage | PendingTombstones]) -> None:
+    """Let nothing wait behind mail that will be refused."""
+    if any(isinstance(item, PendingTombstones) for item in queue):
+        ordered = sorted(queue, key=lambda item: isinstance(item, PendingMessage))
+        queue.clear()
+        queue.extend(ordered)
+
+
+def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int, *, apart: bool = False) -> Gathered:
+    """Take the next batch out of a queue that is not empty. `apart`: mail and tombstones go in batches of their own."""
     received_at = time.time_ns() // 1000
     metadata: list[bytes] = []
     bodies: list[Body] = []
@@ -84,6 +92,7 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> 
         queue
         and len(waiting) < MAX_BATCH_RECORDS
         and (not waiting or (length + queue[0].size <= max_bytes and described < MAX_BATCH_METADATA))
+        and not (apart and waiting and isinstance(queue[0], PendingMessage) != bool(bodies))
     ):
         item = queue.popleft()
         if isinstance(item, PendingMessage):
@@ -91,7 +100,11 @@ def gather(queue: deque[PendingMessage | PendingTombstones], max_bytes: int) -> 
             body = message.body
             size = item.size
             id, at = message.identity or (new_message_id(), received_at)
-            metadata.append(encode_message(id, at, message.sender, message.deliveries, length, size, body.checksum))
+            metadata.append(
+                encode_message(
+                    id, at, message.sender, message.deliveries, length, size, body.checksum, message.fingerprint
+                )
+            )
             bodies.append(body)
             length += size
         else:

@@ -35,6 +35,7 @@ class LinkState(enum.Enum):
     READY = "InSync"
     FAILED = "Failed"
     STOPPING = "Stopping"
+    FULL = "Full"
 
 
 class MirrorLink:
@@ -57,6 +58,11 @@ class MirrorLink:
     def ready(self) -> bool:
         """May be chosen for a new segment."""
         return self.state is LinkState.READY
+
+    @property
+    def full(self) -> bool:
+        """Answers, and its volume is nearly full: deletions may be brought to it, mail may not."""
+        return self.state is LinkState.FULL
 
     @property
     def due(self) -> bool:
@@ -88,7 +94,8 @@ class MirrorLink:
             self._leave(LinkState.STOPPING, "it is stopping")
             return False
         if full:
-            self._fail("its volume is nearly full")
+            self.volume = volume
+            self._leave(LinkState.FULL, "its volume is nearly full")
             return False
         if self.state is not LinkState.READY:
             log.info("mirror ready", extra={"mirror": self.server.name, "mirror_volume": volume.hex()})

@@ -66,13 +66,20 @@ class Mirrors:
         """Mirrors that could be chosen now."""
         return sum(link.ready for link in self.links.values())
 
-    async def choose(self, count: int, turn: int) -> list[MirrorLink]:
-        """Up to `count` ready mirrors; those not ready are asked first when too few are."""
+    async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
+        """Up to `count` ready mirrors; those not ready are asked first when too few are.
+
+        `full`: where ready ones do not suffice, those that are nearly full will do, too.
+        """
         if count and self.ready_count() < count:
             await asyncio.gather(*(link.probe() for link in self.links.values() if not link.ready))
         classes = [[server.name for server in group] for group in self.table.candidates(self._server)]
         ready = {name for name, link in self.links.items() if link.ready}
-        return [self.links[name] for name in choose(classes, ready, count, turn)]
+        chosen = choose(classes, ready, count, turn)
+        if full and len(chosen) < count:
+            nearly_full = {name for name, link in self.links.items() if link.full}
+            chosen += choose(classes, nearly_full, count - len(chosen), turn)
+        return [self.links[name] for name in chosen]
 
     async def probe_due(self) -> None:
         """Ask those that are not ready and whose time has come."""

@@ -14,6 +14,8 @@ from typing import cast
 
 import httptools
 
+from mailarray.lookup import look_up
+
 MAX_RESPONSE = 1024 * 1024  # bytes; peers answer with a few hundred
 CHUNKED_WRITE = 4 * 1024 * 1024  # bytes given to the transport before waiting for it to drain
 
@@ -160,6 +162,7 @@ class PeerConnection:
         wire = self._wire
         if wire is None or wire.lost is not None:
             async with asyncio.timeout(timeout):
+                await look_up(self._host, self._port)
                 _, wire = await loop.create_connection(_Wire, self._host, self._port)
             self._wire = wire
         assert wire.transport is not None

@@ -27,7 +27,9 @@ def encode_frame(message: IncomingMessage, identity: Identity) -> bytes:
     """All that comes before the body."""
     body = message.body
     id, at = identity
-    metadata = encode_message(id, at, message.sender, message.deliveries, 0, body.length, body.checksum)
+    metadata = encode_message(
+        id, at, message.sender, message.deliveries, 0, body.length, body.checksum, message.fingerprint
+    )
     return BatchHeader(SegmentId(id), 0, 0, 1, len(metadata), body.length, crc32c(metadata)).encode() + metadata
 
 

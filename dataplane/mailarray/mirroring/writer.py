@@ -8,6 +8,8 @@ Invariants (rules 2, 5, 6, 7):
   next candidates; no step waits for a person, none for the sealing of the old one.
 - Every submitted message hears exactly one outcome.
 - A draining server leaves its segment after each batch: what was on its way is taken, and then nothing is open.
+- What is left of a volume below its reserve is for deletions, which give room back: they do not wait behind mail that
+  is refused, and may go to mirrors that are nearly full, too, in segments that no mail goes to.
 
 One commit is under way at a time; the next batch gathers meanwhile. Callers: the SMTP listener (as MessageSink), the
 writer's internal port (tombstones, fence, mirroring table).
@@ -30,7 +32,13 @@ from mailarray.journal.spool import SpoolWriter
 from mailarray.journal.volume import Volume
 from mailarray.mirroring import metrics
 from mailarray.mirroring.announce import Announcer, State
-from mailarray.mirroring.gather import MAX_BATCH_BYTES, PendingMessage, PendingTombstones, gather
+from mailarray.mirroring.gather import (
+    MAX_BATCH_BYTES,
+    PendingMessage,
+    PendingTombstones,
+    deletions_first,
+    gather,
+)
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.segment import Batch, OpenSegment, OwnDiskFailed, SegmentFailed, new_segment
 from mailarray.model.ids import IncarnationId, SegmentId, new_incarnation_id
@@ -91,6 +99,7 @@ class JournalWriter:
         self._stopping = False
         self._ended = False  # nothing takes from the queue any more
         self._row_changed = False
+        self._for_deletions = False  # the open segment has a mirror that takes no mail
         self._commit_began: float | None = None
 
     # -- MessageSink -----------------------------------------------------------------------------------
@@ -199,7 +208,10 @@ class JournalWriter:
         return accepted
 
     async def _commit_next(self) -> None:
-        items = gather(self._queue, MAX_BATCH_BYTES)
+        low = self._space_is_low()
+        if low:
+            deletions_first(self._queue)
+        items = gather(self._queue, MAX_BATCH_BYTES, apart=low)
         batch = items.batch
         started = self._commit_began = self._now()
         try:
@@ -232,8 +244,10 @@ class JournalWriter:
         if full:
             self._refusal = NO_SPACE
             return NO_SPACE
+        if self._for_deletions and batch.bodies_length > 0 and self.segment is not None:
+            self._leave(self.segment, "a mirror of it takes deletions only")
         for _ in range(MAX_ATTEMPTS):
-            segment = self.segment or await self._open()
+            segment = self.segment or await self._open(deletions=batch.bodies_length == 0)
             if segment is None:
                 return NO_MIRROR
             try:
@@ -260,13 +274,14 @@ class JournalWriter:
             if len(self._queue) == seen:
                 return  # nobody came for a while
 
-    async def _open(self) -> OpenSegment | None:
+    async def _open(self, *, deletions: bool) -> OpenSegment | None:
         wanted = self._settings.copies - 1
-        links = await self.mirrors.choose(wanted, self._turn)
+        links = await self.mirrors.choose(wanted, self._turn, full=deletions)
+        self._for_deletions = not all(link.ready for link in links)
         if not links and wanted and self._settings.on_mirror_loss != "Accept":
             self._refusal = self._refusal or NO_MIRROR
             return None
-        if self._refusal is NO_MIRROR:
+        if self._refusal is NO_MIRROR and not self._for_deletions:
             self._refusal = None
         self._turn += 1
         self._row_changed = False

@@ -58,6 +58,11 @@ def new_segment_id() -> SegmentId:
     return SegmentId(_timed())
 
 
+def new_segment_id_beside(segment: SegmentId) -> SegmentId:
+    """An id for ever unique, near that one in order: what a compacted segment holds is as old as its first input."""
+    return SegmentId(segment[: ID_LENGTH - _RANDOM_BYTES] + _pool.take())
+
+
 def new_volume_id() -> VolumeId:
     """An id for ever unique."""
     return VolumeId(os.urandom(ID_LENGTH))

@@ -85,6 +85,7 @@ class IncomingMessage:
     sender: str  # reverse-path without brackets; empty for bounces
     deliveries: tuple[Delivery, ...]
     body: Body
+    fingerprint: bytes = b""  # of the text, to know a repeated delivery by; empty without a Message-ID
     identity: Identity | None = None  # None until its batch is gathered; earlier when several servers may write it
 
 

@@ -13,11 +13,12 @@ from mailarray.smtp.trace import protocol_name, trace_lines
 class Envelope:
     """Sender and recipients. Two recipients with the same mailbox are one delivery."""
 
-    __slots__ = ("_deliveries", "recipients", "sender", "utf8")
+    __slots__ = ("_deliveries", "recipients", "sender", "size", "utf8")
 
     def __init__(self, mail: Mail) -> None:
         self.sender = mail.sender
         self.utf8 = mail.utf8
+        self.size = mail.size or 0  # bytes, as announced; 0 when it was not
         self.recipients = 0  # RCPT commands accepted
         self._deliveries: dict[str, Delivery] = {}
 
@@ -33,6 +34,6 @@ class Envelope:
         protocol = protocol_name(extended=extended, tls=tls, utf8=self.utf8)
         return trace_lines(self.sender, received, protocol, only, date)
 
-    def message(self, body: Body) -> IncomingMessage:
+    def message(self, body: Body, fingerprint: bytes) -> IncomingMessage:
         """The message, complete."""
-        return IncomingMessage(self.sender, tuple(self._deliveries.values()), body)
+        return IncomingMessage(self.sender, tuple(self._deliveries.values()), body, fingerprint)

@@ -13,6 +13,7 @@ from mailarray.contract.settings import SmtpLimits
 from mailarray.model.message import Body, BodyWriter, Refused
 from mailarray.smtp import replies
 from mailarray.smtp.data import HopCounter
+from mailarray.smtp.fingerprint import Fingerprint
 from mailarray.smtp.replies import Refusal
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 class Intake:
     """Takes text in pieces; the first begins with our own trace lines."""
 
-    __slots__ = ("_hops", "_left", "_max_hops", "_writer", "fault")
+    __slots__ = ("_hops", "_left", "_max_hops", "_text", "_writer", "fault")
 
     def __init__(self, writer: BodyWriter | None, trace: bytes, limits: SmtpLimits) -> None:
         """`writer` is None when the text is refused already: set `fault` too."""
@@ -29,6 +30,7 @@ class Intake:
         self._left = limits.max_message_size + len(trace)
         self._max_hops = limits.max_received_headers + 1  # and our own line
         self._hops: HopCounter | None = HopCounter()  # until the header is over
+        self._text = Fingerprint(len(trace))
         self.fault: Refusal | Refused | None = None
 
     def write(self, text: bytes) -> None:
@@ -47,6 +49,7 @@ class Intake:
             if hops.hops > self._max_hops:
                 self._spoil(replies.LOOP)
                 return
+        self._text.feed(text)
         try:
             writer.write(text)
         except OSError as error:
@@ -66,6 +69,11 @@ class Intake:
             return None
         self._writer = None
         return body
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the text without our trace lines; empty when it has no Message-ID."""
+        return self._text.finish()
 
     def discard(self) -> None:
         """The transaction ended without a message."""

@@ -20,6 +20,7 @@ from mailarray.smtp import replies
 from mailarray.smtp.client import UNKNOWN_HOST, ClientAddress
 from mailarray.smtp.connection import Connection
 from mailarray.smtp.metrics import SESSIONS
+from mailarray.smtp.quotas import Quotas
 from mailarray.smtp.replies import Refusal
 from mailarray.smtp.service import Service, log
 from mailarray.smtp.shedding import Door
@@ -41,12 +42,13 @@ class SmtpListener:
         directory: Directory,
         sink: MessageSink,
         pending_bytes: Callable[[], int] = lambda: 0,
+        quotas: Quotas | None = None,
     ) -> None:
         """Load the certificate, if any. Raises TlsError, or ValueError for a network that is none.
 
         `pending_bytes`: memory of messages that wait for the sink; asked at each connection.
         """
-        self.service = Service(settings, directory, sink)
+        self.service = Service(settings, directory, sink, quotas=quotas)
         self._settings = settings
         self._tls = TlsContext(settings.tls) if settings.tls is not None else None
         self._proxies = tuple(ipaddress.ip_network(network) for network in settings.proxy_trusted_networks)

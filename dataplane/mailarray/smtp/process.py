@@ -27,11 +27,15 @@ from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.smtp.listener import SmtpListener
 from mailarray.smtp.load_report import LoadMeter
 from mailarray.smtp.placing import PlacingSink
+from mailarray.smtp.quota_keeper import QuotaKeeper
+from mailarray.smtp.quotas import Quotas
 from mailarray.smtp.writer_port import add_routes
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
+LOCK_PATIENCE = 15.0  # seconds: the own sidecar holds the lock while it scans what the last writer left (rule 9)
+LOCK_AGAIN = 0.1  # seconds between two tries
 
 
 def status(
@@ -91,15 +95,30 @@ def follow_table(writer: JournalWriter, listener: SmtpListener) -> None:
     listener.send_elsewhere(writer.mirrors.others_serve)
 
 
+async def lock_writer(volume: Volume) -> int:
+    """Become the volume's writer, as soon as its lock is free. Raises VolumeError after a while, OSError."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + LOCK_PATIENCE
+    told = False
+    while (lock := volume.try_lock_writer()) is None:
+        if clock() >= until:
+            raise VolumeError(
+                f"another writer uses the volume {volume.path}; stop it, or give this server another volume"
+            )
+        if not told:
+            log.info("waits for the writer's lock", extra={"volume": volume.id.hex(), "seconds": LOCK_PATIENCE})
+            told = True
+        await asyncio.sleep(LOCK_AGAIN)
+    return lock
+
+
 async def run(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
     raise_file_limit()
     switch_threads_quickly()
     volume = open_volume(Path(settings.volume), Disk())
     check_directory(volume.path)
-    lock = volume.try_lock_writer()
-    if lock is None:
-        raise VolumeError(f"another writer uses the volume {volume.path}; stop it, or give this server another volume")
+    await lock_writer(volume)  # held until this process ends
     token = Path(settings.token_file).read_text(encoding="ascii").strip()
     table = mirroring_table.load(settings.mirroring_table_file)
     directory = open_directory(settings.directory)
@@ -107,7 +126,8 @@ async def run(settings: ServerSettings) -> None:
     writer = _writer(settings, volume, table, token)
     placing = _placing(settings, writer, token)
     sink = writer if placing is None else placing
-    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes)
+    quotas = Quotas()
+    listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes, quotas)
     follow_table(writer, listener)
     meter = LoadMeter(settings, writer, listener)
     app = internal_app(
@@ -118,6 +138,7 @@ async def run(settings: ServerSettings) -> None:
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     measuring = asyncio.create_task(meter.run())
+    asking = asyncio.create_task(QuotaKeeper(quotas, str(settings.sidecar), token).run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,7 +160,8 @@ async def run(settings: ServerSettings) -> None:
         stopped.cancel()
         committing.cancel()
         measuring.cancel()
-        await asyncio.gather(stopped, committing, measuring, return_exceptions=True)
+        asking.cancel()
+        await asyncio.gather(stopped, committing, measuring, asking, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()
         await directory.stop()

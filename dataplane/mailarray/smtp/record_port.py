@@ -133,7 +133,8 @@ class RecordPort:
         if known is not None:
             body.release()
             return known
-        return self._submit(IncomingMessage(entry.sender, entry.deliveries, body, Identity(*entry[:2])), checksum)
+        message = IncomingMessage(entry.sender, entry.deliveries, body, entry.fingerprint, Identity(*entry[:2]))
+        return self._submit(message, checksum)
 
     async def _receive_body(self, request: web.Request, head: BatchHeader, entry: MessageEntry) -> Body:
         spool = self._writer.open_body()

@@ -101,6 +101,8 @@ TLS_UNAVAILABLE = Refusal(454, "4.7.0", "TLS is not available now", "tls")
 UNKNOWN_DOMAIN = Refusal(550, "5.1.2", "Domain is not served here", "unknown_domain")
 UNKNOWN_RECIPIENT = Refusal(550, "5.1.1", "No such mailbox here", "unknown_recipient")
 DIRECTORY_AWAY = Refusal(451, "4.3.0", "Mailboxes cannot be looked up now, try again later", "directory")
+MAILBOX_FULL = Refusal(452, "4.2.2", "Mailbox is full, try again later", "quota")
+LARGER_THAN_QUOTA = Refusal(552, "5.2.2", "Message is larger than the mailbox may be", "quota")
 TOO_MANY_RECIPIENTS = Refusal(452, "4.5.3", "Too many recipients", "recipients")
 
 # The message.

@@ -14,6 +14,7 @@ from mailarray.directory.directory import Directory
 from mailarray.model.message import MessageSink, Refused
 from mailarray.smtp import replies
 from mailarray.smtp.metrics import Tally
+from mailarray.smtp.quotas import Quotas
 from mailarray.smtp.trace import DateLine
 
 log = logging.getLogger("mailarray.smtp")
@@ -32,6 +33,7 @@ class Service:
         "helo",
         "limits",
         "log_info",
+        "quotas",
         "settings",
         "sink",
         "tally",
@@ -44,8 +46,10 @@ class Service:
         sink: MessageSink,
         *,
         clock: Callable[[], float] = time.time,
+        quotas: Quotas | None = None,
     ) -> None:
         self.settings = settings
+        self.quotas = Quotas() if quotas is None else quotas
         self.limits = settings.limits
         self.directory = directory
         self.sink = sink

@@ -120,6 +120,7 @@ class Session:
             self._commands = 0
             message_id = outcome.id.hex()
             self._record.accepted(message, self._submitted_length, message_id)
+            self._service.quotas.accepted(message.deliveries, self._submitted_length)
             if self._closed:
                 return b"", None
             output = replies.queued(message_id)
@@ -259,7 +260,7 @@ class Session:
             self._end_transaction()
             return output
         assert self._envelope is not None
-        message = self._envelope.message(body)
+        message = self._envelope.message(body, intake.fingerprint)
         self._end_transaction()
         self.waiting = True
         self._event = Submit(message)
@@ -327,6 +328,10 @@ class Session:
         if isinstance(account, NotFound):
             unknown_domain = account is NotFound.DOMAIN
             return self._refuse(replies.UNKNOWN_DOMAIN if unknown_domain else replies.UNKNOWN_RECIPIENT)
+        if account.quota:
+            full = self._service.quotas.refusal(account.address, account.quota, envelope.size)
+            if full is not None:  # no fault of the sender's: it does not count towards max_errors
+                return self._record.refused(full, envelope.sender)
         self._commands -= 1  # bounded by max_recipients instead
         envelope.add(account.address, recipient)
         self._enter(State.RECIPIENTS)

@@ -1,11 +1,13 @@
 """The way to the catalog, which may be away at any time, also when the sidecar starts.
 
 Invariant (rule 19): before anything else is said to the catalog, the sidecar checks in with what it remembers, and
-does so again whenever it was away; a restored catalog is noticed there.
+does so again whenever it was away; a restored catalog is noticed there. One check-in at a time: an answer that came
+late would bring an earlier epoch back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -34,6 +36,7 @@ class CatalogLink:
         self._catalog: Catalog | None = None
         self.serving: Callable[[], bool] = lambda: True  # False: a volume that was drained stays retired
         self.state: CheckIn | None = None  # None while the catalog is away
+        self._turn = asyncio.Lock()
         self._complaint = ""  # logged last, until the catalog answers
 
     @property
@@ -57,24 +60,25 @@ class CatalogLink:
 
     async def check_in(self) -> CheckIn:
         """Connect if need be, and say who we are. Raises CatalogUnavailable."""
-        try:
-            if self._catalog is None:
-                self._catalog = await self._connect()
-            state = await self._catalog.check_in(
-                self._volume, self._server, self._memory.epoch, self._memory.counter, self.serving()
-            )
-        except CatalogUnavailable as error:
-            self.away(error)
-            raise
-        if self.state is None:
-            log.info("catalog reached", extra={"epoch": state.epoch, "catalog_open": state.open})
-        if state.epoch != self._memory.epoch:
-            self._memory.counter = state.counter  # a new epoch counts anew
-        self._memory.epoch = state.epoch
-        self._memory.counter = max(self._memory.counter, state.counter)
-        self.state = state
-        metrics.CATALOG_UP.set(1)
-        return state
+        async with self._turn:
+            try:
+                if self._catalog is None:
+                    self._catalog = await self._connect()
+                state = await self._catalog.check_in(
+                    self._volume, self._server, self._memory.epoch, self._memory.counter, self.serving()
+                )
+            except CatalogUnavailable as error:
+                self.away(error)
+                raise
+            if self.state is None:
+                log.info("catalog reached", extra={"epoch": state.epoch, "catalog_open": state.open})
+            if state.epoch != self._memory.epoch:
+                self._memory.counter = state.counter  # a new epoch counts anew
+            self._memory.epoch = state.epoch
+            self._memory.counter = max(self._memory.counter, state.counter)
+            self.state = state
+            metrics.CATALOG_UP.set(1)
+            return state
 
     def away(self, error: CatalogUnavailable) -> None:
         """A call failed: everything has to be asked again."""

@@ -1,4 +1,5 @@
-"""Fetching one whole sealed segment from other servers, to hold a copy that repairs, drains or rebuilds.
+"""Fetching one whole sealed segment from other servers, to hold a copy that repairs, drains or rebuilds; or taking one
+that a restore brings from a backup.
 
     segments/ID.copy       bytes of [0, L) as far as they came; means nothing to anybody but this file
 
@@ -12,7 +13,9 @@ Invariants (rules 5, 8, 12):
 - A bad byte is nobody's fault in particular: what does not pass is thrown away whole and fetched from the next holder.
 
 Bytes come in pieces at a limited rate, which all copies of a server share, so that mail on its way in and readers keep
-their disk and their network. Refuses, with a sentence, when the disk would be left with less than the reserve.
+their disk and their network. Refuses, with a sentence, when the disk would be left with less than the reserve; with
+less than half of it when the segment is small: what is left of worn segments must find room on full disks, too, since
+it frees more.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 from mailarray.catalog.catalog import SegmentFacts
 from mailarray.journal.disk import SyncPoint
@@ -41,6 +44,11 @@ log = logging.getLogger(__name__)
 
 class NoRoom(Exception):
     """The volume would be left with less than its reserve; the text is a sentence."""
+
+
+def kept_free(reserve: int, sealed_length: int) -> int:
+    """Bytes that a copy of that length leaves free."""
+    return reserve if sealed_length > reserve // 8 else reserve // 2
 
 
 class Pace:
@@ -62,11 +70,11 @@ class Pace:
 class Copier:
     """See the module."""
 
-    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, rate: float) -> None:
+    def __init__(self, shelf: Shelf, peers: Peers, reserve: int, pace: Pace) -> None:
         self._shelf = shelf
         self._peers = peers
         self._reserve = reserve
-        self._pace = Pace(rate)
+        self._pace = pace
         self.under_way: dict[SegmentId, int] = {}  # bytes still to come
 
     def leftovers(self) -> list[SegmentId]:
@@ -111,6 +119,42 @@ class Copier:
         finally:
             del self.under_way[facts.id]
 
+    async def take(
+        self, segment: SegmentId, sealed_length: int, epoch: int, pieces: AsyncIterator[bytes]
+    ) -> str | None:
+        """A copy that is brought here; None when it is held now, else the reason why not. Raises NoRoom, OSError."""
+        holding = self._shelf.holdings.get(segment)
+        if holding is not None and holding.readable == sealed_length == holding.sealed_length:
+            return None
+        if self._shelf.holds(segment) or segment in self.under_way:
+            return "the segment is here already, with another length or not whole yet"
+        self.under_way[segment] = sealed_length
+        try:
+            self._check_room(segment, sealed_length, sealed_length)
+            part = await self._shelf.run(lambda: Part(self._shelf.volume, segment))
+            try:
+                await self._shelf.run(part.empty)
+                async for piece in pieces:
+                    await self._shelf.run(lambda data=piece: part.append(data))  # type: ignore[misc]
+                    self.under_way[segment] = max(0, sealed_length - part.size)
+                reason = await self._shelf.run(lambda: part.problem(None, sealed_length))
+                if reason is not None:
+                    await self._shelf.run(part.discard)
+                    return reason
+                await self._shelf.run(lambda: part.finish(sealed_length, epoch))
+            except BaseException as error:
+                await asyncio.shield(self._shelf.run(part.discard))
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise NoRoom(f"the volume is full: segment {segment.hex()} cannot be restored to it") from error
+                raise
+            finally:
+                part.close()
+            await self._shelf.adopt_copy(segment)
+            log.info("segment restored", extra={"segment": segment.hex(), "length": sealed_length})
+            return None
+        finally:
+            del self.under_way[segment]
+
     async def _fetch_from_any(
         self, part: Part, facts: SegmentFacts, sealed_length: int, sources: Sequence[VolumeId]
     ) -> bool:
@@ -138,7 +182,7 @@ class Copier:
         size = part.size
         while size < sealed_length:
             self.under_way[segment] = sealed_length - size
-            self._check_room(segment, sealed_length - size)
+            self._check_room(segment, sealed_length, sealed_length - size)
             end = min(sealed_length, size + PIECE)
             await self._pace.take(end - size)
             data = await self._peers.fetch(source, segment, size, end)
@@ -149,11 +193,11 @@ class Copier:
             size = part.size
         self.under_way[segment] = 0
 
-    def _check_room(self, segment: SegmentId, wanted: int) -> None:
-        free = self._shelf.volume.free_bytes()
-        if free - wanted < self._reserve:
+    def _check_room(self, segment: SegmentId, sealed_length: int, wanted: int) -> None:
+        free, kept = self._shelf.volume.free_bytes(), kept_free(self._reserve, sealed_length)
+        if free - wanted < kept:
             raise NoRoom(
-                f"segment {segment.hex()} needs {wanted} bytes more, {free} are free and {self._reserve} are kept:"
+                f"segment {segment.hex()} needs {wanted} bytes more, {free} are free and {kept} are kept:"
                 " enlarge the volume"
             )
 
@@ -185,14 +229,14 @@ class Part:
             self._volume.disk.truncate(fd, 0)
             self.size = 0
 
-    def problem(self, facts: SegmentFacts, sealed_length: int) -> str | None:
-        """Why this is not that segment up to L, or None. Every checksum is looked at."""
+    def problem(self, facts: SegmentFacts | None, sealed_length: int) -> str | None:
+        """Why this is not that segment up to L, or None. Every checksum is looked at. Without facts any header."""
         with self._open() as fd:
-            found = survey(fd, facts.id, sealed_length=sealed_length)
+            found = survey(fd, self.segment, sealed_length=sealed_length)
         if found.damages:
             return found.damages[0].reason
         header = found.header
-        if header is None or header.segment != facts.id or header.members != facts.members:
+        if header is None or header.segment != self.segment or (facts and header.members != facts.members):
             return "its header is another segment's"
         if found.length != sealed_length or found.file_length != sealed_length:
             return f"it holds {found.length} of {sealed_length} bytes"

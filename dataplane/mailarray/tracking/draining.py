@@ -10,6 +10,7 @@ Invariants:
 - A volume is retired only when that was proved; when mail comes to it all the same (a writer that started again with an
   older table), it is retired no longer, and the drain goes on.
 - `done` is said only after the catalog has the volume as retired: whoever reads it may stop the server at once.
+- A compacted segment of this volume must count before: later it would wait for this volume's word (rule 23).
 - Nothing is removed here, ever.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mailarray.catalog.catalog import CatalogUnavailable, SegmentState, VolumeRow
@@ -29,7 +30,7 @@ from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.repairing import progress
 from mailarray.tracking.settling import STATES_AT_ONCE, Settler
-from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.shelf import Holding, Shelf
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import counting
 
@@ -62,6 +63,7 @@ class Drainer:
         self._follower = follower
         self._table = table
         self._writer = writer_address
+        self.compacted: Callable[[], Sequence[Holding]] = lambda: ()  # segments that do not stand for their inputs yet
         self.wake = asyncio.Event()
         self.progress: dict[str, Any] | None = None  # for /v1/status; None: this server is not draining
         self._proved: Proof | None = None
@@ -124,6 +126,9 @@ class Drainer:
                     left.append(length)
                 else:
                     wanted[holding.segment] = (row.sealed_length, holders)
+        for holding in self.compacted():
+            if holding.own:
+                waiting = waiting or f"compacted segment {holding.segment.hex()} does not stand for its inputs yet"
         if waiting is None and wanted != self._proved:
             waiting = await self._prove(wanted, states)
             self._proved = wanted if waiting is None else None

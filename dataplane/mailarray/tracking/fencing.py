@@ -2,7 +2,7 @@
 
 Invariants: a fence is durable before it is answered. On an own segment the writer process answers while it may still
 append; when it does not answer, its lock must be held: only then can nobody append behind our back. A repaired copy
-answers no fence: its volume is no original member (rule 8).
+answers no fence: its volume is no original member (rule 8). A segment that was dropped answers none either (rule 23).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WriterSilent(Exception):
 
 
 class NotMember(Exception):
-    """This volume is not in the segment's replica set."""
+    """This volume is not in the segment's replica set, or has dropped the segment since it was superseded."""
 
 
 class Fencer:
@@ -36,6 +36,8 @@ class Fencer:
 
     async def fence(self, segment: SegmentId) -> FenceAnswer:
         """Fence, durably, and answer. Raises NotMember, WriterSilent, OSError, VolumeError."""
+        if segment in self._shelf.dropped:
+            raise NotMember  # never 0: it held more once (rule 9)
         holding = self._shelf.holdings.get(segment)
         if holding is None:
             # Perhaps the own writer's newest, of which this process has not heard yet.

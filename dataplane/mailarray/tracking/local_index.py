@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mailarray.journal.format import FormatError, MessageEntry
+from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
 from mailarray.journal.scan import Batch, find_batch, read_batch
 from mailarray.model.ids import SegmentId
 from mailarray.tracking.shelf import Holding, Shelf
@@ -125,6 +125,14 @@ class LocalIndex:
         for holding in self._shelf:
             await self._feed(holding)
 
+    async def forget(self, holding: Holding) -> None:
+        """A segment that was dropped is not offered any more; nobody here reads its file when this returns."""
+        holding.indexed = 1 << 62  # as far as it ever will be
+        try:
+            await self._run(lambda: self._forget(holding.segment))
+        except sqlite3.Error as error:  # its rows are never offered, since it is on the shelf no more
+            log.error("local index not cleaned", extra={"reason": str(error)})
+
     async def close(self) -> None:
         """Close the database."""
         await self._run(self._close)
@@ -142,7 +150,7 @@ class LocalIndex:
     def _index_stretch(self, holding: Holding, limit: int) -> None:
         """Up to STEP_RECORDS records in one transaction."""
         database = self._database
-        if database is None or holding.header is None:
+        if database is None or holding.header is None or holding.segment in self._shelf.dropped:
             return
         start = position = holding.indexed or holding.header.length
         fd = holding.fd(self._shelf.volume)
@@ -168,6 +176,15 @@ class LocalIndex:
             cursor.executemany("INSERT OR IGNORE INTO tombstones VALUES (?,?,?)", tombstones)
             cursor.execute("UPDATE segments SET indexed = ? WHERE number = ?", (position, number))
         holding.indexed = position
+
+    def _forget(self, segment: SegmentId) -> None:
+        """Its tombstones stay: they are kept for ever, and stand in the segment that took its place (rule 22)."""
+        number = self._numbers.pop(segment, None)
+        if self._database is None or number is None:
+            return
+        with contextlib.closing(self._database.cursor()) as cursor, _transaction(cursor):
+            cursor.execute("DELETE FROM stretches WHERE segment = ?", (number,))
+            cursor.execute("DELETE FROM segments WHERE number = ?", (number,))
 
     def _move_to_memory(self) -> None:
         self._close()
@@ -228,10 +245,10 @@ def _gather(batch: Batch, mailboxes: dict[str, list[bytes]], tombstones: list[tu
     start = batch.header.bodies_offset
     for entry in batch.entries:
         if isinstance(entry, MessageEntry):
-            id, received_at, _sender, deliveries, body_offset, length, checksum = entry
+            id, received_at, _sender, deliveries, body_offset, length, checksum, _fingerprint = entry
             for position, delivery in enumerate(deliveries):
                 packed = _RECORD.pack(id, position, start + body_offset, length, checksum, received_at)
                 mailboxes[delivery[0]].append(packed)
-        else:
+        elif isinstance(entry, TombstonesEntry):
             for placement, _message, mailbox in entry.tombstones:
                 tombstones.append((mailbox, placement.record, placement.index))

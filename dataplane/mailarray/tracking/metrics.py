@@ -19,11 +19,27 @@ SEAL_REFUSED = Counter(
 )
 COPIES = Counter("mailarray_segments_copied", "Whole segments fetched from other servers, to repair, drain or rebuild")
 COPIED_BYTES = Counter("mailarray_copied_bytes", "Bytes of such segments")
+COMPACTED = Counter("mailarray_segments_compacted", "Segments whose living mail this server wrote into another one")
+DROPPED = Counter("mailarray_segments_dropped", "Superseded segments that were removed from this volume")
+RECLAIMED_BYTES = Counter("mailarray_reclaimed_bytes", "Bytes of such segments")
+DEAD_BYTES = Gauge(
+    "mailarray_dead_bytes",
+    "Bytes of deleted mail, about, in segments that this server is to compact; each segment is counted by one server",
+)
 CATALOG_UP = Gauge("mailarray_catalog_up", "1 when the last call to the catalog was answered")
 UNSETTLED = Gauge("mailarray_segments_unsettled", "Segments here that are not yet sealed, whole and registered")
 UNDER_REPLICATED = Gauge(
     "mailarray_segments_under_replicated",
     "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
+)
+SCRUBBED_BYTES = Counter("mailarray_scrubbed_bytes", "Bytes of sealed segments read through and checked")
+DAMAGED = Counter("mailarray_damages_found", "Damaged stretches of segments found by reading them through")
+MENDED = Counter("mailarray_damages_mended", "Damaged stretches mended from another replica")
+SCRUB_AGE = Gauge(
+    "mailarray_scrub_oldest_seconds", "Time since the segment was read that was read through longest ago on this volume"
+)
+DUPLICATES = Counter(
+    "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
 )
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

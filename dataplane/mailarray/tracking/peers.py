@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
 
+from mailarray.catalog.catalog import TombstoneRow
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 1.0  # seconds for a fence or a question
 LISTING_TIMEOUT = 10.0  # seconds for the list of all segments of a volume
 RANGE_TIMEOUT = 10.0  # seconds for one piece of a segment
+BURY_TIMEOUT = 5.0  # seconds for a writer to acknowledge a tombstone, which may have to leave a dead mirror first
 PIECE = 4 * 1024 * 1024  # bytes fetched at a time
 
 
@@ -88,6 +90,18 @@ class Peers:
     async def status(self, address: str) -> Any:
         """/v1/status of a process. Raises PeerUnreachable."""
         return await self._json("GET", address, paths.STATUS)
+
+    async def bury(self, address: str, tombstones: Sequence[TombstoneRow]) -> None:
+        """Have a writer journal tombstones; they are acknowledged when this returns. Raises PeerUnreachable."""
+        body = [{"placement": str(t.placement), "message": t.message.hex(), "mailbox": t.mailbox} for t in tombstones]
+        try:
+            async with self._session.post(
+                f"http://{address}{paths.TOMBSTONES}", json=body, timeout=aiohttp.ClientTimeout(total=BURY_TIMEOUT)
+            ) as response:
+                if response.status != 200:
+                    raise PeerUnreachable(f"{address} answered {response.status}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise PeerUnreachable(f"{address}: {error}") from error
 
     async def ask_writer(self, address: str, segment: SegmentId) -> FenceAnswer | None:
         """Fence on the own writer process (rule 9); None: it does not hold the segment. Raises PeerUnreachable."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+import time
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,38 @@ from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.volume import Volume, open_volume
+from mailarray.model.ids import SegmentId
 from mailarray.observe.limits import raise_file_limit, switch_threads_quickly
 from mailarray.tracking import metrics
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.copying import Copier
+from mailarray.tracking.compacting import Compactor
+from mailarray.tracking.copying import Copier, Pace
+from mailarray.tracking.deduplicating import Deduplicator, local_or_remote
 from mailarray.tracking.draining import Drainer
+from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
 from mailarray.tracking.local_index import LocalIndex
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.mending import Mender
 from mailarray.tracking.peers import Peers
 from mailarray.tracking.port import Port
+from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import Registrar
 from mailarray.tracking.repairing import Repairer
+from mailarray.tracking.room import Room
 from mailarray.tracking.routes import Routes
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.serving import Server
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +74,14 @@ class Agent:
         reserve = settings.storage.reserve
         self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
-        self.server = Server(self.shelf, self.index, settings.server, reserve, self.memory, lambda: self.table.draining)
-        registrar = Registrar(self.link, volume.id, self.memory)
+        self.room = Room(volume.free_bytes, reserve)
+        self.server = Server(
+            self.shelf, self.index, settings.server, self.room.full, self.memory, lambda: self.table.draining
+        )
+        registrar = Registrar(self.link, volume.id, self.memory, settings.storage.duplicate_window)
         wake = asyncio.Event()
+        prover = Prover(self.shelf, self.peers, self.table)
+        self.superseder = Superseder(self.shelf, self.link, prover)
         self.follower = Follower(self.shelf, self.link, registrar, wake)
         self.settler = Settler(
             self.shelf,
@@ -75,25 +91,70 @@ class Agent:
             registrar,
             Sealer(volume.id, self.link, self.fencer, self.peers),
             Mender(volume.id, self.shelf, self.peers, reserve),
+            self.superseder,
             self.peers,
             self.table,
             settings.storage.copies,
             wake,
         )
         self.accounts = ServerAccounts(settings) if settings.directory.snapshot_file is not None else None
-        copier = Copier(self.shelf, self.peers, reserve, settings.storage.copy_rate)
-        self.repairer = Repairer(self.shelf, self.link, self.memory, copier, self.table, settings.server, reserve)
+        pace = Pace(settings.storage.copy_rate)  # of all that is not on the way to a 250
+        copier = Copier(self.shelf, self.peers, reserve, pace)
+        losses = Losses(self.link, self.memory, self.peers, self.table)
+        self.repairer = Repairer(
+            self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
+        )
         self.repairer.copied = wake.set
+        self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
+        self.compactor.published = self.superseder.counted = wake.set
+        self.dropper = Dropper(self.shelf, self.link, prover, self.index)
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )
+        self.deduplicator = Deduplicator(
+            volume.id,
+            settings.server,
+            self.link,
+            self.peers,
+            lambda volume, place: local_or_remote(self.shelf, self.peers, volume, place),
+            self.table,
+            settings.storage,
+        )
+        registrar.duplicates_found = self.deduplicator.wake.set
+        self.scrubber = Scrubber(
+            self.shelf,
+            self.link,
+            self.peers,
+            settings.storage.scrub_interval,
+            settings.storage.scrub_rate,
+            time.time,
+        )
+        self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
+        self.copier = copier
         routes = Routes(
-            volume.id, token, self.receiver, self.server, self.fencer, self.status, self.table, self.accounts
+            volume.id,
+            token,
+            self.receiver,
+            self.server,
+            self.fencer,
+            self.status,
+            self.table,
+            self.accounts,
+            MailboxUsage(self.link),
+            self.scrubber,
+            self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
+
+    async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
+        """A segment that a restore brings; see `Copier.take`. It is told to the catalog as after any copy."""
+        epoch = self.memory.epoch if self.link.state is None else self.link.state.epoch
+        reason = await self.copier.take(segment, length, epoch, pieces)
+        self.repairer.copied()
+        return reason
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
@@ -115,6 +176,7 @@ class Agent:
             "drain": self.drainer.progress,
             "rebuild": self.repairer.rebuild(),
             "copying": self.repairer.copying(),
+            "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
                 "epoch": state.epoch if state else self.memory.epoch,
@@ -122,15 +184,19 @@ class Agent:
             },
             "accounts_held": self.accounts.held if self.accounts is not None else "",
             "disk_free": self.volume.free_bytes(),
+            "full": self.room.full(),
+            "scrub": self.scrubber.status(),
         }
 
     def under_replicated(self) -> int:
         """Segments on fewer volumes than copies; each is counted by the first one that holds it.
 
-        Of sealed ones the catalog knows who holds them; of the others their headers do.
+        Of sealed ones the catalog knows who holds them; of the others their headers do. A compacted one that does not
+        count yet is none of them: its mail is still where it was.
         """
         lost = self.settler.lost
         short = {s.facts.id for s in self.repairer.short if s.holders[:1] == (self.volume.id,)}
+        short -= {holding.segment for holding in self.superseder.pending()}
         for holding in self.shelf:
             if holding.header is not None and holding.sealed_length is None:
                 living = [volume for volume in holding.header.members if volume not in lost]
@@ -158,7 +224,12 @@ class Agent:
             self.remember(),
             *([] if self.accounts is None else [self.accounts.run()]),
             self.repairer.run(),
+            self.superseder.run(),
+            self.dropper.run(),
+            self.compactor.run(),
             self.drainer.run(),
+            self.deduplicator.run(),
+            self.scrubber.run(),
         ]
 
     async def settle_for_stop(self) -> None:
@@ -180,6 +251,7 @@ class Agent:
             with contextlib.suppress(OSError):
                 await self.shelf.run(self.memory.save)
         self.follower.close()
+        await self.scrubber.close()
         await self.index.close()
         await self.peers.close()
         await self.link.close()

@@ -4,6 +4,9 @@ Every segment with a remembered L is registered from the first volume that has i
 their servers, which seal and register them as after any crash. Expunged mail stays expunged: tombstones are records
 like mail, and registration checks them in whatever order they come (rule 21). Memory is flat: one run at a time.
 
+What a compacted segment stands for is not registered when some volume noted that it counts (rule 23); the servers tell
+the catalog so when they run, and drop what is left of it.
+
 The catalog stays closed to readers until the sidecars have said that they registered all (rule 19); servers may run
 meanwhile, and then do the same work beside this.
 """
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mailarray.catalog.catalog import Catalog, EpochPassed, NotRegistered, Registration, SealRefused, SegmentFacts
+from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError
@@ -69,18 +73,33 @@ def _sealed_segments(volumes: Sequence[Volume], done: Rebuilt) -> list[tuple[Seg
     """Oldest first, so that UIDs follow the order of arrival as nearly as can be."""
     holders: dict[SegmentId, list[Volume]] = {}
     lengths: dict[SegmentId, tuple[int, int]] = {}
+    superseded: set[SegmentId] = set()
     for volume in volumes:
         for segment in volume.list_segments():
-            holders.setdefault(segment, []).append(volume)
             try:
                 fence = load_fence(volume, segment)
             except VolumeError as error:
                 done.troubles.append(str(error))
+                holders.setdefault(segment, []).append(volume)
                 continue
+            if fence.dropped:
+                superseded.add(segment)
+                continue
+            holders.setdefault(segment, []).append(volume)
             if fence.sealed_length is not None:
                 lengths[segment] = max(lengths.get(segment, (0, 0)), (fence.epoch, fence.sealed_length))
-    done.left_open = len(holders) - len(lengths)
-    return [(segment, holders[segment], lengths[segment][1]) for segment in sorted(lengths)]
+                if fence.counts:
+                    superseded |= _stood_for(volume, segment, fence.sealed_length)
+    done.left_open = len(holders.keys() - lengths.keys() - superseded)
+    return [(segment, holders[segment], lengths[segment][1]) for segment in sorted(lengths.keys() - superseded)]
+
+
+def _stood_for(volume: Volume, segment: SegmentId, sealed_length: int) -> set[SegmentId]:
+    try:
+        with volume.segment_path(segment).open("rb") as file:
+            return set(read_closing(file.fileno(), segment, sealed_length))
+    except OSError:
+        return set()
 
 
 async def _register_from_any(

@@ -22,8 +22,10 @@ from typing import Any, Protocol
 
 from mailarray.journal.format import (
     BATCH_HEADER_LENGTH,
+    SEGMENT_MAGIC,
     FormatError,
     SegmentHeader,
+    bodies_length,
     check_bodies,
     decode_batch_header,
     decode_segment_header,
@@ -66,7 +68,10 @@ class Receiver:
 
     def __init__(self, shelf: Shelf, reserve: int = 0, draining: Callable[[], bool] = lambda: False) -> None:
         self._shelf = shelf
-        self._kept_free = reserve // 2  # bytes: writers stop at the reserve; the rest is for fences and the index
+        # Bytes. Writers stop at the reserve; what a segment under way brings meanwhile is taken down to half of it, and
+        # deletions, which give room back, down to a quarter. The rest is for fences and the index.
+        self._kept_free = reserve // 2
+        self._kept_free_by_deletions = reserve // 4
         self._draining = draining
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
@@ -76,6 +81,8 @@ class Receiver:
         """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
         if segment not in self._shelf.holdings and self._draining():
             return refuse(503, "draining")
+        if segment in self._shelf.dropped:
+            return refuse(423, "fenced: the segment was superseded, and dropped here", length=0)
         holding = self._shelf.mirrored(segment)
         if holding.own or holding.member is None:
             return refuse(409, "this volume is the segment's writer")
@@ -89,7 +96,8 @@ class Receiver:
                     await self._compare(body, member, offset)
                 else:
                     member.check_append(offset)
-                    if self._shelf.volume.free_bytes() - length < self._kept_free:
+                    kept = self._kept_free_by_deletions if _holds_no_mail(body) else self._kept_free
+                    if self._shelf.volume.free_bytes() - length < kept:
                         return refuse(507, "the volume is nearly full", length=member.length)
                     await self._append(body, holding, member, offset, length)
             except FencedError:
@@ -145,6 +153,17 @@ class Receiver:
     def _check_member(self, holding: Holding, header: SegmentHeader) -> None:
         if header.segment != holding.segment or self._shelf.volume.id not in header.members[1:]:
             raise FormatError("this volume is not a mirror in the segment's replica set")
+
+
+def _holds_no_mail(body: bytes | Stream) -> bool:
+    """Whether this is one batch of tombstones. Unchecked: it decides about room only."""
+    if not isinstance(body, bytes):
+        return False
+    try:
+        start = decode_segment_header(body).length if body.startswith(SEGMENT_MAGIC) else 0
+    except FormatError:
+        return False
+    return len(body) >= start + BATCH_HEADER_LENGTH and bodies_length(body, start) == 0
 
 
 async def _pieces(body: bytes | Stream) -> AsyncIterator[bytes]:

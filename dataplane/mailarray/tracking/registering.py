@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailarray.catalog.catalog import (
@@ -21,7 +22,7 @@ from mailarray.catalog.catalog import (
     SegmentFacts,
     TombstoneRow,
 )
-from mailarray.journal.format import FormatError, MessageEntry
+from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
 from mailarray.journal.scan import find_batch, read_batch
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
@@ -69,11 +70,11 @@ def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: i
         bodies = batch.header.bodies_offset
         for entry in batch.entries:
             if isinstance(entry, MessageEntry):
-                id, received_at, sender, deliveries, body_offset, length, checksum = entry
+                id, received_at, sender, deliveries, body_offset, length, checksum, fingerprint = entry
                 run.messages.append(
-                    MessageRow(id, received_at, sender, deliveries, bodies + body_offset, length, checksum)
+                    MessageRow(id, received_at, sender, deliveries, bodies + body_offset, length, checksum, fingerprint)
                 )
-            else:
+            elif isinstance(entry, TombstonesEntry):
                 run.tombstones.extend(TombstoneRow(*tombstone) for tombstone in entry.tombstones)
         position = run.end = batch.header.end
     return run
@@ -82,7 +83,12 @@ def read_run(fd: int, segment: SegmentId, first_batch: int, start: int, limit: i
 class Registrar:
     """Registers runs for one volume and keeps its counter."""
 
-    def __init__(self, link: CatalogLink, volume: VolumeId, memory: CatalogMemory) -> None:
+    def __init__(
+        self, link: CatalogLink, volume: VolumeId, memory: CatalogMemory, duplicate_window: float = 0.0
+    ) -> None:
+        """`duplicate_window`: seconds within which a second delivery is a copy; 0: none is looked for."""
+        self._window = int(duplicate_window * 1e6)
+        self.duplicates_found: Callable[[], None] = lambda: None
         self._link = link
         self._volume = volume
         self._memory = memory
@@ -92,7 +98,16 @@ class Registrar:
         started = time.monotonic()
         result = await self._link.catalog.register(
             self._volume,
-            Registration(facts, self._memory.epoch, run.start, run.end, sealed_length, run.messages, run.tombstones),
+            Registration(
+                facts,
+                self._memory.epoch,
+                run.start,
+                run.end,
+                sealed_length,
+                run.messages,
+                run.tombstones,
+                self._window,
+            ),
         )
         if isinstance(result, NotRegistered):
             return result
@@ -100,4 +115,6 @@ class Registrar:
         metrics.REGISTERED_MESSAGES.inc(len(run.messages))
         metrics.REGISTERED_TOMBSTONES.inc(len(run.tombstones))
         self._memory.counter = max(self._memory.counter, result.counter)
+        if result.duplicates:
+            self.duplicates_found()
         return None

@@ -26,7 +26,8 @@ from mailarray.contract.mirroring_table import Server
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.catalog_link import CatalogLink
-from mailarray.tracking.copying import Copier, NoRoom
+from mailarray.tracking.copying import Copier, NoRoom, kept_free
+from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.settling import STATES_AT_ONCE
@@ -53,6 +54,7 @@ class Repairer:
         shelf: Shelf,
         link: CatalogLink,
         memory: CatalogMemory,
+        losses: Losses,
         copier: Copier,
         table: NewestTable,
         server: str,
@@ -61,6 +63,7 @@ class Repairer:
         self._shelf = shelf
         self._link = link
         self._memory = memory
+        self._losses = losses
         self._copier = copier
         self._table = table
         self._server = server
@@ -74,7 +77,6 @@ class Repairer:
         self._before: LookedAt | None = None
         self._looked_at = self._whole_at = float("-inf")
         self._took = 0.0  # seconds, the last look
-        self._clean: frozenset[VolumeId] = frozenset()  # lost volumes of which nothing was missing at the last look
         self._owed: dict[SegmentId, SegmentState] = {}  # that name this volume, and are not here
         self._named_until = 0  # rows up to here were looked at for that
         self._unsealed = 0  # segments that a lost volume of this server was to hold: short as soon as they are sealed
@@ -102,7 +104,7 @@ class Repairer:
             return
         catalog = self._link.catalog
         self.rows = await catalog.volumes()
-        await self._remember_volumes()
+        await self._losses.remember(self.rows)
         servers = counting(self._table(), self.rows)
         now = time.monotonic()
         counted = frozenset(servers)
@@ -112,12 +114,14 @@ class Repairer:
             return
         if not same or now - self._whole_at >= WHOLE:
             self._before, self._whole_at, self._named_until = None, now, 0
+        all_told = await self._losses.all_told(self.rows, state.epoch)  # before the look that shall confirm it
+        began = time.monotonic()
         unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
         self.short, self._before = await catalog.short_segments(counted, self._before)
         await self._look_for_owed()
-        self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - now
+        self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - began
         self._unsealed = unsealed
-        await self._remember_repaired(state.open)
+        await self._losses.remember_repaired(self.short, state.epoch, all_told)
         self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
@@ -140,34 +144,6 @@ class Repairer:
             if state.sealed_length and not state.superseded and not self._shelf.holds(segment):
                 self._owed[segment] = state
                 self._shelf.mirrored(segment).settled_epoch = -1
-
-    async def _remember_volumes(self) -> None:
-        """Who is lost or retired; a catalog that was made anew, or restored as it was before, is told. Nothing is
-        forgotten before that. Raises CatalogUnavailable."""
-        memory = self._memory
-        rows = {row.id: row for row in self.rows}
-        lost = memory.lost | {row.id for row in self.rows if row.lost}  # for ever
-        retired = {row.id for row in self.rows if row.retired}
-        named = {server.name for server in self._table().servers}
-        # Not retired any more, and the table names its server: it came back, and said so when it checked in.
-        again = {v for v in memory.retired - retired - lost if v not in rows or rows[v].server not in named}
-        for volume in lost:
-            if volume not in rows or not rows[volume].lost:
-                await self._link.catalog.mark_lost(volume)
-        for volume in again:
-            await self._link.catalog.mark_retired(volume)
-        memory.retired = frozenset(retired | again)
-        memory.lost = frozenset(lost)
-
-    async def _remember_repaired(self, catalog_is_open: bool) -> None:
-        """Lost volumes of which nothing is missing any more, seen twice: a segment that named one may have been
-        begun a moment before the first look. Raises CatalogUnavailable."""
-        memory, catalog = self._memory, self._link.catalog
-        missing = {member for short in self.short for member in short.facts.members}
-        clean = {volume for volume in memory.lost - memory.repaired - missing if catalog_is_open}
-        unsealed = {volume for volume in clean if await catalog.unsealed_segments(volume)}
-        seen_once, self._clean = self._clean, frozenset(clean - unsealed)
-        memory.repaired |= self._clean & seen_once
 
     def _forget_unwanted(self, now: float) -> None:
         """Parts of copies that an earlier run left, and nobody has wanted for a while."""
@@ -198,9 +174,10 @@ class Repairer:
 
     def _want(self, wanted: dict[SegmentId, ShortSegment]) -> None:
         free = self._shelf.volume.free_bytes()
-        if wanted and free < self._reserve:
+        fitting = {id: s for id, s in wanted.items() if free >= kept_free(self._reserve, s.sealed_length)}
+        if len(fitting) < len(wanted):
             self._complain(f"{len(wanted)} segments should be copied here, but the volume is full: enlarge it")
-            wanted = {}
+            wanted = fitting
         elif not wanted:
             self.problem = None
         self._wanted = wanted

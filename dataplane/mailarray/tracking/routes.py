@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,12 +22,18 @@ from mailarray.observe.http import readiness
 from mailarray.observe.pushed_table import take_pushed
 from mailarray.tracking.accounts import ServerAccounts
 from mailarray.tracking.answers import answer, refuse
+from mailarray.tracking.copying import NoRoom
 from mailarray.tracking.fencing import Fencer, NotMember, WriterSilent
 from mailarray.tracking.receiving import MEMORY_LIMIT, Receiver
+from mailarray.tracking.scrubbing import Scrubber
 from mailarray.tracking.serving import Server
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
+
+COPY_PIECE = 1024 * 1024  # bytes of a restored segment written at a time
+TakeCopy = Callable[[SegmentId, int, AsyncIterator[bytes]], Awaitable[str | None]]
 
 _VOLUMES = "/v1/volumes/"
 _MAILBOXES = "/v1/mailboxes/"
@@ -46,6 +52,9 @@ class Routes:
         status: Callable[[], dict[str, Any]],
         table: NewestTable,
         accounts: ServerAccounts | None = None,
+        usage: MailboxUsage | None = None,
+        scrubber: Scrubber | None = None,
+        take_copy: TakeCopy | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -54,6 +63,9 @@ class Routes:
         self._fencer = fencer
         self._status = status
         self._accounts = accounts
+        self._usage = usage
+        self._scrubber = scrubber
+        self._take_copy = take_copy
         self._table = table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -78,6 +90,10 @@ class Routes:
             return await self._volume_request(request, method, path[len(_VOLUMES) :].split("/"))
         if method == "PUT" and path == paths.MIRRORING_TABLE:
             return take_pushed(await request.text(), self._table.take, lambda: self._table().generation)
+        if method == "POST" and path == paths.SCRUB and self._scrubber is not None:
+            return answer(**self._scrubber.scrub_now())
+        if method == "POST" and path == paths.USAGE and self._usage is not None:
+            return await self._usage.answer(request)
         if method == "GET":
             if path == paths.VOLUME:
                 return self._server.volume()
@@ -106,6 +122,19 @@ class Routes:
         said = await self._receiver.put(segment, offset, acknowledged, body, length)
         return web.Response(status=said.status, body=json.dumps(said.fields).encode(), content_type="application/json")
 
+    async def _copy(self, request: web.BaseRequest, segment: SegmentId) -> web.Response:
+        """A segment out of a backup."""
+        length = request.content_length
+        if length is None or request.query.get("length") != str(length):
+            return refuse(400, "length must be a number, and the Content-Length")
+        if self._server.stopping or self._take_copy is None:
+            return refuse(503, "stopping")
+        try:
+            reason = await self._take_copy(segment, length, request.content.iter_chunked(COPY_PIECE))
+        except NoRoom as error:
+            return refuse(507, str(error))
+        return answer(length=length) if reason is None else refuse(409, reason)
+
     async def _volume_request(self, request: web.BaseRequest, method: str, parts: list[str]) -> web.StreamResponse:
         if parts[0] != self._volume:
             return refuse(404, "not a member: another volume is here")  # never 0 (rule 9)
@@ -119,11 +148,13 @@ class Routes:
             return await self._put(request, segment)
         if len(parts) == 3 and method in ("GET", "HEAD"):
             return await self._server.segment(request, segment)
+        if parts[3:] == ["copy"] and method == "POST":
+            return await self._copy(request, segment)
         if parts[3:] == ["fence"] and method == "POST":
             try:
                 return answer(**(await self._fencer.fence(segment)).render())
             except NotMember:
-                return refuse(404, "not a member: a repaired copy is here")
+                return refuse(404, "not a member: a repaired copy is here, or the segment was superseded")
             except WriterSilent as error:
                 return refuse(503, f"the writer does not answer: {error}")
         return refuse(405, "no such method here")

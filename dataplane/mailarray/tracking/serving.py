@@ -32,23 +32,22 @@ class Server:
         shelf: Shelf,
         index: LocalIndex,
         server: str,
-        reserve: int,
+        full: Callable[[], bool],
         memory: CatalogMemory,
         draining: Callable[[], bool],
     ) -> None:
         self._shelf = shelf
         self._index = index
         self._server = server
-        self._reserve = reserve
+        self._full = full
         self._memory = memory
         self._draining = draining
         self.stopping = False
 
     def volume(self) -> web.Response:
         """Who is here. Writers leave a mirror alone that stops, or that is to be emptied."""
-        full = self._shelf.volume.free_bytes() < self._reserve
         stopping = self.stopping or self._draining()
-        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=stopping, full=full)
+        return answer(volume=self._shelf.volume.id.hex(), server=self._server, stopping=stopping, full=self._full())
 
     def segments(self) -> web.Response:
         """What is here, for status and repair."""

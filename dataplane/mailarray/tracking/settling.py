@@ -6,6 +6,8 @@ Invariants (rules 11 to 17, 19):
 - The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
 - A repaired copy is told to the catalog in every epoch, and after every start, before it counts as at rest. It takes
   no part in agreeing on L; when no member does either, it proposes the L that it remembers and holds, nothing else.
+- A compacted segment that counts is told as such in every epoch before it is at rest (rule 19); a superseded one is at
+  rest as it is, and waits to be dropped.
 - When all is at rest in an epoch, and only then, this volume says so, which opens a rebuilt catalog to readers.
 """
 
@@ -30,6 +32,7 @@ from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import DamagedRun, Registrar, read_run
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.shelf import Holding, Shelf
+from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.watching import Beat, Watch
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,7 @@ class Settler:
         registrar: Registrar,
         sealer: Sealer,
         mender: Mender,
+        superseder: Superseder,
         peers: Peers,
         table: Callable[[], MirroringTable],
         copies: int,
@@ -64,6 +68,7 @@ class Settler:
         self._registrar = registrar
         self._sealer = sealer
         self._mender = mender
+        self._superseder = superseder
         self._peers = peers
         self._table = table
         self._copies = copies
@@ -157,6 +162,8 @@ class Settler:
         member = holding.member
         if member is None:
             return False
+        if row is not None and row.superseded:
+            return True
         replica = holding.is_replica(self._shelf.volume.id)
         sealed = None if row is None else row.sealed_length
         if sealed is None and replica:
@@ -185,7 +192,7 @@ class Settler:
         if replica and whole and not await self._tell_replica(holding, length):
             return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
-        return whole and registered
+        return whole and registered and await self._superseder.tell(holding, facts, length, epoch)
 
     async def _settle_empty(self, row: SegmentState | None) -> bool:
         """Fenced here before its first batch came, or never heard of: repairing.py fetches what the others have of it

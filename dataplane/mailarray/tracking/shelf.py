@@ -4,6 +4,9 @@ Invariant: one process at a time appends to or promises for a segment on this vo
 the segment that it is writing, and this sidecar for all others: mirror copies, and own segments that the writer has
 left, or that an earlier incarnation wrote. The sidecar learns from the announcements which one the writer holds; while
 it does not know, it leaves every own unsealed segment alone.
+
+A segment that was superseded and dropped here is on the shelf no more, and never again: its fence file says so, and
+nothing that comes late makes a holding of it (rule 23).
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from mailarray.catalog.catalog import SegmentFacts
+from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError, SegmentHeader
-from mailarray.journal.member import Member
+from mailarray.journal.member import Member, remove_dropped
 from mailarray.journal.scan import read_segment_header
 from mailarray.journal.volume import Volume
 from mailarray.model.ids import SegmentId, VolumeId
@@ -43,6 +47,7 @@ class Holding:
         self.seen = (-1, 0)  # a catalog epoch, and what was acknowledged when this process first looked in it
         self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar had registered that much
         self.indexed = 0  # local index covers the batches below
+        self.supersedes: tuple[SegmentId, ...] | None = None  # of a compacted segment; None: not looked at yet
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1
 
@@ -93,6 +98,7 @@ class Shelf:
     def __init__(self, volume: Volume, executor: Executor) -> None:
         self.volume = volume
         self.holdings: dict[SegmentId, Holding] = {}
+        self.dropped: set[SegmentId] = set()  # superseded, and gone from here for ever
         self._executor = executor
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -104,10 +110,15 @@ class Shelf:
         # Names that a crash left in the page cache only: fences count from here on (rule 9).
         await self.run(lambda: self.volume.disk.sync_directory(self.volume.segments, SyncPoint.RECOVERED))
         for segment in self.volume.list_segments():
+            fence = load_fence(self.volume, segment)
+            if fence.dropped:
+                self.dropped.add(segment)
+                await self.run(lambda segment=segment: remove_dropped(self.volume, segment))  # type: ignore[misc]
+                continue
             holding = Holding(segment)
             self.holdings[segment] = holding
             await self.run(lambda holding=holding: self._peek(holding))  # type: ignore[misc]
-            if not holding.own or load_fence(self.volume, segment).sealed_length is not None:
+            if not holding.own or fence.sealed_length is not None:
                 await self.recover(holding)
 
     def _peek(self, holding: Holding) -> None:
@@ -158,6 +169,8 @@ class Shelf:
 
         Only asked for segments of this volume's writer; a mirror copy always has a holding already.
         """
+        if segment in self.dropped:
+            return None
         if segment not in self.holdings and self.volume.segment_path(segment).exists():
             holding = self.holdings[segment] = Holding(segment)
             holding.own = True
@@ -172,7 +185,9 @@ class Shelf:
         return holding
 
     def holds(self, segment: SegmentId) -> bool:
-        """Bytes of it are here, or its writer may be writing it."""
+        """Bytes of it are here, or its writer may be writing it, or it was dropped here and must not come back."""
+        if segment in self.dropped:
+            return True
         holding = self.holdings.get(segment)
         return holding is not None and (holding.own or holding.header is not None or holding.readable > 0)
 
@@ -187,6 +202,24 @@ class Shelf:
         holding.own = holding.header is not None and holding.header.writer == self.volume.id
         holding.settled_epoch = -1
         return holding
+
+    async def supersedes(self, holding: Holding) -> tuple[SegmentId, ...]:
+        """The segments that a sealed one, whole here, stands for. Raises OSError."""
+        if holding.supersedes is None:
+            length, fd = holding.readable, holding.fd(self.volume)
+            holding.supersedes = await self.run(lambda: read_closing(fd, holding.segment, length))
+        return holding.supersedes
+
+    async def drop(self, holding: Holding) -> int:
+        """Give up the bytes of a superseded segment, and answer how many. Whoever reads it has a descriptor of its own.
+        Raises OSError; then it stays."""
+        member = holding.member
+        assert member is not None
+        async with holding.turn:
+            size = await self.run(member.drop)
+            self.dropped.add(holding.segment)
+            self.holdings.pop(holding.segment, None)
+        return size
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(list(self.holdings.values()))

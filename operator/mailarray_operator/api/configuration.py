@@ -19,3 +19,4 @@ class Configuration:
     leader_elect: bool = True
     listen: str = "0.0.0.0:8080"  # probes and metrics
     log_level: str = "info"
+    dns_servers: tuple[str, ...] = ()  # host or host:port; asked what DNS says; empty: the name servers of each zone

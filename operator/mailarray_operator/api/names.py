@@ -49,9 +49,11 @@ PATH_VOLUME = "/var/lib/mailarray/volume"  # the server's volume
 PATH_RUN = "/run/mailarray"  # UNIX sockets
 PATH_SNAPSHOT = "/var/lib/mailarray/accounts"  # an access server's copy of the accounts; a server's is on its volume
 FILE_SERVER, FILE_ACCESS, FILE_TABLE = "server.json", "access.json", "mirroring-table.json"
+FILE_MX_SERVERS, FILE_MX_ACCESS, FILE_MX_ADDRESSES = "servers.json", "access.json", "addresses.json"
 KEY_TOKEN, KEY_ACCOUNTS, KEY_URL, KEY_PASSWORD = "token", "accounts", "url", "password"
 
 VOLUME_CLAIM = "volume"  # the PVC of pod mail-0 is volume-mail-0
+DATABASE_CLAIM = "data"  # that of a database's pod
 
 
 def headless_service(cluster: str) -> str:
@@ -62,6 +64,11 @@ def headless_service(cluster: str) -> str:
 def mirroring_table(cluster: str) -> str:
     """ConfigMap with the mirroring table for servers that start."""
     return f"{cluster}-mirroring-table"
+
+
+def mx_plan(cluster: str) -> str:
+    """ConfigMap with the plan of the MX records, for an operator that starts."""
+    return f"{cluster}-mx-plan"
 
 
 def internal_secret(cluster: str) -> str:

@@ -20,6 +20,7 @@ from mailarray_operator.plan.observation import (
     Claim,
     ClusterResource,
     Group,
+    Mx,
     Observation,
     PairResource,
     Pod,
@@ -59,6 +60,8 @@ class _Cluster:
     access_pods: dict[str, Pod] = field(default_factory=dict)
     database: tuple[bool, int | None] | None = None  # ready, size in its volume claim template
 
+    database_claimed: bool = False  # its volume is there
+
     def empty(self) -> bool:
         return self == _Cluster()
 
@@ -73,6 +76,9 @@ class Held:
         self._groups: defaultdict[Key, _Group] = defaultdict(_Group)
         self._pair_clusters: dict[Key, str] = {}
         self._zones: dict[str, str] = {}  # node -> zone
+        self._external_ips: dict[str, tuple[str, ...]] = {}  # node -> addresses in the outside world
+        self._service_ips: dict[Key, tuple[str, ...]] = {}  # Service -> addresses of its load balancer
+        self.mx: dict[Key, Mx] = {}  # what became of the MX records; set by the steering
         self._expandable: dict[str, bool] = {}  # StorageClass -> whether its volumes grow
         self._claim_classes: dict[Key, str] = {}
         self._mounted: dict[Key, tuple[str, ...]] = {}  # pod or StatefulSet ("sts/name") -> ConfigMaps
@@ -113,6 +119,7 @@ class Held:
             access_ready=cluster.access[0],
             database_ready=bool(cluster.database and cluster.database[0]) if own_database else None,
             database_claim_size=cluster.database[1] if cluster.database else None,
+            database_claimed=own_database and cluster.database_claimed,
             clock=self._clock(),
             since=self.asked_since,
             secret_bytes={s: size for s in secrets if (size := self._secret_bytes.get((namespace, s))) is not None},
@@ -122,6 +129,7 @@ class Held:
                 for server in group.pods
                 if (report := self.reports.get((namespace, server))) is not None
             },
+            mx=self.mx.get(key),
         )
 
     def _group(self, key: Key) -> Group:
@@ -168,6 +176,14 @@ class Held:
         """All pods of a cluster's access servers."""
         cluster = self._clusters.get(key)
         return list(cluster.access_pods.values()) if cluster else []
+
+    def outside(self, expose: str, namespace: str, service: str, pod: Pod | None) -> tuple[str, ...]:
+        """Addresses at which the world reaches a pod: of its Service's load balancer, or of its node."""
+        if expose == "LoadBalancer":
+            return self._service_ips.get((namespace, service), ())
+        if expose in ("HostPort", "NodePort") and pod is not None and pod.node:
+            return self._external_ips.get(pod.node) or pod.host_ips
+        return ()
 
     def mounted(self, namespace: str) -> set[str]:
         """ConfigMaps that any pod or StatefulSet of a namespace refers to."""

@@ -3,7 +3,8 @@
 Invariant: two processes never believe to lead at once, as long as their clocks run at about the same speed: a holder
 stops believing `RENEW_SECONDS` after the request that last renewed was *sent*, others wait `LEASE_SECONDS` from when
 they *saw* the last renewal; clocks of different machines are never compared. Every take-over names the resource version
-it saw. At a clean end the Lease is given back, and the next one leads within a second.
+it saw. At a clean end the Lease is given back, and the next one leads within a second. The chart brings a Lease with
+nothing in it, so that it goes with the release; one that nobody holds is taken, and one that is not there is made.
 
 `kubernetes.aio.leaderelection` was looked at and not taken: it never gives a Lease back, a renewal that hangs keeps the
 old leader believing, and it writes local times. Called by `main`; asked by `writer.Guarded` before every write.

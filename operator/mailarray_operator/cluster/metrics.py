@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter as Counted
 from collections.abc import Iterable
 from typing import Final
@@ -29,6 +30,19 @@ SERVERS = Gauge(
 )
 TABLES_BEHIND = Gauge("mailarray_operator_mirroring_tables_behind", "Processes that have not taken the latest table.")
 
+MX_PLAN = Histogram("mailarray_operator_mx_plan_seconds", "Time of one plan of the MX records.", buckets=_SECONDS)
+MX_CHANGES = Counter(
+    "mailarray_operator_mx_changes_total", "Servers that changed their place in the MX records.", ["reason"]
+)
+MX_STALE = Gauge(
+    "mailarray_operator_mx_stale",
+    "1 while no server's load is known, so that the last plan stays.",
+    ["namespace", "cluster"],
+)
+MX_PUBLISHED = Gauge(
+    "mailarray_operator_mx_published", "1 while DNS answers the MX records as asked for.", ["namespace", "cluster"]
+)
+
 PHASES: Final = ("Joining", "Serving", "Draining", "Drained", "Lost", "Rebuilding")
 
 
@@ -45,6 +59,20 @@ def forget_servers(namespace: str, cluster: str) -> None:
         SERVERS.remove(namespace, cluster, phase)
 
 
+def forget_published(namespace: str, cluster: str) -> None:
+    """Nobody is asked to publish the MX records of a MailCluster."""
+    with contextlib.suppress(KeyError):  # nobody was
+        MX_PUBLISHED.remove(namespace, cluster)
+
+
+def forget_mx(namespace: str, cluster: str) -> None:
+    """The MX records of a MailCluster are planned no more."""
+    forget_published(namespace, cluster)
+    with contextlib.suppress(KeyError):  # nothing was planned yet
+        MX_STALE.remove(namespace, cluster)
+
+
 def forget_all_servers() -> None:
     """Another operator leads."""
-    SERVERS.clear()
+    for gauge in (SERVERS, MX_STALE, MX_PUBLISHED):
+        gauge.clear()

@@ -9,6 +9,7 @@ away until it has settled, also for an operator that knows nothing but the statu
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from mailarray_operator.cluster.applier import Applier, Failure
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.events import Poster
 from mailarray_operator.cluster.held import Key
+from mailarray_operator.cluster.mx_inputs import inputs_of
 from mailarray_operator.cluster.pruner import prune
 from mailarray_operator.cluster.pusher import Pusher, Target
 from mailarray_operator.cluster.reporter import Reporter
 from mailarray_operator.cluster.secrets import Secrets
 from mailarray_operator.cluster.statuses import Statuses
+from mailarray_operator.cluster.steering import Steering
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.writer import Writer
 from mailarray_operator.plan.decisions import Decisions, Event
@@ -60,6 +63,7 @@ class Reconciler:
     secrets: Secrets
     pusher: Pusher
     reporter: Reporter
+    steering: Steering
     poster: Poster
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -74,6 +78,7 @@ class Reconciler:
         if observation.cluster is None and not observation.groups and not observation.pairs:
             self._forget(key)
             return None
+        observation, restored = await self.secrets.restore(observation, self.writer)
         decisions = self.decide(observation, self.configuration, at)
         self._follow(key, observation, decisions)
         failures: list[Failure] = []
@@ -81,16 +86,21 @@ class Reconciler:
         context = Context.of(observation, self.configuration)
         if context is not None and decisions.render:
             failures, more = await self._apply(key, observation, decisions, context, now)
+            if not failures and await self._refused(observation, decisions):
+                blocked = True
+                observation = dataclasses.replace(observation, not_evictable=decisions.restart or "")
+                decisions = self.decide(observation, self.configuration, at)
+        decisions = dataclasses.replace(decisions, events=(*restored, *decisions.events)) if restored else decisions
         failed, unwritten = await self._report(observation, decisions, failures, now)
         if not failures and not failed and not unwritten:
-            blocked = await self._restart(observation, decisions)
+            blocked = await self._restart(observation, decisions) or blocked
         rendered = context is not None and decisions.render
         return self._again(decisions, failures, failed, blocked=blocked, more=more or unwritten, rendered=rendered)
 
     async def _apply(
         self, key: Key, observation: Observation, decisions: Decisions, context: Context, now: float
     ) -> tuple[list[Failure], bool]:
-        await self.secrets.make(context, observation, self.writer)
+        await self.secrets.make(context, decisions.new_secrets, self.writer)
         self.applier.forget(key, decisions.groups)
         failures, more = await self.applier.apply(observation, decisions, context)
         table = (kinds.CONFIG_MAP.name, key[0], names.mirroring_table(key[1]))
@@ -117,6 +127,17 @@ class Reconciler:
                 found[_target(pod, names.PORT_ACCESS)] = None
         return found
 
+    async def _refused(self, observation: Observation, decisions: Decisions) -> bool:
+        """Whether the disruption budget forbids a restart now: asked before a status says that it is under way."""
+        pod = _to_restart(observation, decisions)
+        if pod is None or not pod.ready:
+            return False
+        try:
+            await self.writer.evict(observation.namespace, pod.name, pod.uid, only_ask=True)
+        except ApiError as error:
+            return error.status == 429  # whatever else it is, the eviction itself will tell
+        return False
+
     async def _restart(self, observation: Observation, decisions: Decisions) -> bool:
         """Whether the disruption budget forbids it now.
 
@@ -124,11 +145,8 @@ class Reconciler:
         that is not ready is deleted: it serves nobody, and its budget might be what it has used up itself; waiting for
         that would be waiting for ever, since the template that mends it starts only with its restart.
         """
-        if decisions.restart is None:
-            return False
-        pods = {name: pod for group in observation.groups.values() for name, pod in group.pods.items()}
-        pod = pods.get(decisions.restart)
-        if pod is None or pod.terminating:
+        pod = _to_restart(observation, decisions)
+        if pod is None:
             return False
         log.info("restarting a server", extra={"namespace": observation.namespace, "server": pod.name})
         if not pod.ready:
@@ -195,10 +213,12 @@ class Reconciler:
                     hurried.add(server["name"])
         metrics.count_servers(*key, phases)
         self.reporter.follow(key, pods, frozenset(hurried))
+        self.steering.follow(key, inputs_of(observation, decisions, self.store))
 
     def _forget(self, key: Key) -> None:
         metrics.forget_servers(*key)
         self.reporter.forget(key)
+        self.steering.forget(key)
         self.pusher.forget(key)
         self.applier.forget(key)
 
@@ -214,6 +234,13 @@ class Reconciler:
 def _target(pod: Pod, port: int) -> Target:
     host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
     return Target(pod.uid, f"{host}:{port}")
+
+
+def _to_restart(observation: Observation, decisions: Decisions) -> Pod | None:
+    """The pod whose turn it is, unless it goes already."""
+    group = observation.groups.get((decisions.restart or "").rpartition("-")[0])
+    pod = None if group is None else group.pods.get(decisions.restart or "")
+    return None if pod is None or pod.terminating else pod
 
 
 def _told(observation: Observation, failure: Failure) -> Event:

@@ -1,6 +1,7 @@
 """Asks every server how it is: the status of its sidecar and of its writer, by the pod's address.
 
-Invariant: a report of a pod that is gone is gone too; a silent server's report says since when. Questions are spread,
+Invariant: what a pod said is gone with the pod; when the server was last heard stays, so that a pod which is replaced
+does not make its server silent since ever. Questions are spread,
 so that 1500 servers are a steady trickle; those that decisions wait for (draining, rebuilding, restarting) are asked
 more often.
 Tells the loop only of what can change a decision: counters that move all the time do not.
@@ -12,7 +13,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -28,9 +29,10 @@ HURRIED_SECONDS, CALM_SECONDS = 2.0, 10.0  # between two questions to one server
 ANSWER_SECONDS = 2.0
 AT_ONCE = 64
 TICK_SECONDS = 0.25
+FORGET_SECONDS = 60.0  # without a pod; long after decisions take silence for Lost
 LOOK_SECONDS = 1.0  # what many servers report within a second is looked at once
 VOLATILE = frozenset(
-    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load"}
+    {"lag_bytes", "sessions", "accepted", "pending", "disk_free", "load", "scrub"}
 )  # move all the time; nobody decides by them
 
 
@@ -94,7 +96,13 @@ class Reporter:
 
     def _drop(self, server: Key) -> None:
         self._targets.pop(server, None)
-        self._store.reports.pop(server, None)
+        if (report := self._store.reports.get(server)) is not None:
+            self._store.reports[server] = replace(report, sidecar=None, writer=None)
+
+    def _forget_silent(self, now: float) -> None:
+        reports = self._store.reports
+        for server in [s for s, r in reports.items() if s not in self._targets and now - r.heard > FORGET_SECONDS]:
+            del reports[server]
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -108,7 +116,9 @@ class Reporter:
                         task = asyncio.create_task(self._ask(server, target))
                         self._tasks.add(task)
                         task.add_done_callback(self._tasks.discard)
-                metrics.SERVERS_SILENT.set(sum(r.sidecar is None for r in self._store.reports.values()))
+                self._forget_silent(now)
+                reports = self._store.reports
+                metrics.SERVERS_SILENT.set(sum(r.sidecar is None for s, r in reports.items() if s in self._targets))
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._tasks:

@@ -167,7 +167,6 @@ class Store(Held):
             self._mounted[key] = trim.config_maps(body.get("spec") or {})
         else:
             self._mounted.pop(key, None)
-            self.reports.pop(key, None)
         cluster = labels.get(names.LABEL_CLUSTER, "")
         if labels.get(names.LABEL_COMPONENT) == names.ACCESS and cluster:
             pods = self._clusters[key[0], cluster].access_pods
@@ -186,6 +185,13 @@ class Store(Held):
                     self._changed(where)
 
     def _take_claim(self, key: Key, body: Json, there: bool) -> None:
+        if key[1].startswith(_CLAIM_PREFIX) and key[1].endswith(_CLAIM_SUFFIX):
+            of = key[0], key[1].removeprefix(_CLAIM_PREFIX).removesuffix(_CLAIM_SUFFIX)
+            if self._clusters[of].database_claimed != there:
+                self._clusters[of].database_claimed = there
+                self._changed(of)
+            self._forget_empty(of)
+            return
         server = key[1].removeprefix(f"{names.VOLUME_CLAIM}-")
         owner = key[0], server.rpartition("-")[0]
         if server == key[1] or not owner[1]:
@@ -209,11 +215,24 @@ class Store(Held):
                 self._changed((key[0], cluster))
             self._forget_empty((key[0], cluster))
 
+    def _take_service(self, key: Key, body: Json, there: bool) -> None:
+        known = trim.service_ips(body) if there else ()
+        if self._service_ips.get(key, ()) == known:
+            return
+        if known:
+            self._service_ips[key] = known
+        else:
+            self._service_ips.pop(key, None)
+        cluster = (body["metadata"].get("labels") or {}).get(names.LABEL_CLUSTER, "")
+        if cluster:
+            self._changed((key[0], cluster))
+
     def _take_node(self, key: Key, body: Json, there: bool) -> None:
         zone = (body["metadata"].get("labels") or {}).get(names.LABEL_ZONE, "") if there else ""
-        if self._zones.get(key[1], "") == zone:
+        outside = trim.external_ips(body) if there else ()
+        if (self._zones.get(key[1], ""), self._external_ips.get(key[1], ())) == (zone, outside):
             return
-        self._zones[key[1]] = zone
+        self._zones[key[1]], self._external_ips[key[1]] = zone, outside
         for owner, group in list(self._groups.items()):
             for name, pod in group.pods.items():
                 if pod.node == key[1]:
@@ -251,6 +270,7 @@ class Store(Held):
         "Pod": _take_pod,
         "PersistentVolumeClaim": _take_claim,
         "ConfigMap": _take_config_map,
+        "Service": _take_service,
         "Node": _take_node,
         "StorageClass": _take_storage_class,
     }
@@ -263,6 +283,7 @@ class Store(Held):
 
 
 _DATABASE_SUFFIX, _ACCESS_SUFFIX, _TABLE_SUFFIX = names.database(""), names.access(""), names.mirroring_table("")
+_CLAIM_PREFIX, _CLAIM_SUFFIX = f"{names.DATABASE_CLAIM}-", f"{_DATABASE_SUFFIX}-0"
 _ANSWERED = (*kinds.CUSTOM, *MANAGED)  # kinds that the operator writes, and hears the answers of
 
 

@@ -104,7 +104,26 @@ def pod(body: Json, zones: Mapping[str, str]) -> Pod:
         terminating="deletionTimestamp" in metadata,
         revision=(metadata.get("labels") or {}).get("controller-revision-hash", ""),
         claim_problem=_problem(status, conditions),
+        host_ips=host_ips(status),
     )
+
+
+def host_ips(status: Json) -> tuple[str, ...]:
+    """Addresses of a pod's node, from the pod's status: the role need not read nodes for these."""
+    found = [entry.get("ip") for entry in status.get("hostIPs") or ()] or [status.get("hostIP")]
+    return tuple(ip for ip in found if ip)
+
+
+def service_ips(body: Json) -> tuple[str, ...]:
+    """Addresses that a load balancer gave to a Service; one that is known by name alone has none."""
+    ingress = ((body.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    return tuple(sorted(entry["ip"] for entry in ingress if entry.get("ip")))
+
+
+def external_ips(body: Json) -> tuple[str, ...]:
+    """Addresses of a node in the outside world."""
+    found = (body.get("status") or {}).get("addresses") or ()
+    return tuple(sorted(entry["address"] for entry in found if entry.get("type") == "ExternalIP"))
 
 
 def _problem(status: Json, conditions: Mapping[str, Json]) -> str:
@@ -134,13 +153,15 @@ def config_maps(spec: Json) -> tuple[str, ...]:
 def claim(body: Json, expandable: bool | None) -> Claim:
     """One PersistentVolumeClaim."""
     requests = ((body.get("spec") or {}).get("resources") or {}).get("requests") or {}
-    capacity = (body.get("status") or {}).get("capacity") or {}
+    status = body.get("status") or {}
+    capacity = status.get("capacity") or {}
     return Claim(
         name=body["metadata"]["name"],
         uid=body["metadata"]["uid"],
         requested=quantity(requests.get("storage", "0")),
         capacity=quantity(capacity.get("storage", "0")),
         expandable=expandable,
+        lost=status.get("phase") == "Lost",
     )
 
 

@@ -44,8 +44,8 @@ class Writer(Protocol):
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete that very object; nothing when it is gone already."""
 
-    async def evict(self, namespace: str, pod: str, uid: str) -> None:
-        """Delete that very pod as its disruption budget allows; ApiError 429 when it does not now."""
+    async def evict(self, namespace: str, pod: str, uid: str, *, only_ask: bool = False) -> None:
+        """Delete that very pod as its disruption budget allows, or only ask; ApiError 429 when it does not now."""
 
     async def push(self, address: str, token: str, table: bytes) -> None:
         """Hand a mirroring table (JSON, gzip) to one process of the data plane. Raises PushFailed."""
@@ -102,13 +102,16 @@ class ApiWriter:
         async with self._seats:
             await _unless_gone(self._client.delete(kind.path(namespace, name), options))
 
-    async def evict(self, namespace: str, pod: str, uid: str) -> None:
+    async def evict(self, namespace: str, pod: str, uid: str, *, only_ask: bool = False) -> None:
         """See Writer."""
+        options: Json = {"preconditions": {"uid": uid}}
+        if only_ask:
+            options["dryRun"] = ["All"]
         eviction = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": pod, "namespace": namespace},
-            "deleteOptions": {"preconditions": {"uid": uid}},
+            "deleteOptions": options,
         }
         async with self._seats:
             await _unless_gone(self._client.post(POD.path(namespace, pod, "eviction"), eviction))
@@ -162,9 +165,9 @@ class Guarded:
         """See Writer."""
         await self._ask().delete(kind, namespace, name, uid)
 
-    async def evict(self, namespace: str, pod: str, uid: str) -> None:
+    async def evict(self, namespace: str, pod: str, uid: str, *, only_ask: bool = False) -> None:
         """See Writer."""
-        await self._ask().evict(namespace, pod, uid)
+        await self._ask().evict(namespace, pod, uid, only_ask=only_ask)
 
     async def push(self, address: str, token: str, table: bytes) -> None:
         """See Writer."""

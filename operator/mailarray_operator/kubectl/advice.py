@@ -12,11 +12,15 @@ from mailarray_operator.kubectl.array import Cluster, Condition, Group, Pod, Res
 from mailarray_operator.kubectl.asking import Answer
 
 # Types and reasons of conditions are words that programs match on, so the operator never changes them.
-GOOD_WHEN_TRUE = frozenset({"Ready", "SpreadAsAsked", "PlacementAsAsked", "VolumesAsAsked"})
+GOOD_WHEN_TRUE = frozenset(
+    {"Ready", "SpreadAsAsked", "PlacementAsAsked", "VolumesAsAsked", "DNSPublished", "MXPlanned"}
+)
 NEITHER = frozenset({"Progressing", "Draining", "Paused"})  # say what goes on, not that something is wrong
 REFUSED = "WouldLoseCopies"  # reason of the condition Draining when the operator refuses to drain
 WAITING = "WaitingForServers"  # reason of the same condition when a drain has to wait
-GOES_ON = frozenset({"VolumesGrowing"})  # reasons that need nobody, although a good condition is not true
+GOES_ON = frozenset(
+    {"VolumesGrowing", "Publishing", "NoTargets"}
+)  # reasons that need nobody, although a good condition is not true
 
 
 def advice(cluster: Cluster, pods: Mapping[str, Pod], answer: Answer | None) -> list[str]:

@@ -1,6 +1,7 @@
 """MX by load: load reports in, a plan of preference bands out, and the DNS records of it. Pure."""
 
 from mailarray_operator.mx.access import access_records, service_records
+from mailarray_operator.mx.asked import policy_of
 from mailarray_operator.mx.persisting import dump, load
 from mailarray_operator.mx.planning import plan
 from mailarray_operator.mx.policy import External, Policy, Strategy
@@ -23,6 +24,7 @@ __all__ = [
     "dump",
     "load",
     "plan",
+    "policy_of",
     "records",
     "service_records",
 ]

@@ -69,7 +69,11 @@ def _share(own: list[Member], names: int, at_least: int) -> dict[str, tuple[int,
         tiers[better] += tiers.pop(worst)
     spare = names - len(tiers)
     limits = {p: 1 + spare * len(members) // len(own) for p, members in tiers.items()}
-    limits[min(tiers)] += names - sum(limits.values())  # the best tier gets what rounding leaves
+    left = names - sum(limits.values())
+    for preference in sorted(tiers):  # the best tier gets what rounding leaves, as far as it has servers for it
+        more = min(left, max(len(tiers[preference]) - limits[preference], 0))
+        limits[preference] += more
+        left -= more
     counts = {p: _even(len(members), limits[p]) for p, members in tiers.items()}
     for preference, members in tiers.items():  # names enough go before even ones
         counts[preference] = max(

@@ -29,6 +29,7 @@ class Records:
     endpoints: tuple[dict[str, Any], ...]  # manifests, in the order of the domains
     mx: tuple[str, ...]  # of every domain, like "10 mx-a-0.mail.example"; empty: publish nothing, remove nothing
     left_out: tuple[str, ...]  # servers of the plan that no record leads to: hostname or address is not known
+    named: tuple[tuple[str, Target], ...] = ()  # the host of each target that has one, best first
 
 
 def records(
@@ -48,6 +49,7 @@ def records(
     mx: dict[str, int] = {}  # host -> preference; the best one, should a person have named two servers alike
     behind: dict[str, set[str]] = {}  # host -> addresses
     left_out: list[str] = []
+    named: list[tuple[str, Target]] = []
     for server, found in sorted(addresses.items()):
         if server in hostnames and found:
             behind.setdefault(ascii_name(hostnames[server]), set()).update(found)
@@ -56,15 +58,17 @@ def records(
         left_out += lost
         if host is None:
             continue
+        named.append((host, target))
         mx[host] = min(target.preference, mx.get(host, target.preference))
         if target.slot:
             behind.setdefault(host, set()).update(a for server in target.servers for a in addresses.get(server, ()))
     lines = sorted(f"{preference} {host}" for host, preference in mx.items())
     placed: dict[str, list[RecordSet]] = {domain: record_set(domain, "MX", lines, plan.ttl) for domain in domains}
+    homes = {ascii_name(domain): domain for domain in domains}
     for host, found_there in sorted(behind.items()):
-        placed[_home(host, domains)] += address_sets(host, found_there, plan.ttl)
+        placed[_home(host, homes, domains[0])] += address_sets(host, found_there, plan.ttl)
     manifests = tuple(endpoint(cluster, namespace, domain, sets) for domain, sets in placed.items() if sets)
-    return Records(manifests, tuple(lines), tuple(sorted(left_out)))
+    return Records(manifests, tuple(lines), tuple(sorted(left_out)), tuple(named))
 
 
 def _host(
@@ -84,6 +88,11 @@ def _host(
     return (ascii_name(found), []) if found else (None, [server])
 
 
-def _home(host: str, domains: Sequence[str]) -> str:
-    inside = [domain for domain in domains if host == ascii_name(domain) or host.endswith(f".{ascii_name(domain)}")]
-    return max(inside, key=len) if inside else domains[0]
+def _home(host: str, homes: Mapping[str, str], otherwise: str) -> str:
+    """The longest domain that a host lies in; `homes` has the domains by how DNS writes them."""
+    rest = host
+    while rest:
+        if rest in homes:
+            return homes[rest]
+        rest = rest.partition(".")[2]
+    return otherwise

@@ -1,12 +1,12 @@
 """The status of a MailCluster, whole, and its events: is it ready, is it degraded, and what is to be done.
 
 Ready means: every server that is wanted serves, mail can be read, and the catalog's database answers. Called by
-`deciding`. DNS and certificates are not known here, so nothing is said of them.
+`deciding`. What is said of DNS was made by `mx_status`; until it is known again, what stands there stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,11 +15,12 @@ from mailarray.contract.mirroring_ring import Spread
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api import names
-from mailarray_operator.plan import conditions, reasons
+from mailarray_operator.plan import conditions, own_secrets, reasons
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Event
 from mailarray_operator.plan.group_status import Shown
-from mailarray_operator.plan.observation import ClusterResource, Observation
+from mailarray_operator.plan.mx_status import KEPT_TYPES
+from mailarray_operator.plan.observation import ClusterResource, Observation, Resource
 from mailarray_operator.plan.rolling import Rolling
 from mailarray_operator.plan.scaling import Fleet
 
@@ -63,6 +64,7 @@ def cluster_status(
         Condition("Paused", False, reasons.NOT_PAUSED, "the operator is at work"),
         _spread(spec, whole),
         *_placement(observation, spec),
+        *(observation.mx.conditions if observation.mx is not None else ()),
     ]
     mirroring: dict[str, Any] = {
         "generation": whole.table.generation,
@@ -75,13 +77,28 @@ def cluster_status(
     database = f"Secret {reference.name}, key {reference.key}" if reference else names.database(observation.name)
     status = {
         "observedGeneration": resource.generation,
-        "conditions": conditions.merge(resource.status, said, resource.generation, now),
+        "conditions": [*conditions.merge(resource.status, said, resource.generation, now), *_kept(resource, said)],
         "servers": {"desired": whole.desired, "ready": len(whole.names_in("Serving"))},
         "mirroring": mirroring,
         "catalog": {"database": database},
+        **_mx(observation, resource),
     }
-    told = said[1:] if whole.rolling.whole.outdated and missing_secrets(observation, spec) is None else said
+    wanting = missing_secrets(observation, spec) is not None or own_secrets.missed(observation, spec) is not None
+    told = said[1:] if whole.rolling.whole.outdated and not wanting else said
     return status, conditions.events("MailCluster", resource.name, resource.status, told)
+
+
+def _kept(resource: Resource, said: Sequence[Condition]) -> list[dict[str, Any]]:
+    """What was said of DNS, while an operator that has just begun knows nothing of it."""
+    before = conditions.conditions_of(resource.status)
+    now_said = {condition.type for condition in said}
+    return [dict(before[type_]) for type_ in KEPT_TYPES if type_ in before and type_ not in now_said]
+
+
+def _mx(observation: Observation, resource: Resource) -> Mapping[str, Any]:
+    if observation.mx is not None:
+        return observation.mx.status
+    return {field: resource.status[field] for field in ("mx", "mxPlan") if field in resource.status}
 
 
 def paused_status(cluster: ClusterResource, now: datetime) -> tuple[dict[str, Any], list[Event]]:
@@ -139,6 +156,9 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
     missing = missing_secrets(observation, spec)
     if missing is not None:
         return no(*missing)
+    missed = own_secrets.missed(observation, spec)
+    if missed is not None:
+        return no(reasons.OWN_SECRET_MISSING, missed)
     if not whole.fleets:
         text = f"no MailServer refers to this MailCluster; make one with spec.clusterRef.name: {observation.name}"
         return no(reasons.NO_SERVERS, text)

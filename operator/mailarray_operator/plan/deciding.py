@@ -11,16 +11,20 @@ a tenth of a second. Refuses nothing: what cannot be done stands in a condition.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
+from mailarray.contract.mirroring_table import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
     cluster_status,
+    conditions,
     group_status,
     growth,
+    own_secrets,
     pairs,
     reasons,
     rolling,
@@ -33,7 +37,7 @@ from mailarray_operator.plan.decisions import Decisions, Event, GroupDecision, G
 from mailarray_operator.plan.drain import State
 from mailarray_operator.plan.drain import dump as dump_drains
 from mailarray_operator.plan.observation import ClusterResource, Group, Observation
-from mailarray_operator.plan.scaling import Fleet
+from mailarray_operator.plan.scaling import Fleet, Senders
 
 REPORT_WAIT = 2.0  # seconds; a server's own word is awaited, which no watch tells
 MIN_WAIT = 0.1  # seconds, so that nothing spins
@@ -88,13 +92,15 @@ def _at_work(
             for server in (f"{name}-{ordinal}",)
         ]
         fleets.append(scaling.fleet_of(group, scale, views, known if old is not None else None))
-    scaling.decide_drains(observation.name, fleets, copies, old, now)
+    senders = Senders(observation.mx, planned="mxPlan" in cluster.resource.status)
+    scaling.decide_drains(observation.name, fleets, copies, old, now, senders)
 
     members = table.servers_of(observation, fleets, known, configuration.cluster_domain)
     chosen = pairs.choose(observation)
-    rows = table.rows_of(members, spec.storage.spread, chosen.rows)
+    rows = table.rows_of(members, spec.storage.spread, chosen.rows, table.full_servers(observation), copies)
     mirroring = table.next_table(observation, members, rows, _highest_generation(observation, cluster))
     roll = rolling.next_restart(((group, fleet) for (_, group), fleet in zip(groups, fleets, strict=True)), copies)
+    roll = rolling.unless_refused(roll, observation.not_evictable)
 
     events: list[Event] = []
     growths: list[Growth] = []
@@ -116,6 +122,7 @@ def _at_work(
     for name, pair in sorted(observation.pairs.items()):
         pair_statuses[name], due = pairs.pair_status(observation, pair, chosen, mirroring, staying, copies, now)
         events += due
+    events += _deleted_events(observation)
     if roll.restart is not None:
         events += _restart_event(roll.restart, whole)
     return Decisions(
@@ -123,6 +130,7 @@ def _at_work(
         decided,
         status,
         pair_statuses,
+        own_secrets.to_be_made(observation, spec),
         roll.restart,
         tuple(growths),
         tuple(events),
@@ -134,7 +142,7 @@ def _decide_group(
     group: Group, fleet: Fleet, rows: Rows, roll: rolling.Rolling, now: datetime, known: _Known | None
 ) -> tuple[_Known, list[group_status.Shown]]:
     """The decision of a group, the one before when all that it is made of is the same."""
-    shown = group_status.show(fleet, rows, roll.restart)
+    shown = group_status.show(fleet, rows, roll)
     rollout = roll.groups.get(fleet.name)
     calm = not fleet.drains and not fleet.refused and not fleet.waiting and fleet.replicas == len(fleet.servers)
     made_of = (fleet.scale, rollout, [(s.phase, s.message, s.progress, s.view.volume, s.mirrors) for s in shown])
@@ -159,6 +167,24 @@ def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
     group = restart.rpartition("-")[0]
     message = f"{restart} restarts, to run with the newest template"
     return [Event("MailServer", group, "Normal", reasons.SERVER_RESTARTED, message)]
+
+
+def _deleted_events(observation: Observation) -> list[Event]:
+    """MailServers that were deleted without a drain; told while the table, that is made anew now, still names them."""
+    old = observation.table
+    lost = Counter(group_of(server.name) for server in (old.servers if old is not None else ()))
+    return [
+        Event(
+            "MailCluster",
+            observation.name,
+            "Warning",
+            reasons.MAIL_SERVER_DELETED,
+            f"the MailServer {name} was deleted while its volumes held mail ({conditions.servers(count)}); what is on "
+            f"no other server cannot be read now: apply {name} again, and it is all there, since its volumes are kept",
+        )
+        for name, count in sorted(lost.items())
+        if name not in observation.groups
+    ]
 
 
 def _without_cluster(observation: Observation, now: datetime) -> Decisions:

@@ -46,6 +46,7 @@ class Decisions:
     groups: Mapping[str, GroupDecision]
     cluster_status: Mapping[str, Any] | None  # None: there is no MailCluster
     pair_statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    new_secrets: tuple[str, ...] = ()  # of the operator's own: names of those that are to be made, with new contents
     restart: str | None = None  # the one pod to be deleted now, so that it starts from the new template
     growths: tuple[Growth, ...] = ()
     events: tuple[Event, ...] = ()

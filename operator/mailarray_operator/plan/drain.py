@@ -25,7 +25,7 @@ from mailarray_operator.plan.conditions import timestamp
 class State(enum.Enum):
     """How far a server is."""
 
-    LEAVING = "Leaving"  # the world is told to go elsewhere; it still takes mail
+    LEAVING = "Leaving"  # the MX records leave it out, and resolvers forget it; it still takes mail
     DRAINING = "Draining"  # takes nothing new, and its segments are copied to others
     DRAINED = "Drained"  # others hold all of it; may stop
 
@@ -33,7 +33,7 @@ class State(enum.Enum):
 class Word(enum.Enum):
     """What can be observed of a server that drains."""
 
-    WAITED = "the time to leave is over"
+    WAITED = "the time to leave is over, or DNS has forgotten it"
     DONE = "it says that others hold all of it"
     NOT_DONE = "it says that others do not hold all of it"
     UNWANTED = "it shall stay, by the person's wish or since too few others live"
@@ -58,13 +58,15 @@ class Drain:
 
 
 def begin(now: datetime, wait: float = 0.0) -> Drain:
-    """A server begins to drain; `wait` seconds pass before it refuses mail, 0 while no MX record names it."""
+    """A server begins to drain; at most `wait` seconds pass before it refuses mail, 0 while no MX record names it."""
     return Drain(State.LEAVING, now + timedelta(seconds=wait) if wait > 0 else None)
 
 
-def advance(drain: Drain, now: datetime, done: bool | None) -> Drain:
-    """As far as what is observed carries it. `done` is the server's word; None: it says nothing now."""
-    if drain.state is State.LEAVING and (drain.not_before is None or now >= drain.not_before):
+def advance(drain: Drain, now: datetime, done: bool | None, forgotten: bool = False) -> Drain:
+    """As far as what is observed carries it. `done` is the server's word; None: it says nothing now. `forgotten`: DNS
+    has not named it for a TTL, so nobody comes any more; when DNS cannot be asked, the time that was set is the limit.
+    """
+    if drain.state is State.LEAVING and (forgotten or drain.not_before is None or now >= drain.not_before):
         drain = step(drain, Word.WAITED) or drain
     if done is not None:
         drain = step(drain, Word.DONE if done else Word.NOT_DONE) or drain

@@ -13,7 +13,7 @@ from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Event
 from mailarray_operator.plan.drain import State
 from mailarray_operator.plan.observation import Group
-from mailarray_operator.plan.rolling import Rollout
+from mailarray_operator.plan.rolling import Rolling, Rollout
 from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import Phase, ServerView, before_by_name, percent
 
@@ -47,7 +47,7 @@ class Shown:
         return entry
 
 
-def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], restart: str | None) -> list[Shown]:
+def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], rolling: Rolling) -> list[Shown]:
     """All servers that stay in the StatefulSet."""
     shown: list[Shown] = []
     for view in fleet.servers[: fleet.replicas]:
@@ -56,7 +56,9 @@ def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], restart: str
         mirrors = row[0] if row else ()
         if drain is None:
             phase, message, progress = view.phase, view.message, view.progress
-            if view.name == restart and phase == "Serving":
+            if view.name == rolling.refused and phase == "Serving":
+                message = "serves; its turn to restart waits for the disruption budget, which allows no eviction now"
+            if view.name == rolling.restart and phase == "Serving":
                 # Written before the pod is deleted: when it is back, it counts as away until it has settled.
                 phase, message = "Joining", "restarts with the newest template"
             shown.append(Shown(view, phase, message, progress, mirrors))

@@ -14,6 +14,7 @@ from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec
+from mailarray_operator.plan.conditions import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Pod:
     terminating: bool
     revision: str  # label controller-revision-hash
     claim_problem: str = ""  # why it is pending or crashing, one sentence, for a person
+    host_ips: tuple[str, ...] = ()  # addresses of its node inside of the cluster's network
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ class Claim:
     name: str
     uid: str
     requested: int  # bytes, spec.resources.requests.storage
-    capacity: int  # bytes, status.capacity.storage; 0 while unbound
+    capacity: int  # bytes, status.capacity.storage; 0 while unbound, and when it is lost
     expandable: bool | None = None  # its StorageClass allows growing; None: not known
+    lost: bool = False  # its phase: it was bound, and its disk is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,17 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Mx:
+    """What became of the MX records; made by `cluster/steering.py`, which plans and publishes them beside all this."""
+
+    status: Mapping[str, Any]  # `mx` and `mxPlan` of the MailCluster's status
+    conditions: tuple[Condition, ...]
+    named: frozenset[str]  # servers that DNS names or may name: senders come to them
+    gone: Mapping[str, float]  # seconds since 1970: servers that DNS named once, and since when it does not
+    ttl: int  # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything of one MailCluster, or of MailServers whose MailCluster is not there (cluster None)."""
 
@@ -120,3 +134,6 @@ class Observation:
     clock: float = 0.0  # seconds, the monotonic clock of `ServerReport.heard`, at the moment of this observation
     since: float = 0.0  # seconds, the same clock: servers are asked since then; before it nobody could be heard
     secret_bytes: Mapping[str, int] = field(default_factory=dict)  # size of all values of a referenced Secret
+    mx: Mx | None = None  # None: nothing is known yet, since the operator has just begun
+    database_claimed: bool = False  # the volume of the database that the operator runs is there
+    not_evictable: str = ""  # server whose pod may not be evicted now: a disruption budget refuses it

@@ -29,6 +29,7 @@ _STATES: Final[Mapping[str, str]] = {
     "InSync": "InSync",
     "Failed": "Away",
     "Stopping": "Away",
+    "Full": "Away",
 }  # a writer's word -> ours
 
 

@@ -13,6 +13,7 @@ READY: Final = "Ready"
 INVALID_SPEC: Final = "InvalidSpec"
 SECRET_MISSING: Final = "SecretMissing"
 SECRET_KEY_MISSING: Final = "SecretKeyMissing"
+OWN_SECRET_MISSING: Final = "OwnSecretMissing"
 NO_SERVERS: Final = "NoServers"
 TOO_FEW_SERVERS: Final = "TooFewServers"
 SERVERS_NOT_READY: Final = "ServersNotReady"
@@ -52,6 +53,19 @@ CLUSTER_FOUND: Final = "ClusterFound"
 VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
 VOLUMES_GROWING: Final = "VolumesGrowing"
 VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
+# DNSPublished
+PUBLISHED: Final = "Published"
+PUBLISHING: Final = "Publishing"
+RECORDS_DIFFER: Final = "RecordsDiffer"
+NAME_SERVERS_SILENT: Final = "NameServersSilent"
+EXTERNAL_DNS_MISSING: Final = "ExternalDNSMissing"
+EXTERNAL_DNS_NOT_READING: Final = "ExternalDNSNotReading"
+MX_NOT_HELD: Final = "MXNotHeld"
+PUBLISHING_REFUSED: Final = "PublishingRefused"
+# MXPlanned
+PLANNED: Final = "Planned"
+LOADS_UNKNOWN: Final = "LoadsUnknown"
+NO_TARGETS: Final = "NoTargets"  # of DNSPublished too
 # MirrorPair
 SAME_SOURCE: Final = "SameSource"
 NOT_OVERLAPPING: Final = "NotOverlapping"
@@ -64,12 +78,15 @@ SERVER_RETURNED: Final = "ServerReturned"
 SERVER_DRAINING: Final = "ServerDraining"
 SERVER_STOPPED: Final = "ServerStopped"
 SERVER_RESTARTED: Final = "ServerRestarted"
+MAIL_SERVER_DELETED: Final = "MailServerDeleted"
+SECRET_RESTORED: Final = "SecretRestored"
 
 EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     READY: "Normal",
     INVALID_SPEC: "Warning",
     SECRET_MISSING: "Warning",
     SECRET_KEY_MISSING: "Warning",
+    OWN_SECRET_MISSING: "Warning",
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
     UNDER_REPLICATED: "Warning",
@@ -81,6 +98,13 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     CLUSTER_MISSING: "Warning",
     NOT_FOUND: "Warning",
     VOLUMES_NOT_EXPANDABLE: "Warning",
+    RECORDS_DIFFER: "Warning",
+    NAME_SERVERS_SILENT: "Warning",
+    EXTERNAL_DNS_MISSING: "Warning",
+    EXTERNAL_DNS_NOT_READING: "Warning",
+    MX_NOT_HELD: "Warning",
+    PUBLISHING_REFUSED: "Warning",
+    LOADS_UNKNOWN: "Warning",
     SAME_SOURCE: "Warning",
     MAIL_SERVER_MISSING: "Warning",
     NO_MIRROR: "Warning",

@@ -12,6 +12,7 @@ Called by `deciding`. `kubectl rollout restart statefulset` changes the template
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ class Rolling:
     whole: Rollout
     groups: dict[str, Rollout]
     waits_for: str = ""  # a sentence, while something is outdated and nothing is restarted
+    refused: str = ""  # server whose turn it is, and whose pod may not be evicted now
 
 
 def in_sync(view: ServerView, enough_servers: bool) -> bool:
@@ -53,6 +55,14 @@ def in_sync(view: ServerView, enough_servers: bool) -> bool:
         return int(now) >= wanted
     usable = [mirror for mirror in writer.get("mirrors") or () if mirror.get("state") == "InSync"]
     return len(usable) >= wanted - 1
+
+
+def unless_refused(rolling: Rolling, server: str) -> Rolling:
+    """The same without a restart, when it is of that server, whose pod may not be evicted now."""
+    if not server or rolling.restart != server:
+        return rolling
+    waits = f"the turn of {server} waits for the disruption budget, which allows no eviction now"
+    return dataclasses.replace(rolling, restart=None, waits_for=waits, refused=server)
 
 
 def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:

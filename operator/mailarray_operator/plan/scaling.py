@@ -6,7 +6,7 @@ Invariants
 - Nothing of ours leaves fewer than `copies` servers: neither by the numbers asked for (refused aloud, nothing stops),
   nor by the servers that serve now (a drain waits), nor when others are Lost meanwhile (a drain is taken back).
 - Only the highest ordinals of a group drain, and replicas are lowered only past servers that are Drained, or that
-  never held anything: never in the table, or with a volume that was never bound.
+  never held anything: no volume of theirs is known, and they never were in the table, or their claim never was bound.
 
 Called by `deciding`. Judges servers by `servers.ServerView`; the states themselves are `drain.py`.
 """
@@ -22,7 +22,8 @@ from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray_operator.plan import drain as draining
 from mailarray_operator.plan.conditions import servers as servers_in_words
 from mailarray_operator.plan.drain import Drain, State
-from mailarray_operator.plan.observation import Group
+from mailarray_operator.plan.mx_status import LEAVE_MAX_TTL, leave_limit
+from mailarray_operator.plan.observation import Group, Mx
 from mailarray_operator.plan.servers import ServerView
 
 MAX_REPLICAS: Final = 1000  # of a MailServer, as its CRD says; a larger wish is cut to it
@@ -80,8 +81,33 @@ def fleet_of(group: Group, scale: Scale, servers: Sequence[ServerView], table: M
     return Fleet(group.resource.name, scale, servers, drains, empty, replicas=scale.standing)
 
 
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """Whether senders still find a server in DNS."""
+
+    mx: Mx | None  # None: not known yet
+    planned: bool = False  # then: there was a plan, so any server may be named
+
+    def wait(self, server: str) -> float:
+        """Seconds that a drain of it may have to wait before it refuses mail."""
+        if self.mx is None:
+            return leave_limit(int(LEAVE_MAX_TTL)) if self.planned else 0.0
+        return leave_limit(self.mx.ttl) if server in self.mx.named else 0.0
+
+    def forgot(self, server: str, now: datetime) -> bool:
+        """Whether DNS has not named it for a TTL."""
+        if self.mx is None or server in self.mx.named:
+            return False
+        return now.timestamp() - self.mx.gone.get(server, 0.0) >= self.mx.ttl
+
+
 def decide_drains(
-    cluster: str, fleets: Sequence[Fleet], copies: int, table: MirroringTable | None, now: datetime
+    cluster: str,
+    fleets: Sequence[Fleet],
+    copies: int,
+    table: MirroringTable | None,
+    now: datetime,
+    senders: Senders = Senders(None),
 ) -> None:
     """Refuse, begin, advance, take back; sets `drains`, `refused`, `waiting` and `replicas` of each fleet."""
     shrinking = [fleet for fleet in fleets if fleet.shrinking > 0]
@@ -90,14 +116,15 @@ def decide_drains(
     shrinking.sort(key=lambda fleet: (not fleet.drains, fleet.name))  # what has begun goes before what has not
     _refuse(fleets, shrinking, copies, cluster)
     _take_back(fleets, shrinking, copies)
-    _begin(fleets, shrinking, copies, now)
+    _begin(fleets, shrinking, copies, now, senders)
     rows = {} if table is None else {server.name: server for server in table.servers}
     for fleet in shrinking:
         for ordinal, drain in fleet.drains.items():
             view = fleet.servers[ordinal]
             known = rows.get(view.name)
             done = draining.is_done(view.sidecar, view.writer, known, table.generation if table is not None else 0)
-            fleet.drains[ordinal] = draining.advance(drain, now, None if view.sidecar is None else done)
+            word = None if view.sidecar is None else done
+            fleet.drains[ordinal] = draining.advance(drain, now, word, senders.forgot(view.name, now))
         _stop(fleet)
 
 
@@ -134,7 +161,7 @@ def _take_back(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int)
                 alive += 1
 
 
-def _begin(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int, now: datetime) -> None:
+def _begin(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int, now: datetime, senders: Senders) -> None:
     serving = sum(v.phase == "Serving" for fleet in fleets for v in fleet.servers if v.ordinal not in fleet.drains)
     for fleet in shrinking:
         if fleet.refused:
@@ -151,7 +178,7 @@ def _begin(fleets: Sequence[Fleet], shrinking: Sequence[Fleet], copies: int, now
                 )
                 break
             serving = after
-            fleet.drains[ordinal] = draining.begin(now)
+            fleet.drains[ordinal] = draining.begin(now, senders.wait(view.name))
 
 
 def _stop(fleet: Fleet) -> None:
@@ -168,8 +195,8 @@ def _stop(fleet: Fleet) -> None:
 
 
 def _never_held_anything(view: ServerView, table: Mapping[str, Server] | None) -> bool:
-    if view.sidecar is not None:
+    if view.sidecar is not None or view.volume:
         return False
-    if view.claim is not None and view.claim.capacity == 0:
+    if view.claim is not None and view.claim.capacity == 0 and not view.claim.lost:
         return True  # there never was a disk
-    return table is not None and view.name not in table and not view.volume
+    return table is not None and view.name not in table

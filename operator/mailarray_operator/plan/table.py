@@ -4,6 +4,8 @@ Invariants
 - A server enters with its first node, and leaves only when it stops for good (Drained, or its MailServer is deleted).
   Being down is no reason: its mirrors' rows, and where its mail is read, stay as they are.
 - Generations only grow: one more than any that was seen, and only when the content differs.
+- A server whose volume is nearly full, as it last said, is in nobody's row while enough others are left; its own row
+  stays. It takes no mail itself, serves reads, and is back in the rows when it has room again.
 - Addresses are DNS names of pods, so a pod may move without a new generation, unless its zone or node differ.
 
 Called by `deciding`; the ring itself is `contract.mirroring_ring`.
@@ -14,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from mailarray.contract.mirroring_ring import Rows, Spread, class_rows, ring_rows
+from mailarray.contract.mirroring_ring import Rows, Spread, class_rows, mirrors_among, ring_rows
 from mailarray.contract.mirroring_table import DRAINING, SERVING, MirroringTable, Server
 from mailarray_operator.api import names
 from mailarray_operator.plan.drain import State
@@ -64,8 +66,21 @@ def _ring(servers: tuple[Server, ...], spread: Spread) -> Rows:
     return ring_rows(servers, spread)
 
 
-def rows_of(servers: tuple[Server, ...], spread: Spread, pairs: Mapping[str, Sequence[str]]) -> Rows:
+def full_servers(observation: Observation) -> frozenset[str]:
+    """Servers that said last that their volume is nearly full."""
+    reports = observation.reports.items()
+    return frozenset(name for name, report in reports if report.sidecar is not None and report.sidecar.get("full"))
+
+
+def rows_of(
+    every: tuple[Server, ...],
+    spread: Spread,
+    pairs: Mapping[str, Sequence[str]],
+    full: frozenset[str] = frozenset(),
+    copies: int = 2,
+) -> Rows:
     """The ring's rows, and those of MirrorPairs in their place: `pairs` is source -> mirrors, groups, best first."""
+    servers = mirrors_among(every, full, copies)
     rows = _ring(servers, spread)
     if not pairs:
         return rows

@@ -16,7 +16,7 @@ from mailarray_operator.render.metadata import labels, metadata, selector
 
 USER = DATABASE = "mailarray"
 DATA, PASSWORD, SOCKETS = "/var/lib/postgresql/data", "/etc/postgresql-password", "/run/postgresql"
-CLAIM = "data"
+CLAIM = names.DATABASE_CLAIM
 GRACE_SECONDS = 60  # for the last checkpoint; a kill costs only a recovery
 
 

@@ -271,3 +271,31 @@ async def test_a_client_that_leaves_while_its_mailbox_is_given_back_leaves_no_se
     await asyncio.wait_for(array.catalog.released.wait(), 5)
     await asyncio.wait_for(array.access.listener._empty.wait(), 5)
     assert array.catalog.leases == {}
+
+
+def compact(array: FakeArray, body: bytes, on: tuple[int, ...], *, told: bool) -> None:
+    """The one message lies in another segment from now on, and nowhere else; `told`: the catalog knows."""
+    (entry,) = array.catalog.entries[MAILBOX]
+    for server in array.servers:
+        server.segments.clear()
+        server.listing.clear()
+    array.deliver(body, on=on, message=entry.message, new_segment=True)
+    moved = array.catalog.entries[MAILBOX].pop()
+    if told:
+        array.catalog.entries[MAILBOX] = [entry._replace(locations=moved.locations)]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by the catalog", "by the sidecars"])
+@pytest.mark.parametrize("lines", [100, 50_000])
+async def test_a_message_that_was_moved_since_the_login_is_found_again(
+    array: FakeArray, told: bool, lines: int
+) -> None:
+    body = b"Subject: x\r\n\r\n" + b"a line of a text that is long enough\r\n" * lines
+    array.deliver(body)
+    await array.start()
+    async with Client(array.port) as client:
+        assert await client.log_in(MAILBOX, PASSWORD) == f"+OK 1 messages ({len(body)} octets)"
+        array.catalog.away = not told
+        for on in ((1, 2), (0, 2)):
+            compact(array, body, on, told=told)
+            assert await client.retrieve(1) == body

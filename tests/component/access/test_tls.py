@@ -22,7 +22,9 @@ BODY = b"Subject: one\r\n\r\n" + (b"y" * 70 + b"\r\n") * 30_000
 def fetch(port: int, certificate: str, body: bool = True) -> tuple[list[bytes], bytes]:
     client = poplib.POP3("127.0.0.1", port, timeout=20)
     client.stls(ssl.create_default_context(cafile=certificate))
+    assert isinstance(client.sock, ssl.SSLSocket)
     peer = client.sock.getpeercert(binary_form=True)
+    assert peer is not None
     client.user(MAILBOX)
     client.pass_(PASSWORD)
     lines = client.retr(1)[1] if body else []

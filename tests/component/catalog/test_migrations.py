@@ -12,6 +12,7 @@ from sqlalchemy import Connection, make_url, text
 from mailarray.catalog import migrations
 from mailarray.catalog.database import open_catalog
 from mailarray.model.ids import new_volume_id
+from tests.component.catalog.sidecar import BODY, Sidecar, message
 
 
 def old_schema(connection: Connection) -> None:
@@ -55,5 +56,25 @@ async def test_volumes_of_the_version_before_are_neither_lost_nor_retired(url: s
         await on(url, lambda connection: connection.execute(insert, {"id": other, "server": "mail-1"}))
         assert {row.id: row.retired for row in await catalog.volumes()} == {old: False, other: False}
         assert (await catalog.check_in(old, "mail-0", 1, 3)).counter == 3
+    finally:
+        await catalog.close()
+
+
+async def test_mailboxes_of_the_version_before_are_counted_when_somebody_asks(url: str) -> None:
+    insert = text("INSERT INTO mailboxes (address, uidnext, uidvalidity) VALUES (:address, 5, 1)")
+
+    await on(url, old_schema)
+    await on(url, lambda connection: connection.execute(insert, {"address": "a@x"}))
+    catalog = await open_catalog(url)
+    try:
+        sidecar = Sidecar(catalog)
+        await sidecar.join()
+        await on(url, lambda connection: connection.execute(insert, {"address": "b@x"}))  # a process of that version
+        await sidecar.register(message("a@x"), message("b@x"), message("c@x"))
+        assert await catalog.used(["a@x", "b@x", "c@x", "d@x"]) == {"a@x": None, "b@x": None, "c@x": BODY}
+        assert await catalog.count_used("a@x") == BODY
+        await sidecar.register(message("a@x"))
+        assert await catalog.used(["a@x"]) == {"a@x": 2 * BODY}
+        assert await catalog.count_used("d@x") == 0
     finally:
         await catalog.close()

@@ -176,6 +176,10 @@ class Walk:
             for entry in entries:
                 places = {(place.segment, place.offset) for place in entry.locations}
                 assert places == self.oracle.locations[entry.message]
+        used = await self.catalog.used(MAILBOXES)
+        held = {mailbox: BODY * len(self.oracle.mailboxes.get(mailbox, [])) for mailbox in MAILBOXES}
+        assert {mailbox: used.get(mailbox, 0) for mailbox in MAILBOXES} == held
+        assert {mailbox: await self.catalog.count_used(mailbox) for mailbox in MAILBOXES} == held
         counts = await self.catalog.counts()
         assert counts.messages == len(self.oracle.locations)
         assert counts.placements == sum(map(len, self.oracle.mailboxes.values()))

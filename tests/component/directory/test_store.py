@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ async def test_a_life(store: AccountStore) -> None:
 async def test_what_is_refused_changes_nothing(store: AccountStore) -> None:
     await store.add(ANN)
     before = await listed(store)
-    for refused, words in (
+    cases: tuple[tuple[Callable[[], Awaitable[object]], str], ...] = (
         (lambda: store.add(ANN), "is an account already"),
         (lambda: store.add(AccountLine("info@mail.example", "")), "is an alias of ann@mail.example already"),
         (lambda: store.add(AccountLine("x@mail.example", "", ("ann@mail.example",))), "is an account already"),
@@ -70,7 +70,8 @@ async def test_what_is_refused_changes_nothing(store: AccountStore) -> None:
         (lambda: store.add_alias("ann@mail.example", "ann@mail.example"), "itself as an alias"),
         (lambda: store.add_alias("z@mail.example", "nobody@mail.example"), "there is no account"),
         (lambda: store.remove_alias("ann@mail.example"), "there is no alias"),
-    ):
+    )
+    for refused, words in cases:
         with pytest.raises(AccountsError, match=words):
             await refused()
         assert await listed(store) == before

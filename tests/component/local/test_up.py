@@ -59,7 +59,7 @@ def free_block() -> int:
                     stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError:
                 continue
-            return base
+            return int(base)
     raise AssertionError("no 40 free ports")
 
 

@@ -33,7 +33,7 @@ class Scene:
         sealer = Mock(seal=AsyncMock(return_value=None))
         receiver = Mock(last_words={})
         rest: Any = Mock()
-        self.settler = Settler(shelf, link, follower, receiver, rest, sealer, rest, rest, rest, 2, rest)
+        self.settler = Settler(shelf, link, follower, receiver, rest, sealer, rest, rest, rest, rest, 2, rest)
         watch: Any = Mock(silent=lambda *_: not self.alive)
         self.settler._watch = watch
 

@@ -12,9 +12,17 @@ from mailarray.catalog.catalog import CatalogUnavailable, VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import VolumeId, new_volume_id
 from mailarray.tracking.draining import TO_HEAR, Drainer
+from mailarray.tracking.losses import Losses
+from mailarray.tracking.peers import PeerUnreachable
 from mailarray.tracking.repairing import Repairer
 
-OWN, GONE = new_volume_id(), new_volume_id()
+OWN, OTHER, GONE = new_volume_id(), new_volume_id(), new_volume_id()
+
+
+def status(volume: VolumeId, unsettled: int = 0, lag: int = 0, epoch: int = 1, state: str = "up") -> dict[str, Any]:
+    """What a sidecar says of itself, as far as it is read."""
+    catalog = {"state": state, "epoch": epoch}
+    return {"volume": volume.hex(), "segments": {"unsettled": unsettled}, "lag_bytes": lag, "catalog": catalog}
 
 
 class Volumes:
@@ -25,6 +33,13 @@ class Volumes:
         self.away = False
         self.marked: list[tuple[str, VolumeId]] = []
         self.on_retired: Any = lambda: None
+        self.said = {"h:1": status(OWN), "h:3": status(OTHER)}  # by its sidecar; absent: no answer
+        self.peers: Any = SimpleNamespace(status=self._status)
+
+    async def _status(self, address: str) -> Any:
+        if address not in self.said:
+            raise PeerUnreachable(address)
+        return self.said[address]
 
     async def volumes(self) -> list[VolumeRow]:
         return list(self.rows.values())
@@ -61,11 +76,12 @@ class Volumes:
 def repairer(catalog: Volumes, *, lost: set[VolumeId] = frozenset(), retired: set[VolumeId] = frozenset()) -> Repairer:  # type: ignore[assignment]
     servers = (Server("mail-0", "h:1", "h:2"), Server("mail-1", "h:3", "h:4"))
     memory: Any = SimpleNamespace(lost=frozenset(lost), retired=frozenset(retired), repaired=frozenset())
-    link: Any = SimpleNamespace(catalog=catalog, state=SimpleNamespace(epoch=1, open=True))
+    state = SimpleNamespace(epoch=1, open=True)
+    link: Any = SimpleNamespace(catalog=catalog, state=state, check_in=AsyncMock(return_value=state))
     rest: Any = Mock(volume=Mock(id=OWN), run=AsyncMock(return_value={}), leftovers=lambda: [])
     rest.volume.free_bytes.return_value = 1
     table: Any = lambda: MirroringTable(1, servers, {})  # noqa: E731
-    return Repairer(rest, link, memory, rest, table, "mail-0", 0)
+    return Repairer(rest, link, memory, Losses(link, memory, catalog.peers, table), rest, table, "mail-0", 0)
 
 
 async def test_what_is_lost_is_told_again_although_the_catalog_knows_the_volume() -> None:
@@ -103,6 +119,69 @@ async def test_memory_stays_while_the_catalog_cannot_be_told() -> None:
     with pytest.raises(CatalogUnavailable):
         await one.look()
     assert one._memory.retired == {GONE} and one._memory.lost == {OWN}
+
+
+@pytest.fixture
+def asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailarray.tracking.repairing.DUTY", float("inf"))
+    monkeypatch.setattr("mailarray.tracking.losses.ASK_SECONDS", 0.0)
+    monkeypatch.setattr("mailarray.tracking.losses.ASK_EACH", 0.0)
+
+
+def one_is_lost() -> Volumes:
+    rows = VolumeRow(OWN, "mail-0", False), VolumeRow(OTHER, "mail-1", False), VolumeRow(GONE, "mail-1", True)
+    return Volumes(*rows)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        status(OTHER, unsettled=1),
+        status(OTHER, lag=1),
+        status(OTHER, state="away"),
+        status(OTHER, epoch=0),
+        status(new_volume_id()),  # and nobody has said anything of the volume that the catalog knows
+        {},
+    ],
+)
+async def test_a_lost_volume_is_repaired_when_every_server_has_told_all(said: Any, asked_often: None) -> None:
+    catalog = one_is_lost()
+    one = repairer(catalog)
+    if said is None:
+        del catalog.said["h:3"]
+    else:
+        catalog.said["h:3"] = said
+    for _ in range(4):
+        await one.look()
+    assert one._memory.lost == {GONE} and one._memory.repaired == frozenset()
+    catalog.said["h:3"] = status(OTHER)
+    await one.look()
+    assert one._memory.repaired == {GONE}
+
+
+async def test_a_server_that_was_emptied_is_not_asked(asked_often: None) -> None:
+    catalog = one_is_lost()
+    del catalog.said["h:3"]
+    catalog.rows[OTHER] = VolumeRow(OTHER, "mail-1", False, True)
+    one = repairer(catalog)
+    for _ in range(2):
+        await one.look()
+    assert one._memory.repaired == {GONE}
+
+
+@pytest.mark.parametrize("found", [SimpleNamespace(epoch=2, open=True), SimpleNamespace(epoch=1, open=False)])
+async def test_a_catalog_that_was_another_meanwhile_says_nothing_of_repair(found: Any, asked_often: None) -> None:
+    catalog = one_is_lost()
+    one = repairer(catalog)
+    await one.look()
+    one._link.check_in = AsyncMock(return_value=found)  # type: ignore[method-assign]
+    await one.look()
+    one._link.check_in = AsyncMock(return_value=one._link.state)  # type: ignore[method-assign]
+    await one.look()
+    assert one._memory.repaired == frozenset()
+    await one.look()
+    assert one._memory.repaired == {GONE}
 
 
 def drainer(catalog: Volumes) -> Drainer:

@@ -319,3 +319,38 @@ async def test_a_draining_server_takes_no_new_copies_and_answers_no_fence_for_a_
             assert response.status == 200
         async with http.post(f"http://{last.settings.writer}{paths.TOMBSTONES}", json=[]) as response:
             assert response.status == 503 and "draining" in await response.text()
+
+
+async def test_a_volume_is_not_repaired_while_a_server_has_mail_that_the_catalog_never_heard_of(array: Array) -> None:
+    await array.start()
+    await array.settled()
+    sent = Sent()
+    teller = array.servers[0]
+    await teller.kill_sidecar()  # so that nobody registers what it accepts
+    await sent.deliver(array, (0,), rounds=1)
+    assert teller.writer is not None and teller.writer.segment is not None
+    mirrors = teller.writer.segment.header.members[1:]
+    lost = next(s for s in array.servers if s.agent is not None and s.agent.volume.id in mirrors)
+    assert lost.agent is not None
+    volume = lost.agent.volume.id
+    await lost.kill()
+    await teller.kill()
+    shutil.rmtree(lost.settings.volume)
+    await lost.start()
+    others = [server for server in array.servers if server is not teller]
+
+    def repaired(server: ArrayServer) -> bool:
+        return server.agent is not None and volume in server.agent.memory.repaired
+
+    for server in others:
+        agent = server.agent
+        assert agent is not None
+        await array.until(lambda: volume in agent.repairer._losses._clean[1])  # noqa: B023 (awaited here)
+        for _ in range(4):
+            before = agent.repairer._looked_at
+            await array.until(lambda: agent.repairer._looked_at != before)  # noqa: B023 (awaited here)
+    assert not any(repaired(server) for server in others)
+    await teller.start()
+    await array.until(lambda: all(repaired(server) for server in array.servers), 30)
+    await registered(array, sent)
+    await readable_twice(array, sent, array.servers)

@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.box up|down|shell|status|prepare|images|build`: the box for people."""
+"""`python -m tests.e2e.box up|down|shell|status|prepare|images`: the box for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from tests.e2e.box import binaries, images, machine, network, volumes
+from tests.e2e.box import images, machine, network, volumes
 from tests.e2e.box.box import Box, status
 from tests.e2e.box.machine import BoxError
 
@@ -17,8 +17,7 @@ USAGE = """usage: python -m tests.e2e.box COMMAND
                    Services and pods resolve
   status           what runs
   prepare          make what is kept in the cache, and start nothing
-  images [ROLE…]   build images and put them onto the nodes; all of them when none is named
-  build TOOL…      build a tool that is not built by itself (externaldns)"""
+  images [ROLE…]   build images and put them onto the nodes; all of them when none is named"""
 
 
 def main(arguments: list[str]) -> int:
@@ -42,8 +41,6 @@ def main(arguments: list[str]) -> int:
             print("\n".join(status(Box())))
         case ["images", *roles]:
             print("\n".join(_running().load(*(roles or images.roles()))))
-        case ["build", *tools] if tools:
-            print(binaries.build(*tools).path())
         case ["keep-volumes", *rest]:
             volumes.main(rest)
         case _:

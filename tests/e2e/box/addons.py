@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.e2e.box import network
 from tests.e2e.box.node import Node
 
@@ -77,6 +79,29 @@ def dns() -> list[Manifest]:
     return [role, binding, service, endpoints]
 
 
+def external_dns(crd: str) -> list[Manifest]:
+    """The DNSEndpoint's definition, and what ExternalDNS may do: read them, and say which version it has seen."""
+    name = "external-dns"
+    group = "externaldns.k8s.io"
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": [
+            {"apiGroups": [group], "resources": ["dnsendpoints"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [group], "resources": ["dnsendpoints/status"], "verbs": ["update"]},
+        ],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
+    }
+    return [*yaml.safe_load_all(crd), role, binding]
+
+
 def storage_class(name: str = STORAGE_CLASS) -> Manifest:
     """A class of folders of the node that the pod is put on; `local` is the default class."""
     default = "true" if name == STORAGE_CLASS else "false"
@@ -90,8 +115,9 @@ def storage_class(name: str = STORAGE_CLASS) -> Manifest:
     }
 
 
-def corefile(kubeconfig: Path) -> str:
-    """CoreDNS's settings. Answers live for two seconds: a test sees a change soon."""
+def corefile(kubeconfig: Path, zones: Sequence[str]) -> str:
+    """CoreDNS's settings. Answers live for two seconds: a test sees a change soon. `zones` are asked of PowerDNS, whose
+    answers are not kept; `max_fails 0` asks it each time, so that its absence ends when it does."""
     return f"""cluster.local 10.in-addr.arpa {{
     bind {network.SWITCH_ADDRESS}
     errors
@@ -101,6 +127,13 @@ def corefile(kubeconfig: Path) -> str:
         ttl 2
     }}
     reload
+}}
+{" ".join(zones)} {{
+    bind {network.SWITCH_ADDRESS}
+    errors
+    forward . {network.NAME_SERVER_ADDRESS} {{
+        max_fails 0
+    }}
 }}
 . {{
     bind {network.SWITCH_ADDRESS}

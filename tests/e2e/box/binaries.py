@@ -2,7 +2,7 @@
 
 Each folder `go/<tool>` pins one tool with its go.mod and go.sum. Its binaries are built when no folder of the cache
 carries the digest of those two files and of the flags. GOFLAGS, GOPROXY and the rest of Go's environment are used as
-they are found. external-dns takes minutes to build and few tests need it: it is built when asked for by name.
+they are found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Tool:
     ldflags: str = "-s -w"
     cgo: bool = False
     binary: str = ""  # what to call the only binary, where Go would name it otherwise
-    on_demand: bool = False
+    files: tuple[str, ...] = ()  # of the first package's module, kept beside the binaries
 
 
 KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
@@ -53,7 +53,11 @@ TOOLS = (
     Tool("cni", tuple(f"github.com/containernetworking/plugins/plugins/{name}" for name in CNI)),
     Tool("coredns", ("github.com/coredns/coredns",)),
     Tool("helm", ("helm.sh/helm/v4/cmd/helm",)),
-    Tool("externaldns", ("sigs.k8s.io/external-dns",), on_demand=True),
+    Tool(
+        "externaldns",
+        ("sigs.k8s.io/external-dns",),
+        files=("config/crd/standard/dnsendpoints.externaldns.k8s.io.yaml",),
+    ),
 )
 CONTROL_PLANE = ("etcd", "kubernetes")  # all that tests without nodes need
 
@@ -76,8 +80,8 @@ class Binaries:
 
 
 def build(*names: str) -> Binaries:
-    """Build what is missing of the named tools, or of all that a box needs."""
-    wanted = [tool for tool in TOOLS if (tool.name in names if names else not tool.on_demand)]
+    """Build what is missing of the named tools, or of all."""
+    wanted = [tool for tool in TOOLS if not names or tool.name in names]
     if all(_final(tool).exists() for tool in wanted):
         return Binaries({tool.name: _final(tool) for tool in wanted})
     with cache.locked("binaries"):
@@ -115,6 +119,10 @@ def _folder(tool: Tool) -> Path:
     if tool.binary:
         (only,) = making.iterdir()
         only.rename(making / tool.binary)
+    if tool.files:
+        module = run("go", "list", "-m", "-f", "{{.Dir}}", tool.packages[0], cwd=MODULES / tool.name).strip()
+        for name in tool.files:
+            shutil.copy(Path(module, name), making)
     making.rename(final)
     cache.say(f"built {tool.name} in {time.monotonic() - started:.0f} s")
     return final

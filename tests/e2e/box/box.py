@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
@@ -24,10 +25,22 @@ from tests.e2e.box.cgroups import Group
 from tests.e2e.box.control_plane import ControlPlane, answers
 from tests.e2e.box.machine import BoxError, run
 from tests.e2e.box.node import Node
+from tests.e2e.box.public_dns import ZONES, ExternalDns, PowerDns
 
 NODES = 3
+API_SERVER, POWERDNS, EXTERNAL_DNS = "kube-apiserver", "powerdns", "external-dns"
 READY_SECONDS = 120
 DEFAULT_ID = "main"
+
+
+class Startable(Protocol):
+    """What can be ended at once, and started again."""
+
+    def start(self) -> None:
+        """Return when it answers."""
+
+    def kill(self) -> None:
+        """Without notice."""
 
 
 class Box:
@@ -57,7 +70,18 @@ class Box:
             address=network.SWITCH_ADDRESS,
             nodes=names,
             group=self._switch,
+            api_group=Group(self.id, API_SERVER),
             enter=self.enter_switch(),
+        )
+        self._powerdns = PowerDns(
+            self.folder / POWERDNS, self.logs / f"{POWERDNS}.log", Group(self.id, POWERDNS), self.enter_switch()
+        )
+        self._external_dns = ExternalDns(
+            self._tools,
+            self._plane.keys.kubeconfig(EXTERNAL_DNS),
+            self.logs / f"{EXTERNAL_DNS}.log",
+            Group(self.id, EXTERNAL_DNS),
+            self.enter_switch(),
         )
         self._nodes = {
             name: Node(self.id, index, self.folder / name, self.logs, self._tools, self._network, self._plane.keys)
@@ -113,12 +137,20 @@ class Box:
         self._network.heal(self._nodes[name].index)
 
     def kill(self, name: str) -> None:
-        """Cut a node's power."""
-        self._nodes[name].kill()
+        """Cut a node's power, or end API_SERVER, POWERDNS or EXTERNAL_DNS."""
+        self._alive(name).kill()
 
     def start(self, name: str) -> None:
-        """Switch its power on again."""
-        self._nodes[name].start()
+        """Have it again, with what it had on disk."""
+        self._alive(name).start()
+
+    def _alive(self, name: str) -> Startable:
+        services: dict[str, Startable] = {
+            API_SERVER: self._plane.api,
+            POWERDNS: self._powerdns,
+            EXTERNAL_DNS: self._external_dns,
+        }
+        return services.get(name) or self._nodes[name]
 
     def add_small_volume(self, name: str, mebibytes: int) -> str:
         """Offer a volume of that size on a node, which really is full when it is full: the name of its class."""
@@ -174,6 +206,7 @@ class Box:
         self._switch.make()
         self._plane.up()
         self.apply(*addons.nodes(list(self._nodes.values())), *addons.dns(), addons.storage_class())
+        self.apply(*addons.external_dns(self._external_dns.crd))
         for one in self._nodes.values():
             one.start()
             images.load(pause, [one])
@@ -183,9 +216,9 @@ class Box:
         self._context.write_text(json.dumps({"kubeconfig": str(self.kubeconfig), "tools": tools}, indent=2))
 
     def _start_switch(self) -> None:
-        """DNS, Services for those who come through the switch, and the keeper of volumes."""
+        """DNS inside and outside, Services for those who come through the switch, and the keeper of volumes."""
         corefile = self.folder / "Corefile"
-        corefile.write_text(addons.corefile(self._plane.keys.kubeconfig("dns")))
+        corefile.write_text(addons.corefile(self._plane.keys.kubeconfig("dns"), ZONES))
         dns = self._start("coredns", self._tools["coredns"], "-conf", corefile)
         # kube-proxy wants to be some node; which one matters to node ports only.
         proxy = self.folder / "proxy.yaml"
@@ -195,6 +228,8 @@ class Box:
         self._start("kube-proxy", self._tools["kube-proxy"], f"--config={proxy}")
         folders = [f"{name}={one.folder}" for name, one in self._nodes.items()]
         self._start("volumes", sys.executable, "-m", "tests.e2e.box", "keep-volumes", self.kubeconfig, *folders)
+        self._powerdns.start()
+        self._external_dns.start()
         dns.wait_for(lambda: answers(f"http://{network.SWITCH_ADDRESS}:8181/ready"), "ready", READY_SECONDS)
 
     def _start(self, name: str, *command: str | Path) -> processes.Process:
@@ -211,7 +246,7 @@ class Box:
         for part in cgroups.parts(self.id):
             Group(self.id, part).remove()
         self._network.down()
-        for leftover in ("etcd", "keys"):
+        for leftover in ("etcd", "keys", POWERDNS):
             shutil.rmtree(self.folder / leftover, ignore_errors=True)
         if not keep_logs:
             shutil.rmtree(self.logs, ignore_errors=True)

@@ -45,18 +45,22 @@ class ControlPlane:
         ports: tuple[int, int, int, int] = (6443, 2379, 2380, 10257),
         nodes: Sequence[str] = (),
         group: Group | None = None,
+        api_group: Group | None = None,
         enter: Sequence[str] = (),
     ) -> None:
         self._folder = folder
         self._tools = tools
-        self._address = address
         self._ports = ports
         self._group = group
         self._enter = enter
         self._bare = not nodes
         self._started: list[Process] = []
-        self.url = f"https://{address}:{ports[0]}"
-        self.keys = Keys(folder / "keys", self.url, [address, "127.0.0.1", network.API_SERVICE], list(nodes))
+        url = f"https://{address}:{ports[0]}"
+        self.keys = Keys(folder / "keys", url, [address, "127.0.0.1", network.API_SERVICE], list(nodes))
+        log = folder / "logs" / "kube-apiserver.log"
+        self.api = ApiServer(
+            url, tools, self.keys, address=address, ports=ports, bare=self._bare, log=log, group=api_group, enter=enter
+        )
 
     @property
     def kubeconfig(self) -> Path:
@@ -71,15 +75,14 @@ class ControlPlane:
         """Start it, and return when the API server answers."""
         self.keys.make()
         self._start("etcd", *self._etcd())
-        api = self._start("kube-apiserver", *self._api_server())
-        context = ssl.create_default_context(cafile=str(self.keys.ca))
-        api.wait_for(lambda: answers(f"{self.url}/readyz", context), "ready", READY_SECONDS)
+        self.api.start()
         self._start("kube-controller-manager", *self._controller_manager())
         if not self._bare:
             self._start("kube-scheduler", *self._scheduler())
 
     def down(self) -> None:
         """End what this object started."""
+        self.api.kill()
         for process in reversed(self._started):
             process.stop()
 
@@ -103,31 +106,6 @@ class ControlPlane:
             f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}",
             f"--initial-cluster=box=http://127.0.0.1:{peers}",
         ]
-
-    def _api_server(self) -> list[str]:
-        api, clients, *_ = self._ports
-        file = self.keys.file
-        flags = [
-            f"--etcd-servers=http://127.0.0.1:{clients}",
-            f"--bind-address={self._address}",
-            f"--advertise-address={self._address}",
-            f"--secure-port={api}",
-            f"--tls-cert-file={file('apiserver.crt')}",
-            f"--tls-private-key-file={file('apiserver.key')}",
-            f"--client-ca-file={self.keys.ca}",
-            f"--token-auth-file={self.keys.tokens}",
-            "--authorization-mode=Node,RBAC",
-            f"--service-account-key-file={file('service-accounts.key')}",
-            f"--service-account-signing-key-file={file('service-accounts.key')}",
-            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-            f"--service-cluster-ip-range={network.SERVICE_NETWORK}",
-            f"--kubelet-client-certificate={file('apiserver-kubelet.crt')}",
-            f"--kubelet-client-key={file('apiserver-kubelet.key')}",
-            "--kubelet-preferred-address-types=InternalIP",  # names of nodes are in no DNS
-            "--allow-privileged=true",
-            "--service-node-port-range=30000-32767",
-        ]
-        return [*flags, "--endpoint-reconciler-type=none"] if self._bare else flags
 
     def _controller_manager(self) -> list[str]:
         flags = [
@@ -156,6 +134,75 @@ class ControlPlane:
         file = self.keys.kubeconfig(user)
         names = ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")
         return [f"--{name}={file}" for name in names] + ["--leader-elect=false"]
+
+
+class ApiServer:
+    """kube-apiserver, in a control group of its own, so that a test can end it and start it again."""
+
+    def __init__(
+        self,
+        url: str,
+        tools: binaries.Binaries,
+        keys: Keys,
+        *,
+        address: str,
+        ports: tuple[int, int, int, int],
+        bare: bool,
+        log: Path,
+        group: Group | None,
+        enter: Sequence[str],
+    ) -> None:
+        self._url = url
+        self._tools = tools
+        self._keys = keys
+        self._address = address
+        self._ports = ports
+        self._bare = bare
+        self._log = log
+        self._group = group
+        self._enter = enter
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        if self._group:
+            self._group.make()
+        command: list[str | Path] = [self._tools["kube-apiserver"], *self._flags()]
+        self._process = processes.start("kube-apiserver", command, log=self._log, group=self._group, enter=self._enter)
+        context = ssl.create_default_context(cafile=str(self._keys.ca))
+        self._process.wait_for(lambda: answers(f"{self._url}/readyz", context), "ready", READY_SECONDS)
+
+    def kill(self) -> None:
+        """End it; etcd keeps what it knew."""
+        if self._group:
+            self._group.kill()
+        elif self._process:
+            self._process.stop()
+
+    def _flags(self) -> list[str]:
+        api, clients, *_ = self._ports
+        file = self._keys.file
+        flags = [
+            f"--etcd-servers=http://127.0.0.1:{clients}",
+            f"--bind-address={self._address}",
+            f"--advertise-address={self._address}",
+            f"--secure-port={api}",
+            f"--tls-cert-file={file('apiserver.crt')}",
+            f"--tls-private-key-file={file('apiserver.key')}",
+            f"--client-ca-file={self._keys.ca}",
+            f"--token-auth-file={self._keys.tokens}",
+            "--authorization-mode=Node,RBAC",
+            f"--service-account-key-file={file('service-accounts.key')}",
+            f"--service-account-signing-key-file={file('service-accounts.key')}",
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            f"--service-cluster-ip-range={network.SERVICE_NETWORK}",
+            f"--kubelet-client-certificate={file('apiserver-kubelet.crt')}",
+            f"--kubelet-client-key={file('apiserver-kubelet.key')}",
+            "--kubelet-preferred-address-types=InternalIP",  # names of nodes are in no DNS
+            "--allow-privileged=true",
+            "--service-node-port-range=30000-32767",
+        ]
+        return [*flags, "--endpoint-reconciler-type=none"] if self._bare else flags
 
 
 def answers(url: str, context: ssl.SSLContext | None = None) -> bool:

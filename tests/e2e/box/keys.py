@@ -26,6 +26,7 @@ USERS = {
     "scheduler": ("system:kube-scheduler", ""),
     "proxy": ("system:kube-proxy", ""),
     "dns": ("system:coredns", ""),
+    "external-dns": ("external-dns", ""),
 }
 
 

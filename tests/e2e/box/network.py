@@ -4,7 +4,7 @@
                                |
     [ switch: br0 10.99.0.254 ]+-- node-1 10.99.0.1, pods 10.244.1.0/24
       control plane, DNS       +-- node-2 10.99.0.2, pods 10.244.2.0/24
-                               +-- node-3 10.99.0.3, pods 10.244.3.0/24
+      public DNS 10.99.0.252   +-- node-3 10.99.0.3, pods 10.244.3.0/24
 
 Each box is a network namespace for the switch and one for each node. The leg lets tests, kubectl and mail clients of
 the machine reach the API server, pods and Services (10.96.0.0/16) by plain routes; nothing is forwarded out of the box
@@ -23,6 +23,7 @@ from tests.e2e.box.machine import BoxError, run
 
 SWITCH_ADDRESS = "10.99.0.254"
 MACHINE_ADDRESS = "10.99.0.253"
+NAME_SERVER_ADDRESS = "10.99.0.252"  # of the switch as well, since its port 53 has to be free
 POD_NETWORK = "10.244.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"
@@ -70,6 +71,7 @@ class Network:
             "link set lo up",
             "link add br0 type bridge",
             f"address add {SWITCH_ADDRESS}/24 dev br0",
+            f"address add {NAME_SERVER_ADDRESS}/32 dev br0",
             "link set br0 up",
         )
         for index in self._indexes():

@@ -9,6 +9,7 @@ fits; the folder is as large as the disk.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import ssl
@@ -89,7 +90,7 @@ class Stock:
     def keep(self) -> None:
         """Restock for ever."""
         while True:
-            with contextlib.suppress(OSError):  # the API server is away for a moment
+            with contextlib.suppress(OSError, http.client.HTTPException):  # the API server is away for a moment
                 self.restock()
             time.sleep(INTERVAL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ async def test_errors_of_a_call_are_its_own() -> None:
 
 async def test_whatever_a_ping_raises_the_catalog_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "AGAIN_SECONDS", 0.02)
-    pings = []
+    pings: list[Any] = []
 
     async def ping() -> None:
         pings.append(len(pings))

@@ -67,6 +67,17 @@ def test_rendered_as_written_down(values: str) -> None:
     assert text == golden.read_text(), f"see {golden}; UPDATE_GOLDEN=1 writes it anew"
 
 
+@needs_helm
+@pytest.mark.parametrize("values", VALUES)
+def test_the_operators_lease_goes_with_the_release_and_what_it_says_is_not_the_charts(values: str) -> None:
+    found = manifests(values)
+    (lease,) = of_kind(found, "Lease")
+    (operator,) = of_kind(found, "Deployment")
+    arguments = operator["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--lease-name={lease['metadata']['name']}" in arguments
+    assert "spec" not in lease, "Helm would set the holder back with every upgrade"
+
+
 def test_crds_are_the_source_kept_for_ever() -> None:
     spec = importlib.util.spec_from_file_location("copy_crds", ROOT / "charts" / "copy_crds.py")
     assert spec is not None

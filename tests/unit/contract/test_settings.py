@@ -79,7 +79,7 @@ def test_a_draining_server_is_offered_to_nobody_and_keeps_candidates_of_its_own(
     assert [[s.name for s in group] for group in table.candidates("mail-0")] == [["mail-2"]]
     assert [[s.name for s in group] for group in table.candidates("mail-1")] == [["mail-2", "mail-0"]]
     # A row that names it all the same offers it no more either.
-    rows = {"mail-0": (("mail-1",), ("mail-2",))}
+    rows: dict[str, tuple[tuple[str, ...], ...]] = {"mail-0": (("mail-1",), ("mail-2",))}
     odd = mirroring_table.MirroringTable(4, tuple(servers), rows)
     assert [[s.name for s in group] for group in odd.candidates("mail-0")] == [[], ["mail-2"]]
     assert mirroring_table.parse(mirroring_table.dump(odd)) == odd

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mailarray.directory.accounts_editor import add, remove, set_password
@@ -98,12 +100,13 @@ def test_edits_leave_other_lines_as_they_are() -> None:
 
 def test_edits_that_would_break_the_file_are_refused() -> None:
     text = f"ann@mail.example:{HASH}:info\n"
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: add(text, AccountLine("ann@mail.example", HASH), DOMAINS),
         lambda: add(text, AccountLine("info@mail.example", HASH), DOMAINS),
         lambda: add(text, AccountLine("eve@else.example", HASH), DOMAINS),
         lambda: remove(text, "bob@mail.example", DOMAINS),
         lambda: set_password(text, "info@mail.example", HASH, DOMAINS),
-    ):
+    )
+    for change in changes:
         with pytest.raises(AccountsError):
             change()

@@ -82,6 +82,11 @@ def read_batch(data: bytes, at: int, segment: object) -> tuple[list[dict[str, ob
                 mailbox, walk = text(meta, walk)
                 recipient, walk = text(meta, walk)
                 record["deliveries"].append((mailbox, recipient or mailbox))  # type: ignore[attr-defined]
+            end = position + length
+            while walk + 2 <= end and walk + 2 + meta[walk + 1] <= end:
+                if meta[walk] == 1:
+                    record["fingerprint"] = meta[walk + 2 : walk + 2 + meta[walk + 1]]
+                walk += 2 + meta[walk + 1]
         elif kind == 2:
             record["tombstones"] = []
             for _ in range(count):

@@ -27,7 +27,15 @@ from mailarray.journal.format import (
     encode_message,
     encode_tombstones,
 )
-from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId, new_message_id
+from mailarray.model.ids import (
+    IncarnationId,
+    MessageId,
+    PlacementId,
+    SegmentId,
+    VolumeId,
+    new_message_id,
+    new_segment_id,
+)
 from tests.fuzz.fuzz_journal import one_input
 from tests.support.segments import Made, made, mail, tombstone
 from tests.unit.journal import independent_reader
@@ -241,3 +249,19 @@ def test_a_placement_id_that_no_record_can_hold_is_refused_before_it_is_journall
     for index in ("65536", "-1", "", "x"):
         with pytest.raises(ValueError):
             PlacementId.parse("ab" * 16 + "." + index)
+
+
+def test_a_fingerprint_is_kept_and_what_stands_around_it_skipped() -> None:
+    message, mark = new_message_id(), bytes(range(24))
+    entry = encode_message(message, 5, "s@x", [("box@x", "")], 0, 0, 0, mark)
+    plain = encode_message(message, 5, "s@x", [("box@x", "")], 0, 0, 0)
+    assert entry[len(plain) :] == b"\x01\x18" + mark
+    for more in (b"", b"\x07\x02ab", b"\x07", b"\x07\xffab"):
+        raw = entry[: len(plain)] + (more if len(more) == 4 and more[1] == 2 else b"") + entry[len(plain) :] + more
+        raw = len(raw).to_bytes(4, "big") + raw[4:]
+        header = BatchHeader(new_segment_id(), 0, 0, 1, len(raw), 0, crc32c(raw))
+        (found,) = decode_entries(raw, header)
+        assert isinstance(found, MessageEntry) and found.fingerprint == mark
+    garbage = len(plain + b"\x01\xff").to_bytes(4, "big") + plain[4:] + b"\x01\xff"
+    (found,) = decode_entries(garbage, BatchHeader(new_segment_id(), 0, 0, 1, len(garbage), 0, crc32c(garbage)))
+    assert isinstance(found, MessageEntry) and found.fingerprint == b""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailarray.journal.fence import Fence, load_fence, save_fence
-from mailarray.journal.format import MessageEntry
+from mailarray.journal.format import MessageEntry, TombstonesEntry
 from mailarray.journal.member import Member
 from mailarray.journal.scan import Batch, Survey, find_batch, walk
 from mailarray.journal.volume import Volume
@@ -25,7 +26,7 @@ from tests.support.segments import Made, made, mail, put_file, tombstone, volume
 def build(seed: int, batches: int = 4) -> Made:
     dice = random.Random(seed)
     segment = made()
-    earlier = []
+    earlier: list[Any] = []
     for _ in range(batches):
         mails = [mail(dice.randbytes(dice.choice((0, 1, 40, 300)))) for _ in range(dice.randint(0, 3))]
         dead = [tombstone(dice.choice(earlier))] if earlier and dice.random() < 0.5 else []
@@ -50,12 +51,12 @@ def look(data: bytes, segment: Made, sealed_length: int | None = None) -> tuple[
     return found, report
 
 
-def written(segment: Made, batch: Batch) -> dict[bytes, object]:  # type: ignore[type-arg]
+def written(segment: Made, batch: Batch) -> dict[bytes, Any]:
     made_batch = next(b for b in segment.batches if b.start == batch.header.offset)
     assert made_batch.end == batch.header.end
     ids = [e.id for e in batch.entries if isinstance(e, MessageEntry)]
     assert ids == [m.id for m in made_batch.mails]
-    dead = [t for e in batch.entries if not isinstance(e, MessageEntry) for t in e.tombstones]
+    dead = [t for e in batch.entries if isinstance(e, TombstonesEntry) for t in e.tombstones]
     assert dead == list(made_batch.tombstones)
     return {m.id: m for m in made_batch.mails}
 

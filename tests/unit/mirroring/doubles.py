@@ -32,6 +32,7 @@ class FakeLink:
         self.store = volume
         self.up = True  # answers
         self.ready = False  # known to answer
+        self.full = False  # takes deletions only
         self.last_error = ""
         self.members: dict[SegmentId, Member] = {}
         self.touches = 0

@@ -8,6 +8,7 @@ import errno
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,7 +222,8 @@ async def test_a_fence_during_an_append(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting,value", [("segment_size", 600), ("segment_age", 30.0)])
 async def test_segments_end_by_size_and_by_age(tmp_path: Path, setting: str, value: float) -> None:
-    async with Bench(tmp_path, **{setting: value}) as bench:
+    changed: dict[str, Any] = {setting: value}
+    async with Bench(tmp_path, **changed) as bench:
         await bench.accept(b"x" * 100)
         assert bench.writer.segment is not None
         bench.clock += 29

@@ -14,7 +14,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, inspect, text
 
-HEAD = "0002"  # the newest file under versions/; names are numbers, so that they can be compared
+HEAD = "0005"  # the newest file under versions/; names are numbers, so that they can be compared
 
 
 def upgrade(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mailarray.contract.resources.common import Expose, KeyRef, NameRef
-from mailarray.contract.resources.reading import Duration, Free, Size
+from mailarray.contract.resources.reading import Duration, Free, Seconds, Size
 from mailarray.contract.settings import SmtpLimits, StorageSettings
 
 POP3_IDLE_TIMEOUT = 600.0  # seconds; RFC 1939 section 3 asks for at least 10 minutes
@@ -48,6 +48,10 @@ class Storage:
     segment_age: Duration = _STORAGE.segment_age
     reserve: Size = _STORAGE.reserve
     copy_rate: Size = _STORAGE.copy_rate
+    scrub_interval: Duration = _STORAGE.scrub_interval
+    scrub_rate: Size = _STORAGE.scrub_rate
+    duplicates: Literal["Drop", "Keep"] = "Drop"
+    duplicate_window: Duration = _STORAGE.duplicate_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,26 @@ class Catalog:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalServer:
+    """spec.mx.external[]: a server of others that stands in the MX records too."""
+
+    hostname: str
+    preference: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mx:
+    """spec.mx: what the figures do is said in `docs/mx.md`."""
+
+    strategy: Literal["Load", "RoundTable", "Random", "Static"] = "Load"
+    ttl: Seconds = 60
+    min_targets: int = 2
+    max_targets: int = 20
+    publish: Literal["ExternalDNS", "None"] = "ExternalDNS"
+    external: tuple[ExternalServer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """spec.tls."""
 
@@ -167,6 +191,6 @@ class MailClusterSpec:
     catalog: Catalog = field(default_factory=Catalog)
     smtp: Smtp = field(default_factory=Smtp)
     access: Access = field(default_factory=Access)
-    mx: Free | None = None
+    mx: Mx = field(default_factory=Mx)
     tls: Tls | None = None
     paused: bool = False

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 Duration = Annotated[float, "duration"]  # seconds; written 500ms, 60s, 5m, 1h
+Seconds = Annotated[int, "seconds"]  # whole ones, for what has no parts of a second; written 60s, 5m, 1h
 Size = Annotated[int, "size"]  # bytes; written 50Mi, 10Gi, 4096
 Free = Annotated[object, "free"]  # handed on as it is written, for example a pod's tolerations
 
@@ -119,6 +120,12 @@ class Reader:
             if match is None or float(match[1]) == 0:
                 raise self.fail(path, f"is {raw!r}; write a duration like 500ms, 60s or 5m")
             return float(match[1]) * _DURATION_UNITS[match[2]]
+        if kind == Seconds:
+            match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
+            seconds = float(match[1]) * _DURATION_UNITS[match[2]] if match is not None else 0.0
+            if seconds < 1 or seconds != int(seconds):
+                raise self.fail(path, f"is {raw!r}; write whole seconds, minutes or hours, like 60s")
+            return int(seconds)
         if kind == Size:
             match = _SIZE.fullmatch(str(raw)) if isinstance(raw, (str, int)) and not isinstance(raw, bool) else None
             if match is None or int(match[1]) == 0:

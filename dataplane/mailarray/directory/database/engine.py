@@ -30,7 +30,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from mailarray.directory.database import migrations
 from mailarray.directory.database.schema import SCHEMA
 from mailarray.directory.rows import AccountsUnavailable
-from mailarray.sql import POSTGRESQL_DRIVER, driver_error, follow_url
+from mailarray.sql import POSTGRESQL_DRIVER, connect_asyncpg, driver_error, follow_url
 
 FILE_NAME = "accounts.sqlite"
 FILE_MODE = 0o660  # the processes of one machine may run under users of their own that share a group
@@ -154,7 +154,11 @@ def _open(url: URL, current: Callable[[], URL]) -> AsyncEngine:
         url.set(drivername=POSTGRESQL_DRIVER),
         pool_size=POOL_SIZE,
         pool_timeout=CALL_SECONDS,
-        connect_args={"timeout": CONNECT_SECONDS, "server_settings": {"application_name": "mailarray accounts"}},
+        connect_args={
+            "async_creator_fn": connect_asyncpg,
+            "timeout": CONNECT_SECONDS,
+            "server_settings": {"application_name": "mailarray accounts"},
+        },
     )
     follow_url(engine, current)
     return engine

@@ -119,8 +119,10 @@ class FakeApi:
         if thing in self.objects and self.objects[thing]["metadata"]["uid"] == uid:
             self.drop(kind, namespace, name)
 
-    async def evict(self, namespace: str, pod: str, uid: str) -> None:
-        self._log("evict", ("Pod", namespace, pod))
+    async def evict(self, namespace: str, pod: str, uid: str, *, only_ask: bool = False) -> None:
+        self.refuse("evict", ("Pod", namespace, pod))
+        if not only_ask:
+            self._log("evict", ("Pod", namespace, pod))
 
     async def push(self, address: str, token: str, table: bytes) -> None:
         if address in self.deaf:

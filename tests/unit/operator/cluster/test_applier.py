@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ async def test_drift_is_put_right(world: World) -> None:
 
 async def test_drift_that_is_heard_of_before_the_answer_is_put_right(world: World) -> None:
     """A watch may tell of another's change before our own apply is answered: that change is not what we left there."""
-    once = []
+    once: list[Any] = []
 
     def change(kind: kinds.Kind, body: Json, there: bool) -> None:
         if kind is kinds.STATEFUL_SET and body["metadata"]["name"] == "a" and not once:
@@ -176,7 +177,7 @@ async def test_a_scaling_in_the_middle_of_a_run_is_not_lost(world: World) -> Non
         "a",
         {"clusterRef": {"name": "example"}, "replicas": 3, "template": {"priorityClassName": "high"}},
     )
-    once = []
+    once: list[Any] = []
 
     def scale(verb: str, thing: Thing) -> None:
         if thing[0] == "ConfigMap" and not once:

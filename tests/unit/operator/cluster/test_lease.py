@@ -108,6 +108,17 @@ async def test_one_of_two_leads_and_gives_it_back() -> None:
     await two.end()
 
 
+async def test_the_lease_of_the_chart_is_taken_and_keeps_what_is_not_the_operators() -> None:
+    leases = FakeLeases()
+    metadata = {"name": "operator", "namespace": "mail", "labels": {"app.kubernetes.io/managed-by": "Helm"}}
+    leases.write({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata})
+    one = Candidate(leases, "one")
+    await until(one.lease.leading)
+    assert leases.lease is not None and leases.holder() == "one"
+    assert leases.lease["metadata"]["labels"] == metadata["labels"]
+    await one.end()
+
+
 async def test_cut_off_stops_before_the_other_begins() -> None:
     leases = FakeLeases()
     one, two = Candidate(leases, "one"), Candidate(leases, "two")
@@ -132,7 +143,7 @@ async def test_a_hanging_renewal_ends_leading() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    one.lease._client.get = hang  # type: ignore[method-assign]
+    one.lease._client.get = hang  # type: ignore[method-assign,assignment]
     await until(lambda: not one.lease.leading(), 1.0)
     one.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -15,7 +15,7 @@ from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.cluster import kinds, metrics
 from mailarray_operator.cluster.applier import Applier
 from mailarray_operator.cluster.client import ApiError
-from mailarray_operator.cluster.reconcile import RETRY_SECONDS, Incomplete, Reconciler
+from mailarray_operator.cluster.reconcile import BLOCKED_SECONDS, RETRY_SECONDS, Incomplete, Reconciler
 from mailarray_operator.cluster.statuses import Statuses
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.plan.decisions import Decisions, Event
@@ -31,9 +31,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def decide_a_restart(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
     """Restart a-1, and say so in the status."""
     decisions = plain_planner.decide(observation, configuration, now)
-    status: Mapping[str, Any] = {"servers": [{"name": "a-1", "phase": "Joining"}]}
+    phase = "Serving" if observation.not_evictable == "a-1" else "Joining"
+    status: Mapping[str, Any] = {"servers": [{"name": "a-1", "phase": phase}]}
     groups = {name: dataclasses.replace(group, status=status) for name, group in decisions.groups.items()}
-    return dataclasses.replace(decisions, groups=groups, restart="a-1")
+    return dataclasses.replace(decisions, groups=groups, restart=None if observation.not_evictable else "a-1")
 
 
 @pytest.fixture
@@ -65,9 +66,10 @@ def reconciler(api: FakeApi) -> Reconciler:
         writer=api,
         applier=Applier(store, api),
         statuses=Statuses(store, api),
-        secrets=Mock(make=AsyncMock()),
+        secrets=Mock(make=AsyncMock(), restore=AsyncMock(side_effect=lambda observation, writer: (observation, []))),
         pusher=Mock(),
         reporter=Mock(),
+        steering=Mock(),
         poster=Mock(post=AsyncMock()),
         clock=lambda: NOW,
     )
@@ -101,7 +103,7 @@ async def test_a_status_waits_for_what_the_next_look_applies(api: FakeApi, recon
     body = api.get(kinds.MAIL_CLUSTER, "mail", "example")
     body["status"] = {}
     api.put(kinds.MAIL_CLUSTER, body)
-    once = []
+    once: list[bool] = []
 
     def meanwhile(verb: str, thing: Thing) -> None:
         if (verb, thing[0]) == ("apply", "StatefulSet") and not once:
@@ -132,6 +134,25 @@ async def test_events_do_not_wait_for_each_other(reconciler: Reconciler) -> None
     async with asyncio.timeout(10):
         await reconciler.run(KEY)
     assert reconciler.poster.post.await_count == 2
+
+
+async def test_a_status_says_no_restart_that_the_disruption_budget_refuses(
+    api: FakeApi, reconciler: Reconciler
+) -> None:
+    def refuse(verb: str, thing: Thing) -> None:
+        if verb == "evict":
+            raise ApiError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+
+    def phase() -> str:
+        return str(api.get(kinds.MAIL_SERVER, "mail", "a")["status"]["servers"][0]["phase"])
+
+    api.refuse = refuse
+    again = await reconciler.run(KEY)
+    assert again is not None and again <= BLOCKED_SECONDS
+    assert phase() == "Serving" and not any(write.startswith("evict") for write in api.writes)
+    api.refuse = lambda verb, thing: None
+    await reconciler.run(KEY)
+    assert phase() == "Joining" and api.writes[-1] == "evict Pod a-1"
 
 
 async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:

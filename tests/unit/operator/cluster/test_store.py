@@ -95,7 +95,10 @@ def test_claims_and_their_class() -> None:
     assert store.observation(KEY).groups["a"].claims["a-0"].expandable is None
     store.take(kinds.STORAGE_CLASS, {"metadata": {"name": "fast"}, "allowVolumeExpansion": True}, True)
     known = store.observation(KEY).groups["a"].claims["a-0"]
-    assert known.expandable is True and known.requested == 10 << 30
+    assert known.expandable is True and known.requested == 10 << 30 and not known.lost
+    store.take(kinds.CLAIM, {**claim, "status": {"phase": "Lost"}}, True)
+    known = store.observation(KEY).groups["a"].claims["a-0"]
+    assert known.lost and known.capacity == 0
 
 
 def test_everything_gone_is_nothing_held() -> None:

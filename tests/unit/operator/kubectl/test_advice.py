@@ -26,6 +26,10 @@ from mailarray_operator.kubectl.array import Condition
         ("Draining", "True", "WouldLoseCopies", True),
         ("ClusterMissing", "True", "ClusterMissing", True),
         ("Paused", "True", "Paused", False),
+        ("DNSPublished", "True", "Published", False),
+        ("DNSPublished", "False", "Publishing", False),
+        ("DNSPublished", "False", "ExternalDNSMissing", True),
+        ("MXPlanned", "False", "LoadsUnknown", True),
         ("OfALaterVersion", "True", "Odd", True),
     ],
 )

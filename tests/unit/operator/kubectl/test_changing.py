@@ -152,7 +152,13 @@ def test_account_import_tells_of_the_lines_that_were_refused(theatre: Theatre, t
 def test_account_list(theatre: Theatre, golden: Golden) -> None:
     first = {"address": "ann@mail.example", "aliases": ["info@mail.example", "post@mail.example"], "quota": 1 << 30,
              "enabled": True, "hasPassword": True}  # fmt: skip
-    second = {"address": "list@mail.example", "aliases": [], "quota": None, "enabled": True, "hasPassword": False}
+    second: dict[str, object] = {
+        "address": "list@mail.example",
+        "aliases": [],
+        "quota": None,
+        "enabled": True,
+        "hasPassword": False,
+    }
     theatre.record(*whole()[:2], ("account list .*--json --containing=mail", json.dumps([first, second])))
     golden(theatre.run("account", "list", "--containing", "mail"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -292,3 +293,13 @@ def test_the_strategy_can_be_changed() -> None:
 def test_a_policy_that_cannot_work_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="; give "):
         Policy(**wrong)  # type: ignore[arg-type]
+
+
+def test_names_that_a_small_best_band_has_no_servers_for_go_to_the_next() -> None:
+    """Else two names would be left of four servers, where three are asked for."""
+    policy = Policy(min_targets=3, max_targets=3, ttl=5)
+    loads = even(4)
+    first = {name.replace("-", "_"): State.JOINING for name in list(loads)[1:]}
+    made = plan(reports(1000.0, loads, **first), None, policy, 1000.0)
+    assert sorted(Counter(m.band for m in made.members).values()) == [1, 3]
+    assert len(made.targets) == 3

@@ -155,7 +155,7 @@ def test_access_falls_back_to_who_stands_back_when_too_few_are_left() -> None:
     given: dict[str, Any] = {"cluster": "c", "namespace": "n", "hostname": "pop.mail.example"}
     plan = planned(3, Policy(), mx_2=State.JOINING)
 
-    def addresses(**asked: int) -> list[str]:
+    def addresses(**asked: Any) -> list[str]:
         made = access_records(plan, addresses={s: a[1:] for s, a in ADDRESS.items()}, **asked, **given)
         assert made is not None
         return list(made["spec"]["endpoints"][0]["targets"])

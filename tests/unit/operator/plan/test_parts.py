@@ -227,6 +227,50 @@ def test_a_claim_that_cannot_grow_is_said() -> None:
     assert condition(decisions.groups["mx"].status, "VolumesAsAsked")[:2] == ("False", "VolumesNotExpandable")
 
 
+def test_a_claim_whose_disk_is_gone_did_hold_mail() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0, lost=True)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+    world.groups["mx"].status = {}  # an operator that knows nothing else of it
+    world.since = world.clock
+    assert world.decide().groups["mx"].replicas == 3
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], lost=False)  # never had one
+    assert world.decide().groups["mx"].replicas == 2
+
+
+def test_a_server_with_a_volume_held_mail_whatever_its_claim_says() -> None:
+    world = settled()
+    world.lost_nodes.add("mx-2")
+    world.claims["mx-2"] = dataclasses.replace(world.claims["mx-2"], capacity=0)
+    world.scale_mailserver("mx", 2)
+    world.tick(30.0)
+    assert world.decide().groups["mx"].replicas == 3
+
+
+def test_a_mailserver_that_is_deleted_without_a_drain_is_told_with_what_to_do() -> None:
+    world = settled()
+    world.group("in", 2)
+    world.settle()
+    world.delete("in")
+    decisions = world.decide()
+    told = [e.message for e in decisions.events if (e.type, e.reason) == ("Warning", "MailServerDeleted")]
+    assert len(told) == 1 and "the MailServer in was deleted" in told[0] and "2 servers" in told[0]
+    assert "apply in again" in told[0]
+    world.step()
+    assert not [e for e in world.decide().events if e.reason == "MailServerDeleted"]  # once: the table is a new one
+
+    world.scale_mailserver("mx", 3)
+    world.group("out", 2)
+    world.settle()
+    world.scale_mailserver("out", 0)
+    world.settle()
+    world.delete("out")
+    assert not [e for e in world.decide().events if e.reason == "MailServerDeleted"]  # it was drained
+
+
 def away(observed: Observation) -> Observation:
     reports = {
         name: dataclasses.replace(report, sidecar={**(report.sidecar or {}), "catalog": {"state": "away"}})
@@ -238,3 +282,26 @@ def away(observed: Observation) -> Observation:
 def condition(status: Any, type_: str) -> tuple[str, str, str]:
     found = next(c for c in status["conditions"] if c["type"] == type_)
     return found["status"], found["reason"], found["message"]
+
+
+def test_a_server_whose_volume_is_full_is_nobodys_mirror_until_it_has_room_again() -> None:
+    world = World()
+    world.group("mx", 4)
+    world.settle()
+    assert world.table is not None
+    before = world.table
+    full = {"mx-2": True}
+
+    def mirrors(said: dict[str, bool]) -> tuple[set[str], int]:
+        observation = world.observe()
+        reports = {
+            name: dataclasses.replace(report, sidecar={**(report.sidecar or {}), "full": said.get(name, False)})
+            for name, report in observation.reports.items()
+        }
+        table = decide(dataclasses.replace(observation, reports=reports), CONFIGURATION, NOW).table
+        assert table is not None and table.rows.keys() == before.rows.keys()
+        return {name for row in table.rows.values() for group in row for name in group}, table.generation
+
+    assert mirrors({}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
+    assert mirrors(full) == ({"mx-0", "mx-1", "mx-3"}, before.generation + 1)
+    assert mirrors({f"mx-{i}": True for i in range(4)}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)

@@ -127,6 +127,9 @@ class Teller:
     def _back(self, server: str) -> None:
         self.world.lost_nodes.discard(server)
 
+    def _evictable(self, server: str, word: str) -> None:
+        (self.world.not_evictable.discard if word == "yes" else self.world.not_evictable.add)(server)
+
     def _wipe(self, server: str) -> None:
         self.world.wipe(server)
 

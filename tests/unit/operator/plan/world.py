@@ -24,6 +24,7 @@ from mailarray_operator.plan.observation import (
     Claim,
     ClusterResource,
     Group,
+    Mx,
     Observation,
     PairResource,
     Pod,
@@ -93,9 +94,11 @@ class World:
         self.lost_nodes: set[str] = set()  # of servers
         self.secrets: dict[str, frozenset[str] | None] = {"accounts": frozenset({"accounts"})}
         self.database_ready: bool | None = True
+        self.mx: Mx | None = None
         self.access_ready = 2
         self.events: list[Event] = []
         self.restarts: list[str] = []
+        self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
         self.since = 0.0  # the operator's start
         self._uids = itertools.count(1)
@@ -117,6 +120,11 @@ class World:
         self.pairs[name] = MirrorPairSpec(
             NameRef("example"), Side(NameRef(source)), tuple(Side(NameRef(m)) for m in mirrors)
         )
+
+    def delete(self, name: str) -> None:
+        """The MailServer, and by its owner references all but the claims."""
+        del self.groups[name]
+        self.pods = {pod: found for pod, found in self.pods.items() if pod.rpartition("-")[0] != name}
 
     def wipe(self, server: str) -> None:
         """The claim is deleted with its pod."""
@@ -200,7 +208,7 @@ class World:
     def now(self) -> datetime:
         return BEGIN + timedelta(seconds=self.clock)
 
-    def observe(self) -> Observation:
+    def observe(self, not_evictable: str = "") -> Observation:
         cluster = ClusterResource(
             Resource("example", "c", 1, self.cluster_status),
             MailClusterSpec(
@@ -229,6 +237,8 @@ class World:
             },
             clock=self.clock,
             since=self.since,
+            mx=self.mx,
+            not_evictable=not_evictable,
         )
 
     def _observe_group(self, group: FakeGroup) -> Group:
@@ -281,7 +291,10 @@ class World:
         return ServerReport(server.heard, sidecar if answers else None, writer if answers else None, uid)
 
     def decide(self) -> Decisions:
-        return decide(self.observe(), CONFIGURATION, self.now())
+        decisions = decide(self.observe(), CONFIGURATION, self.now())
+        if decisions.restart in self.not_evictable:
+            decisions = decide(self.observe(str(decisions.restart)), CONFIGURATION, self.now())
+        return decisions
 
     def writes(self, decisions: Decisions, outdated: Collection[str] = ()) -> list[Callable[[], None]]:
         """What is to be written, in the order in which it is written; only what differs.

@@ -1,0 +1,153 @@
+"""Asks every server, and every access server, how loaded it is, for the planner of MX records.
+
+Invariant: 500 servers are asked once in `ASK_SECONDS` each, also when half of them are silent: questions are spread,
+each has a deadline, and `AT_ONCE` x `ASK_SECONDS` / `ANSWER_SECONDS` are more than there are. Times are of the
+monotonic clock: whoever plans turns them into ages, so that a clock that is set makes no report old or young.
+Refuses to judge. Beside `reporter`, which asks for the status, since that is ten times as large and as rarely asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from mailarray.contract import paths
+from mailarray_operator.cluster.held import Key
+
+ASK_SECONDS = 5.0  # between two questions to one server
+ANSWER_SECONDS = 2.0
+AT_ONCE = 256
+TICK_SECONDS = 0.25
+NEVER = float("-inf")
+
+
+class Asked(NamedTuple):
+    """One process."""
+
+    uid: str  # of its pod
+    ip: str
+    port: int
+    path: str
+    sessions: int = 0  # that it takes at most, when it says its sessions and not its load
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last word of a process."""
+
+    at: float = NEVER  # seconds, monotonic
+    load: float = float("nan")
+    accepts: bool = True
+
+
+@dataclass(slots=True)
+class _Target:
+    asked: Asked
+    due: float
+    heard: Heard = Heard()
+    asking: bool = False
+    tried: bool = False
+
+
+class Loads:
+    """See the module."""
+
+    def __init__(self, token: Callable[[Key], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._token = token
+        self._clock = clock
+        self._targets: dict[Key, dict[str, _Target]] = {}  # MailCluster -> process
+        self._seats = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def follow(self, key: Key, processes: Mapping[str, Asked]) -> None:
+        """Ask these processes of a MailCluster, and no others of it."""
+        known = self._targets.setdefault(key, {})
+        for name in known.keys() - processes.keys():
+            del known[name]
+        now = self._clock()
+        for name, asked in processes.items():
+            if name not in known or known[name].asked != asked:
+                first = 0.0 if len(processes) <= AT_ONCE else random.uniform(0, ASK_SECONDS / 2)
+                known[name] = _Target(asked, now + first)
+
+    def forget(self, key: Key) -> None:
+        """The MailCluster is gone, or is not planned any more."""
+        self._targets.pop(key, None)
+
+    def heard(self, key: Key) -> dict[str, Heard]:
+        """The last word of each process that is asked."""
+        return {name: target.heard for name, target in self._targets.get(key, {}).items()}
+
+    def all_tried(self, key: Key) -> bool:
+        """Whether each was asked once, and answered or not."""
+        return all(target.tried for target in self._targets.get(key, {}).values())
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        connector = aiohttp.TCPConnector(limit=AT_ONCE, limit_per_host=2, keepalive_timeout=15)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            try:
+                while True:
+                    now = self._clock()
+                    for key, targets in self._targets.items():
+                        for target in targets.values():
+                            if target.due <= now and not target.asking:
+                                target.asking = True
+                                task = asyncio.create_task(self._ask(session, key, target))
+                                self._tasks.add(task)
+                                task.add_done_callback(self._tasks.discard)
+                    await asyncio.sleep(TICK_SECONDS)
+            finally:
+                self._targets.clear()
+                for task in self._tasks:
+                    task.cancel()
+
+    async def _ask(self, session: aiohttp.ClientSession, key: Key, target: _Target) -> None:
+        try:
+            token = self._token(key)
+            if not token:
+                return
+            async with self._seats:
+                # What waits for a seat is late, not older: the next question is due from here on.
+                target.due = self._clock() + ASK_SECONDS * random.uniform(0.9, 1.0)
+                said = await self._get(session, target.asked, token)
+            target.tried = True
+            heard = None if said is None else read(said, target.asked, self._clock())
+            if heard is not None:
+                target.heard = heard
+        finally:
+            target.asking = False
+            target.due = max(target.due, self._clock() + TICK_SECONDS)
+
+    async def _get(self, session: aiohttp.ClientSession, asked: Asked, token: str) -> dict[str, Any] | None:
+        host = f"[{asked.ip}]" if ":" in asked.ip else asked.ip
+        headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}"}
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        try:
+            async with session.get(
+                f"http://{host}:{asked.port}{asked.path}", headers=headers, timeout=timeout
+            ) as answer:
+                if answer.status != 200:
+                    return None
+                said = json.loads(await answer.read())
+                return said if isinstance(said, dict) else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+
+def read(said: Mapping[str, Any], asked: Asked, now: float) -> Heard | None:
+    """What a process said, or None when that is no load."""
+    load = said.get("load")
+    if asked.sessions:
+        sessions = said.get("sessions")
+        load = sessions / asked.sessions if isinstance(sessions, int) else None
+    if isinstance(load, bool) or not isinstance(load, int | float):
+        return None
+    return Heard(now, float(load), said.get("refusing") is None)
