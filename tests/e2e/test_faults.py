@@ -1,7 +1,7 @@
-"""The short fault campaign on real pods and nodes: killed, cut off, wiped, without a database; in a seeded order.
+"""A short fault campaign on pods and nodes: killed, cut off, wiped, without a database; in an order by the seed.
 
-The kinds and the ledger are those of `make faults` (docs/faults.md), as far as Kubernetes does them to a cluster. A disk
-is wiped only when nothing is short of copies. SEED repeats the order and the victims.
+The ledger is that of `make faults` (docs/faults.md), the faults are those that happen to a cluster. A disk is wiped only
+when nothing is short of copies. SEED repeats the order and the victims.
 """
 
 from __future__ import annotations

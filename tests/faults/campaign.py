@@ -4,8 +4,9 @@ Order: start, hurt until the messages are acknowledged and the faults are done, 
 nothing is short of copies, read every mailbox, stop, verify the journals. The verdict is the ledger's; a campaign also
 fails when the array does not come to rest, or when a journal is damaged at its end.
 
-Senders do not try again: a message without a 250 was sent once, and may be there once. So a duplicate is never a
-sender's doing.
+Senders try most of what had no answer again, with the same Message-ID and the same bytes, as mail servers do; the rest
+is given up, and may be there once. A message that is there twice after all is counted,
+and one in ten thousand is allowed: the array promises to drop second deliveries, within bounds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tests.support.array import DOMAIN
 
 SENDERS_PER_SERVER = 4
 READERS = 3
+PERSISTENCE = 0.8  # of what had no answer is sent again
+DUPLICATES = 1e-4  # of the acknowledged messages may be there twice
 PAUSE = 0.08  # seconds between a sender's bursts, in the mean
 MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(16))
 BIN = MAILBOXES[-1]
@@ -60,7 +63,9 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether every promise was kept."""
-        return self.verdict.good and not self.problems
+        v = self.verdict
+        few = len(v.duplicated) <= v.acknowledged * DUPLICATES
+        return not (v.lost or v.damaged or v.undead or self.problems) and few
 
     def last_line(self) -> str:
         """As it is promised."""
@@ -223,7 +228,7 @@ class Campaign:
             return random.Random(self._dice.randrange(1 << 31))
 
         senders = [
-            Sender(local(array.smtp(index)), self.ledger, MAILBOXES, another(), PAUSE)
+            Sender(local(array.smtp(index)), self.ledger, MAILBOXES, another(), PAUSE, PERSISTENCE)
             for index in range(len(array.names))
             for _ in range(SENDERS_PER_SERVER)
         ]
@@ -239,8 +244,8 @@ class Campaign:
             for reason, times in refused.most_common():
                 self._say(f"{who}: {times} times {reason}")
         sessions = sum(reader.sessions for reader in readers)
-        longest = max(sender.longest for sender in senders)
-        self._say(f"longest answer {longest:.1f} s; {sessions} sessions read")
+        longest, retries = max(sender.longest for sender in senders), sum(sender.retries for sender in senders)
+        self._say(f"longest answer {longest:.1f} s; {retries} messages sent again; {sessions} sessions read")
 
     def _say(self, text: str) -> None:
         self._say_line(f"{time.monotonic() - self._began:7.1f} s {self.ledger.acknowledged:7d}  {text}")

@@ -135,7 +135,15 @@ def _text(name: str, source: random.Random) -> bytes:
     """Mostly a few KiB; now and then one that is spooled to disk; lines that begin with dots, and 8-bit octets."""
     size = source.choice((200, 1_000, 2_000, 4_000, 4_000, 20_000)) if source.random() < 0.99 else 400_000
     block = source.randbytes(97).replace(b"\r", b"r").replace(b"\n", b"n").replace(b"\0", b"0")
-    lines = [MARK + name.encode(), b"From: <sender@elsewhere.example>", b"Subject: " + name.encode(), b"", b".", b".."]
+    lines = [
+        MARK + name.encode(),
+        b"From: <sender@elsewhere.example>",
+        b"Message-ID: <%b@elsewhere.example>" % name.encode(),
+        b"Subject: " + name.encode(),
+        b"",
+        b".",
+        b"..",
+    ]
     length = 0
     while length < size:
         start = source.randrange(90)
