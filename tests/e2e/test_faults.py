@@ -1,7 +1,7 @@
 """A short fault campaign on pods and nodes: killed, cut off, wiped, without a database; in an order by the seed.
 
-The ledger is that of `make faults` (docs/faults.md), the faults are those that happen to a cluster. A disk is wiped only
-when nothing is short of copies. SEED repeats the order and the victims.
+The ledger is that of `make faults` (docs/faults.md), the faults are those that happen to clusters. A disk is wiped
+only when nothing is short of copies. SEED repeats the order and the victims.
 """
 
 from __future__ import annotations

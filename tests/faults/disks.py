@@ -75,8 +75,13 @@ class Disk:
                     step //= 2  # the file system needs some for itself, and others write meanwhile
 
     def empty(self) -> None:
-        """Give it back."""
+        """Give it back, for good: a power cut later does not bring the ballast back."""
         (self.mount / _BALLAST).unlink(missing_ok=True)
+        fd = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def detach(self) -> None:
         """At the end."""
