@@ -1,7 +1,8 @@
 """What failures cost, in figures: `make faults-rows`. Each prints one line, and fails when it misses its bound.
 
-From the environment: REBUILD_GIB (5), OUTAGE_MINUTES (10), COPY_RATE (the default pace), BUSY (1): bounds in seconds
-are so many times longer, for a machine that does much else.
+From the environment: REBUILD_GIB (5), OUTAGE_MINUTES (10), BUSY (1): bounds in seconds are so many times longer, for a
+machine that does much else. The rebuild that is compared with a plain copy has no limit to its pace (`copyRate`), the
+one beside which mail is accepted has the default one.
 """
 
 from __future__ import annotations
@@ -148,8 +149,7 @@ async def test_pauses_when_one_of_three_is_killed() -> None:
 class Filled:
     """An array with so many bytes on the volume of its first server, and what a plain copy of these takes."""
 
-    def __init__(self, gib: float) -> None:
-        rate = os.environ.get("COPY_RATE")
+    def __init__(self, gib: float, rate: str | None) -> None:
         self.array = Array(accounts=(*MAILBOXES, FILLED), spec={"storage": {"copyRate": rate} if rate else {}})
         self.size = int(gib * (1 << 30))
 
@@ -211,12 +211,13 @@ class Filled:
 
 
 @pytest.fixture
-def filled() -> Iterator[Filled]:
-    one = Filled(GIB)
+def filled(request: pytest.FixtureRequest) -> Iterator[Filled]:
+    one = Filled(GIB, getattr(request, "param", None))
     with one.array:
         yield one
 
 
+@pytest.mark.parametrize("filled", ["16Gi"], indirect=True)
 @pytest.mark.timeout(3600)
 async def test_a_rebuild_is_nearly_as_fast_as_a_copy(filled: Filled) -> None:
     await filled.fill()
