@@ -9,8 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 FUZZ_SECONDS ?= 60
+SEEDS ?= 10000
 
-.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate faults faults-rows fuzz packages clean
+.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate simulation faults faults-rows fuzz packages clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,9 @@ faults: packages $(VENV)/.dev ## Hurt an array in every way and count its mail: 
 
 faults-rows: packages $(VENV)/.dev # What failures cost, in figures: docs/faults.md
 	$(BIN)/python -m pytest tests/faults/test_rows.py -m long -s $(PYTEST_ARGS)
+
+simulation: $(VENV)/.dev ## Play SEEDS (10000) arrays in virtual time, with every kind of trouble: docs/simulation.md
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATION_ARGS)
 
 fuzz: $(VENV)/.fuzz ## Fuzz the parsers for FUZZ_SECONDS (60) seconds each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

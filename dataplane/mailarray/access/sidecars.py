@@ -5,8 +5,9 @@ names is not listed. Called when a maildrop opens.
 
 Invariant: an answer stands for its volume; all volumes but `copies` - 1 must have answered, or there is no list.
 A message that was acknowledged lies on `copies` volumes, so one of those that answered has it. The volumes are those of
-the mirroring table's servers and all that the listed messages name as members, but those that were drained: what they
-held is on `copies` others, as a sidecar that answered remembers. A drained one that is back is a server of the table.
+the mirroring table's servers and all that any segment of those that answered names as a member, but those that were
+drained or repaired: what they held is on `copies` others, as a sidecar that answered remembers. A drained one that is
+back is a server of the table.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Answer:
     messages: tuple[tuple[Found, Location], ...]
     tombstones: frozenset[PlacementId]
     gone: frozenset[VolumeId] = frozenset()  # drained: nobody has to wait for them
+    named: frozenset[VolumeId] = frozenset()  # may hold mail that this one does not: they count, heard or not
 
 
 def parse_answer(raw: Any) -> Answer:
@@ -76,7 +78,8 @@ def parse_answer(raw: Any) -> Answer:
         messages.append((found, location))
     tombstones = frozenset(PlacementId.parse(text) for text in raw["tombstones"])
     gone = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("gone", ()))
-    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones, gone)
+    named = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("named", ()))
+    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones, gone, named)
 
 
 def merge(answers: Iterable[Answer]) -> list[Found]:
@@ -102,7 +105,8 @@ def missing_volumes(answers: Iterable[Answer], silent: Iterable[frozenset[Volume
     heard. Such a server is taken to have one of the volumes that messages name and nobody answered for.
     """
     answered = {answer.volume for answer in answers}
-    named = {m for answer in answers for _, location in answer.messages for m in location.members} - answered
+    named = {m for answer in answers for _, location in answer.messages for m in location.members}
+    named = named.union(*(answer.named for answer in answers)) - answered
     for answer in answers:
         named -= answer.gone
     known: set[VolumeId] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
@@ -23,24 +23,27 @@ _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
 def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
-    row = connection.execute(select(_volumes).where(_volumes.c.id == volume)).one_or_none()
+    rows = connection.execute(select(_volumes).where(or_(_volumes.c.id == volume, _volumes.c.server == server))).all()
+    row = next((row for row in rows if row.id == volume), None)
     known = row.counter if row is not None else 0
     if epoch > now.epoch or counter > known:
         raise_epoch(connection, max(epoch, now.epoch) + 1)
         now = _read_state(connection)
     known = max(known, counter)  # or it would look restored for ever
+    # Every server says this once a second: mostly there is nothing new in it, and then nothing is written.
     if row is None:
         connection.execute(
             insert(_volumes).values(
                 id=volume, server=server, lost=False, counter=known, caught_up_epoch=0, retired=False
             )
         )
-    else:
+    elif (row.server, row.counter, row.retired) != (server, known, row.retired and not serving):
         retired = row.retired and not serving
         connection.execute(
             update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known, retired=retired)
         )
-    if row is None or not row.lost:  # a lost one that comes back does not drive out the one in its place
+    others = any(other.id != volume and not other.lost for other in rows)
+    if others and (row is None or not row.lost):  # a lost one that comes back does not drive out the one in its place
         connection.execute(
             update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
         )

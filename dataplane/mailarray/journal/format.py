@@ -64,6 +64,10 @@ class FormatError(ValueError):
     """Bytes that are not what the format says; the text is one sentence."""
 
 
+class UnknownVersion(FormatError):
+    """A segment of a version that this program cannot read."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
     """The first bytes of a segment; written with the first batch, never changed (rules 1 and 2)."""
@@ -118,7 +122,7 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     if magic != SEGMENT_MAGIC:
         raise FormatError("the segment does not begin with the magic of a Mailarray segment")
     if version != VERSION:
-        raise FormatError(f"the segment has format version {version}; this program reads version {VERSION}")
+        raise UnknownVersion(f"the segment has format version {version}; this program reads version {VERSION}")
     if not 1 <= count <= MAX_MEMBERS or length != segment_header_length(count) or len(data) < length:
         raise FormatError("the segment header's length does not fit its members")
     body = data[: length - _CRC.size]

@@ -25,6 +25,7 @@ from mailarray.journal.format import (
     FormatError,
     MessageEntry,
     SegmentHeader,
+    UnknownVersion,
     crc32c,
     decode_batch_header,
     decode_entries,
@@ -173,6 +174,8 @@ def walk(
             return
         # The file's name says whose batches to look for: a bad header is no reason to answer for less than is here.
         following = _next_valid(fd, segment, 0, limit)
+        if following is None and not max(acknowledged, sealed_length or 0) and not isinstance(error, UnknownVersion):
+            return  # a first batch that was torn: the file holds nothing, and nobody was told of anything
         report.damages.append(Damage(0, following or report.file_length, str(error)))
         if following is None:
             return

@@ -35,6 +35,7 @@ class CatalogLink:
         self._memory = memory
         self._catalog: Catalog | None = None
         self.serving: Callable[[], bool] = lambda: True  # False: a volume that was drained stays retired
+        self.reached: Callable[[], None] = lambda: None  # called when the catalog is there again
         self.state: CheckIn | None = None  # None while the catalog is away
         self._turn = asyncio.Lock()
         self._complaint = ""  # logged last, until the catalog answers
@@ -72,6 +73,7 @@ class CatalogLink:
                 raise
             if self.state is None:
                 log.info("catalog reached", extra={"epoch": state.epoch, "catalog_open": state.open})
+                self.reached()
             if state.epoch != self._memory.epoch:
                 self._memory.counter = state.counter  # a new epoch counts anew
             self._memory.epoch = state.epoch

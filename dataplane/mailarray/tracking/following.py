@@ -79,6 +79,15 @@ class Follower:
         return self.announcement is None or self.announcement.segment == segment
 
     @property
+    def knows_all(self) -> bool:
+        """What is acknowledged here is known: of each own segment this process or the writer's last word speaks.
+
+        Not so after a start until the writer was heard, or is known to be dead: own segments are then left alone.
+        """
+        written = None if self.announcement is None else self.announcement.segment
+        return all(not h.own or h.member is not None or h.segment == written for h in self._shelf)
+
+    @property
     def current(self) -> Holding | None:
         """The segment that the writer is writing; None also when it was fenced here behind a dead writer's back."""
         return self._current if self._current is not None and self._current.member is None else None

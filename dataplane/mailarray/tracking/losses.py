@@ -57,6 +57,7 @@ class Losses:
             await self._link.catalog.mark_retired(volume)
         memory.retired = frozenset(retired | again)
         memory.lost = frozenset(lost)
+        memory.heard = True
 
     async def all_told(self, known: Sequence[VolumeRow], epoch: int) -> bool:
         """Whether the catalog knows all that any server holds; asked only when a lost volume hangs on it."""

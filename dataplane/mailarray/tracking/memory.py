@@ -36,6 +36,7 @@ class CatalogMemory:
         self.retired: frozenset[VolumeId] = frozenset()
         self.lost: frozenset[VolumeId] = frozenset()
         self.repaired: frozenset[VolumeId] = frozenset()
+        self.heard = False  # the volumes of the array were heard of, by this process or one before it
         self._saved = self._state
         self._saved_at = 0.0
         try:
@@ -45,6 +46,7 @@ class CatalogMemory:
                 frozenset(VolumeId(parse_id(volume)) for volume in raw.get(word, ())) for word in _WORDS
             )
             self._saved = self._state
+            self.heard = self.epoch > 0
         except (OSError, ValueError, KeyError, TypeError):
             pass  # nothing remembered: the catalog is believed, as at the first start
 

@@ -72,11 +72,17 @@ class Agent:
         self.index = LocalIndex(self.shelf)
         self.peers = Peers(settings.server, token, self.table)
         reserve = settings.storage.reserve
-        self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining)
+        self.receiver = Receiver(self.shelf, reserve, lambda: self.table.draining, lambda: self.memory.lost)
         self.fencer = Fencer(self.shelf, self.peers, str(settings.writer))
         self.room = Room(volume.free_bytes, reserve)
         self.server = Server(
-            self.shelf, self.index, settings.server, self.room.full, self.memory, lambda: self.table.draining
+            self.shelf,
+            self.index,
+            settings.server,
+            self.room.full,
+            self.memory,
+            lambda: self.table.draining or volume.id in self.memory.lost,
+            lambda: self.follower.knows_all,
         )
         registrar = Registrar(self.link, volume.id, self.memory, settings.storage.duplicate_window)
         wake = asyncio.Event()
@@ -108,6 +114,7 @@ class Agent:
         self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
         self.compactor.published = self.superseder.counted = wake.set
         self.dropper = Dropper(self.shelf, self.link, prover, self.index)
+        self.link.reached = self.repairer.wake.set
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
         )

@@ -7,6 +7,8 @@ Invariants (rules 3, 4, 9):
 - An offset past the durable length is 409 with that length; below it equal bytes are 200, others 409 and an alarm.
 - A fenced segment is 423, another volume's id 404, a server that stops on purpose 503.
 - A server that is draining takes no new segment: 503. Those it takes part in go on until their writers have left them.
+- A lost volume is no copy for ever, also when it is back: it takes no new segment, and no mirror takes one of its
+  writer: 503. Else a 250 would stand for copies that nobody counts on.
 
 Bodies are gathered in memory up to a limit and checked there; larger ones go to the file as they come, and are
 checked from the file before they are made durable, so memory is flat.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +34,7 @@ from mailarray.journal.format import (
 )
 from mailarray.journal.member import BrokenError, ConflictError, FencedError, GapError, Member
 from mailarray.journal.scan import check_batch, read_batch, read_segment_header
-from mailarray.model.ids import SegmentId
+from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.shelf import Holding, Shelf
 
@@ -63,16 +65,27 @@ class Stream(Protocol):
         ...
 
 
+class _Unwanted(Exception):
+    """A new segment that is taken from nobody, or not from its writer; the text says why."""
+
+
 class Receiver:
     """Handles PUT; see the module."""
 
-    def __init__(self, shelf: Shelf, reserve: int = 0, draining: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        reserve: int = 0,
+        draining: Callable[[], bool] = lambda: False,
+        lost: Callable[[], Collection[VolumeId]] = frozenset,
+    ) -> None:
         self._shelf = shelf
         # Bytes. Writers stop at the reserve; what a segment under way brings meanwhile is taken down to half of it, and
         # deletions, which give room back, down to a quarter. The rest is for fences and the index.
         self._kept_free = reserve // 2
         self._kept_free_by_deletions = reserve // 4
         self._draining = draining
+        self._lost = lost
         self.last_words: dict[bytes, float] = {}  # writer volume + incarnation -> monotonic time (rule 15)
 
     async def put(
@@ -81,6 +94,8 @@ class Receiver:
         """One PUT for a segment of this volume; a body over MEMORY_LIMIT is a stream."""
         if segment not in self._shelf.holdings and self._draining():
             return refuse(503, "draining")
+        if segment not in self._shelf.holdings and self._shelf.volume.id in self._lost():
+            return refuse(503, "this volume was declared lost")
         if segment in self._shelf.dropped:
             return refuse(423, "fenced: the segment was superseded, and dropped here", length=0)
         holding = self._shelf.mirrored(segment)
@@ -100,6 +115,8 @@ class Receiver:
                     if self._shelf.volume.free_bytes() - length < kept:
                         return refuse(507, "the volume is nearly full", length=member.length)
                     await self._append(body, holding, member, offset, length)
+            except _Unwanted as error:
+                return refuse(503, str(error))
             except FencedError:
                 return refuse(423, "fenced", length=member.length)
             except GapError:
@@ -153,6 +170,8 @@ class Receiver:
     def _check_member(self, holding: Holding, header: SegmentHeader) -> None:
         if header.segment != holding.segment or self._shelf.volume.id not in header.members[1:]:
             raise FormatError("this volume is not a mirror in the segment's replica set")
+        if holding.header is None and header.writer in self._lost():
+            raise _Unwanted("the writer's volume was declared lost")
 
 
 def _holds_no_mail(body: bytes | Stream) -> bool:

@@ -211,7 +211,8 @@ class Repairer:
         lost = {row.id for row in self.rows if row.lost}
         own = self._shelf.volume.id
         first = list(short.holders)  # serving ones; then whoever may have it, a draining server above all
-        sources = [v for v in (*first, *short.everywhere) if v != own and v not in lost]
+        every = [v for v in (*first, *short.everywhere) if v != own]
+        sources = sorted(every, key=lost.__contains__)  # a lost one last: it may be back, and nobody else may have it
         if not sources:
             self._complain(f"segment {short.facts.id.hex()} is held by no server that can be asked")
         elif await self._copier.copy(short.facts, short.sealed_length, self._link.epoch, tuple(dict.fromkeys(sources))):

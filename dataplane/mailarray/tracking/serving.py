@@ -35,6 +35,7 @@ class Server:
         full: Callable[[], bool],
         memory: CatalogMemory,
         draining: Callable[[], bool],
+        knows_all: Callable[[], bool] = lambda: True,
     ) -> None:
         self._shelf = shelf
         self._index = index
@@ -42,6 +43,7 @@ class Server:
         self._full = full
         self._memory = memory
         self._draining = draining
+        self._knows_all = knows_all
         self.stopping = False
 
     def volume(self) -> web.Response:
@@ -98,7 +100,18 @@ class Server:
             os.close(fd)
 
     async def mailbox(self, mailbox: str) -> web.Response:
-        """This volume's records for a mailbox, and the volumes that nobody has to wait for (rule 20)."""
+        """This volume's records for a mailbox, the volumes that nobody has to wait for, and those that somebody has to
+        (rule 20): all that headers here name, of whatever mailbox, and the lost ones."""
+        if not self._knows_all():
+            return refuse(503, "the own writer has not been heard yet")  # never half of what is here
+        if not self._memory.heard:  # a new volume, in the place of one that may have held mail
+            return refuse(503, "the catalog has not been heard yet")
         found = await self._index.mailbox(mailbox)
-        gone = [volume.hex() for volume in self._memory.gone if volume != self._shelf.volume.id]
-        return answer(volume=self._shelf.volume.id.hex(), **found, gone=gone)
+        memory, own = self._memory, self._shelf.volume.id
+        named = memory.lost.union(*(h.header.members for h in self._shelf if h.header is not None)) - memory.gone
+        return answer(
+            volume=own.hex(),
+            **found,
+            gone=[volume.hex() for volume in memory.gone if volume != own],
+            named=[volume.hex() for volume in sorted(named) if volume != own],
+        )

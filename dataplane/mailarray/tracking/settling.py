@@ -120,9 +120,9 @@ class Settler:
 
     async def one_pass(self) -> None:
         """Look at everything that is not at rest. Raises CatalogUnavailable."""
-        state = await self._link.check_in()
         if not self._follower.writer_lives:
-            await self._take_over_orphans()
+            await self._take_over_orphans()  # also with the catalog away: what they hold is to be offered (rule 20)
+        state = await self._link.check_in()
         waiting = self.unsettled
         metrics.UNSETTLED.set(len(waiting))
         if waiting:

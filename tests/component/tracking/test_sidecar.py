@@ -8,6 +8,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from mailarray.catalog.catalog import CatalogClosed, SealRefused, SegmentFacts
 from mailarray.contract import paths
-from mailarray.contract.settings import StorageSettings
+from mailarray.contract.settings import CatalogSettings, StorageSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import Fence, load_fence, save_fence
 from mailarray.journal.format import BatchHeader, crc32c, encode_message
@@ -229,7 +230,9 @@ async def test_a_large_put_is_streamed(peer: Peer) -> None:
     assert status == 206 and len(back) == size and crc32c(back) == crc
 
 
-async def test_a_mailbox_from_the_local_index(peer: Peer) -> None:
+async def test_a_mailbox_from_the_local_index(peer: Peer, array: Array) -> None:
+    agent = array.servers[0].agent
+    await array.until(lambda: agent is not None and agent.memory.heard)
     segment = mirrored(peer)
     kept, gone = mail(b"kept", ANNA, "ben@mail.example"), mail(b"gone", ANNA)
     await peer.put(segment, 0, segment.add([kept, gone]))
@@ -246,6 +249,43 @@ async def test_a_mailbox_from_the_local_index(peer: Peer) -> None:
     assert await peer.get(segment, where) == (206, b"kept")
     assert crc32c(b"kept") == row["checksum"]
     assert (await peer.ask("GET", paths.mailbox_path("nobody@mail.example")))[1]["messages"] == []
+
+
+async def test_a_lost_volume_takes_part_in_nothing_new(peer: Peer, array: Array) -> None:
+    """It is no copy for ever, also when its server is back: neither as a mirror nor as a writer."""
+    agent = array.servers[0].agent
+    assert agent is not None
+    segment = mirrored(peer)
+    assert (await peer.put(segment, 0, segment.add([mail()])))[0] == 200
+    agent.memory.lost = frozenset({peer.volume.id})
+    assert (await peer.ask("GET", paths.VOLUME))[1]["stopping"] is True
+    fresh = mirrored(peer)
+    assert (await peer.put(fresh, 0, fresh.add([mail()])))[0] == 503
+    before = len(segment.data)
+    assert (await peer.put(segment, before, segment.add([mail()])))[0] == 200  # what it takes part in goes on
+    agent.memory.lost = frozenset({fresh.header.writer})
+    assert (await peer.put(fresh, 0, fresh.data))[0] == 503
+    assert not peer.volume.segment_path(fresh.header.segment).exists()
+
+
+async def test_a_mailbox_is_not_listed_while_an_own_segment_is_unknown(array: Array) -> None:
+    """With the catalog away, and a writer that does not start: after a while its segments are the sidecar's."""
+    segment = scene(array)
+    put_file(volumes(array)[0], segment.header.segment, segment.data)
+    server = array.servers[0]
+    server.settings = replace(server.settings, catalog=CatalogSettings(url=f"sqlite:///{'/nowhere' * 3}"))
+    await server.start_sidecar()
+    assert server.agent is not None
+    peer = Peer(str(server.settings.sidecar), server.agent.volume)
+    try:
+        assert (await peer.ask("GET", paths.mailbox_path(ANNA)))[0] == 503
+        server.agent.memory.heard = True
+        await array.until(lambda: server.agent is not None and server.agent.follower.knows_all)
+        status, said = await peer.ask("GET", paths.mailbox_path(ANNA))
+        assert (status, len(said["messages"])) == (200, 3)
+        assert said["named"] == [segment.header.members[1].hex()]
+    finally:
+        await peer.close()
 
 
 # -- several sidecars: what a crash left behind comes to rest ---------------------------------------------------------
@@ -357,6 +397,37 @@ async def test_a_length_that_only_a_lost_volume_held_is_lowered_by_who_never_saw
             await asyncio.sleep(0.02)
     await array.settled(servers=array.servers[1:])
     assert not mirror.segment_path(segment.header.segment).exists()
+
+
+async def test_an_empty_fenced_member_is_filled(array: Array) -> None:
+    """It was fenced before its first batch came, and another member sealed the segment with more."""
+    segment = scene(array)
+    own, mirror, _ = volumes(array)
+    put_file(own, segment.header.segment, segment.data)
+    save_fence(mirror, segment.header.segment, Fence(fenced=True))
+    await start(array, 1)
+    await asyncio.sleep(0.2)  # it is at rest before anybody else says anything
+    await start(array, 0, 2)
+    path = mirror.segment_path(segment.header.segment)
+    await array.until(lambda: path.exists() and path.read_bytes() == segment.data)
+    await array.settled()
+
+
+async def test_a_length_that_only_an_empty_member_is_left_of_is_lowered(array: Array) -> None:
+    segment = scene(array)
+    own, mirror, _ = volumes(array)
+    save_fence(mirror, segment.header.segment, Fence(fenced=True))
+    catalog = await array.catalog()
+    await catalog.propose_seal(facts(segment), len(segment.data), 1)
+    await catalog.mark_lost(own.id)
+    await start(array, 1, 2)
+
+    async def lowered() -> None:
+        while (await catalog.segments([segment.header.segment]))[segment.header.segment].sealed_length:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(lowered(), 15.0)
+    await array.settled(servers=array.servers[1:])
 
 
 async def test_a_length_that_nobody_holds_any_more_is_lowered(array: Array) -> None:

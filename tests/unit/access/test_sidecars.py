@@ -102,3 +102,12 @@ def test_a_drained_volume_is_not_waited_for() -> None:
     assert missing_volumes((parse_answer(raw), rows[1]), []) == 1
     # Its server is in the table again, and silent: it counts, whatever an old memory says.
     assert missing_volumes((parse_answer(raw), rows[1]), [frozenset({A})]) == 2
+
+
+def test_a_volume_that_other_mail_names_is_waited_for() -> None:
+    """A mailbox may lie on silent volumes alone: then only the headers of other mail tell that they exist."""
+    raw: dict[str, Any] = {"volume": B.hex(), "messages": [], "tombstones": [], "named": [A.hex(), C.hex()]}
+    other = answer(C)
+    assert missing_volumes((parse_answer(raw), other), []) == 1  # A
+    assert missing_volumes((parse_answer(raw), other), [frozenset({D})]) == 2
+    assert missing_volumes((parse_answer(raw | {"gone": [A.hex()]}), other), [frozenset({D})]) == 1

@@ -210,6 +210,20 @@ def test_a_torn_first_batch_is_said_too(tmp_path: Path) -> None:
         assert answer.cut and answer.length == 0
 
 
+def test_a_torn_first_batch_is_no_damage() -> None:
+    """A power cut may leave any beginning of it, with zeros in the place of its last pages."""
+    segment = build(1, 1)
+    for cut in (1, 40, segment.header.length, segment.header.length + 30):
+        for rest in (b"", bytes(len(segment.data) - cut)):
+            _, report = look(segment.data[:cut] + rest, segment)
+            assert report.length == 0 and report.damages == [] and report.torn, cut
+            _, report = look(segment.data[:cut] + rest, segment, sealed_length=0)
+            assert report.damages == []
+            if cut < segment.header.length:
+                _, report = look(segment.data[:cut] + rest, segment, sealed_length=len(segment.data))
+                assert report.damages != []  # others have it, and so had this one
+
+
 def test_a_damaged_header_hides_nothing_from_a_fence(tmp_path: Path) -> None:
     where, segment = volume(tmp_path), build(11)
     data = bytearray(segment.data)

@@ -1,0 +1,279 @@
+"""What was promised to whom, and the checks of it: those that hold at every moment, and those at the end.
+
+At every moment:
+- what a writer acknowledges is durable on every member of the segment, byte for byte the same;
+- an offset of a segment never gets other bytes, on any volume;
+- a fence that was answered holds: that volume takes no byte past it, its later answers are no shorter, and it speaks
+  for the volume that was asked;
+- nobody seals a segment whose writer spoke to it within T;
+- what the catalog listed once it lists again, unless somebody asked for its deletion;
+- a mailbox read from the sidecars lacks nothing that was acknowledged a while ago, and holds nothing twice and nothing
+  whose deletion was acknowledged.
+
+At the end, when all is healed and at rest: see `check`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mailarray.access.maildrop import Message
+from mailarray.access.sidecars import MailboxIncomplete, compile_mailbox
+from mailarray.catalog.catalog import MailboxEntry
+from mailarray.journal.fence import FenceAnswer
+from mailarray.journal.format import crc32c
+from mailarray.journal.inspect import verify
+from mailarray.journal.volume import Volume
+from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
+from mailarray.tracking.watching import SILENCE
+
+if TYPE_CHECKING:
+    from mailarray.mirroring.segment import Batch, OpenSegment
+    from tests.simulation.world import World
+
+MAILBOXES = ("anna@mail.example", "ben@mail.example", "cleo@mail.example")
+# Seconds after a 250 in which a sidecar may not have heard of it yet: its writer may be stopped for as long as that.
+UNHEARD = 7.0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A message that a sender handed over."""
+
+    body: bytes
+    boxes: tuple[str, ...]
+    acknowledged: float | None = None  # when
+
+
+class Ledger:
+    """See the module."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.bodies: dict[bytes, Attempt] = {}  # by body: each is unique
+        self.promised: dict[MessageId, Attempt] = {}
+        self.deleting: set[PlacementId] = set()  # asked for, perhaps done
+        self.deleted: dict[PlacementId, float] = {}  # acknowledged, when
+        self.ends: dict[SegmentId, int] = {}  # acknowledged up to
+        self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
+        self._fenced: dict[tuple[bytes, SegmentId], int] = {}
+        self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
+        self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
+        self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
+        self._uids: dict[tuple[str, int, int], tuple[bytes, int]] = {}
+
+    # -- at every moment -------------------------------------------------------------------------------
+    def written(self, name: str, data: bytes, offset: int) -> None:
+        """A process writes to a file of that name."""
+        if not name.endswith(".segment"):
+            return
+        known = self._bytes.setdefault(name, bytearray())
+        if offset > len(known):
+            known += bytes(offset - len(known))
+        end = offset + len(data)
+        there = known[offset:end]
+        if there != data[: len(there)]:
+            self._world.broken(f"other bytes for {name} at {offset}")
+        known[offset:end] = data
+
+    def acknowledged_batch(self, segment: OpenSegment, batch: Batch) -> None:
+        """A writer is about to say 250."""
+        world = self._world
+        end, id = segment.acknowledged, segment.header.segment
+        wanted = self._bytes[id.hex() + ".segment"][:end]
+        for member in segment.header.members:
+            machine, path = world.volumes[member]
+            durable = machine.durable(path / "segments" / f"{id.hex()}.segment")
+            if durable[:end] != wanted:
+                world.broken(
+                    f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
+                )
+        if len(segment.header.members) < 2:
+            world.broken("250 for one copy")
+        self.ends[id] = end
+
+    def answered_fence(self, asked: VolumeId, segment: SegmentId, answer: FenceAnswer) -> None:
+        """A member answers."""
+        known = self._fenced.get((asked, segment), 0)
+        if answer.length < known:
+            self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
+        self._fenced[asked, segment] = max(known, answer.length)
+
+    def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
+        """A mirror has appended what its writer sent."""
+        fenced = self._fenced.get((volume, segment))
+        if fenced is not None and end > fenced:
+            self._world.broken(f"a member of {segment.hex()} was fenced at {fenced}, and took bytes up to {end}")
+
+    def heard(self, volume: VolumeId, writer: bytes | None) -> None:
+        """A mirror has answered a PUT of that writer."""
+        if writer is not None:
+            self._words[volume, writer] = self._world.loop.now
+
+    def may_seal(self, volume: VolumeId, writer: bytes) -> None:
+        """A mirror takes that writer for dead."""
+        if self._world.loop.now - self._words.get((volume, writer), float("-inf")) < SILENCE:
+            self._world.broken("a segment is sealed although its writer spoke a moment ago")
+
+    def catalog_replaced(self) -> None:
+        """By an older one. Until somebody noticed that, it may list less than before."""
+        self._stale_until = max(self._stale_until, self._epoch())
+
+    def _epoch(self) -> int:
+        return int(self._world.database.raw.execute("SELECT epoch FROM state").fetchone()[0])
+
+    def acknowledged(self, id: MessageId, attempt: Attempt) -> None:
+        attempt.acknowledged = self._world.loop.now
+        self.promised[id] = attempt
+
+    def promised_before(self, mailbox: str, moment: float) -> dict[PlacementId, MessageId]:
+        """Whose deletion nobody asked for."""
+        found = {}
+        for id, attempt in self.promised.items():
+            assert attempt.acknowledged is not None
+            if mailbox in attempt.boxes and attempt.acknowledged < moment:
+                placement = PlacementId(id, attempt.boxes.index(mailbox))
+                if placement not in self.deleting:
+                    found[placement] = id
+        return found
+
+    def saw(self, mailbox: str, messages: Sequence[Message], began: float, through_sidecars: bool) -> None:
+        """A reader was given this list; it asked at `began`."""
+        world = self._world
+        self._once(mailbox, messages)
+        placements = {m.placement for m in messages}
+        if not through_sidecars:  # registration follows 250 after a while
+            listed = self._listed[mailbox]
+            if self._epoch() > self._stale_until and (missing := listed - placements - self.deleting):
+                world.broken(f"the catalog's list of {mailbox} lacks {len(missing)} messages that it had")
+            listed |= {m.placement for m in messages if m.message in self.promised}
+            return
+        missing = self.promised_before(mailbox, began - UNHEARD).keys() - placements
+        missing -= self.deleting
+        if missing:
+            world.broken(f"the sidecars' list of {mailbox} lacks {len(missing)} acknowledged messages")
+        back = [p for p in placements if self.deleted.get(p, began) < began]
+        if back:
+            world.broken(f"the sidecars' list of {mailbox} has {len(back)} deleted messages")
+
+    def _once(self, mailbox: str, messages: Sequence[Message] | Sequence[MailboxEntry]) -> None:
+        ids = [m.message for m in messages]
+        if len(set(ids)) != len(ids):
+            self._world.broken(f"a message stands twice in {mailbox}")
+
+    def look_at_uids(self, forget: bool) -> None:
+        """Before the catalog is replaced. `forget`: nobody may be there to notice it, or knows what was given out."""
+        if forget:
+            self._uids.clear()
+            return
+        for address, validity, uid, record, position in self._placed():
+            self._uids.setdefault((address, validity, uid), (record, position))
+
+    def _placed(self) -> list[Any]:
+        return self._world.database.raw.execute(
+            "SELECT m.address, m.uidvalidity, p.uid, p.record, p.position FROM placements p"
+            " JOIN mailboxes m ON m.id = p.mailbox"
+        ).fetchall()
+
+    def _check_uids(self) -> None:
+        """A restored catalog gives out UIDs again, but under another UIDVALIDITY."""
+        for address, validity, uid, record, position in self._placed():
+            if self._uids.get((address, validity, uid), (record, position)) != (record, position):
+                self._world.broken(f"UID {uid} of {address} is another message than before")
+
+    # -- what may be destroyed -------------------------------------------------------------------------
+    def may_lose(self, volume: VolumeId) -> bool:
+        """Whether all that was acknowledged or sealed is durable on some other volume that stays."""
+        world = self._world
+        others = [
+            (machine, path)
+            for id, (machine, path) in world.volumes.items()
+            if id != volume and id not in world.gone and any(s.machine is machine for s in world.servers.values())
+        ]
+        ends = dict(self.ends)
+        for id, length in world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0"):
+            ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
+        for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
+            ends.pop(id, None)  # what is left of it is in another one
+        for segment, end in ends.items():
+            name = f"{segment.hex()}.segment"
+            if not any(len(machine.durable(path / "segments" / name)) >= end for machine, path in others):
+                return False
+        return True
+
+    # -- at the end ------------------------------------------------------------------------------------
+    async def check(self) -> None:
+        """Everything is healed and at rest."""
+        world = self._world
+        files = self._files()
+        catalog = world.database.catalog()
+        for mailbox in MAILBOXES:
+            entries = await catalog.mailbox(mailbox)
+            self._compare("the catalog", mailbox, entries, files)
+            try:
+                found = await compile_mailbox(world.clients.array, mailbox, world.copies)
+            except MailboxIncomplete as error:
+                world.broken(f"the sidecars give no list: {error}")
+                continue
+            self._compare("the sidecars", mailbox, found, files)
+            if {e.placement for e in entries} != {f.placement for f in found}:
+                world.broken(f"the catalog and the sidecars differ about {mailbox}")
+        self._check_uids()
+        for server in world.servers.values():
+            if server.agent is None:
+                continue
+            for report in verify(server.agent.volume):
+                if not report.sound:
+                    world.broken(f"{server.name} holds a damaged segment: {report.trouble or report.survey.damages[0]}")
+
+    def _files(self) -> list[tuple[VolumeId, Any]]:
+        """The volumes that count."""
+        return [
+            (server.agent.volume.id, server.agent.volume)
+            for server in self._world.servers.values()
+            if server.agent is not None
+        ]
+
+    def _compare(self, who: str, mailbox: str, entries: Sequence[Any], volumes: list[tuple[VolumeId, Volume]]) -> None:
+        world = self._world
+        self._once(mailbox, entries)
+        found = {entry.placement: entry for entry in entries}
+        for placement in self.promised_before(mailbox, float("inf")).keys() - found.keys():
+            world.broken(f"{who} lost an acknowledged message of {mailbox}: {placement}")
+        for placement in found.keys() & self.deleted.keys():
+            world.broken(f"{who} brought back a deleted message of {mailbox}: {placement}")
+        bodies: set[bytes] = set()
+        for entry in entries:
+            attempt = self.promised.get(entry.message)
+            copies = self._copies(entry, volumes)
+            if attempt is not None and len(copies) < world.copies:
+                world.broken(f"{who}: {len(copies)} good copies of an acknowledged message of {mailbox}")
+            if not copies:
+                world.broken(f"{who} lists a message of {mailbox} that nobody holds")
+                continue
+            body = copies[0]
+            known = self.bodies.get(body)
+            if known is None or mailbox not in known.boxes or (attempt is not None and attempt.body != body):
+                world.broken(f"{who}: other bytes in {mailbox}")
+            if body in bodies:
+                world.broken(f"{who}: one attempt twice in {mailbox}")
+            bodies.add(body)
+
+    def _copies(self, entry: Any, volumes: list[tuple[VolumeId, Volume]]) -> list[bytes]:
+        """The good copies where the entry says that they are."""
+        copies = []
+        for where in entry.locations:
+            for id, volume in volumes:
+                if id not in where.members:
+                    continue
+                try:
+                    with open(volume.segment_path(where.segment), "rb") as file:  # noqa: PTH123
+                        body = os.pread(file.fileno(), where.length, where.offset)
+                except FileNotFoundError:
+                    continue
+                if len(body) == where.length and crc32c(body) == entry.checksum:
+                    copies.append(body)
+        return copies
