@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+from mailarray.contract import paths
 from mailarray.contract.settings import StorageSettings
 from mailarray.local.layout import ISOLATED_USER_BASE
 from tests.faults import control, disks, network
@@ -22,7 +25,7 @@ from tests.faults.control import Control
 from tests.faults.disks import Disk
 from tests.faults.network import Network
 from tests.support import postgres
-from tests.support.array import Array
+from tests.support.array import HOST, Array
 from tests.support.postgres import PostgresServer
 
 SERVERS = 3
@@ -133,6 +136,16 @@ class Stage:
         finally:
             for name in names:
                 self.control.set(name, hold=0)
+
+    def offered(self, index: int) -> dict[str, int]:
+        """Durable bytes of each segment, as a server itself says; raises OSError while it cannot be asked."""
+        volume = (self.array.ask(f"{self.names[index]}/sidecar") or {}).get("volume", "")
+        request = urllib.request.Request(
+            f"http://{HOST}:{self._ports()[self.names[index]][1]}{paths.SEGMENTS.format(volume=volume)}",
+            headers={"Authorization": f"{paths.TOKEN_SCHEME} {self.array.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return {row["segment"]: int(row["length"]) for row in json.load(response)["segments"]}
 
     def scrub(self) -> None:
         """Ask all servers to read everything through, as a person would."""
