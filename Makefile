@@ -11,7 +11,7 @@ DATA ?= data
 FUZZ_SECONDS ?= 60
 SEEDS ?= 10000
 
-.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate simulation fuzz packages clean
+.PHONY: help up test e2e e2e-long box-up box-shell box-down lint bench simulate simulation faults faults-rows fuzz packages clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ up: $(VENV)/.runtime ## Run an array of three servers on this machine, until Ctr
 	@exec $(BIN)/mailarray up -f examples/local.yaml --data $(DATA)
 
 test: packages $(VENV)/.dev $(VENV)/.s3 ## Run all tests (installs the Debian packages they need)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
 e2e: $(VENV)/.dev ## Test on Kubernetes: on KUBECONFIG's cluster, or on one made on this machine (root, Debian 12)
 	@test -n "$(KUBECONFIG)" || $(BIN)/python -m tests.e2e.box prepare
@@ -51,6 +51,12 @@ bench: packages $(VENV)/.dev ## Compare with other mail servers, side by side on
 
 simulate: $(VENV)/.simulate ## Simulate senders, DNS and load around the MX planner: build/simulate/report.html
 	PYTHONPATH=operator:dataplane $(BIN)/python -m simulate $(SIMULATE_ARGS)
+
+faults: packages $(VENV)/.dev ## Hurt an array in every way and count its mail: SEED=, MESSAGES=, FAULTS= (root, for most kinds)
+	@$(BIN)/python -m tests.faults
+
+faults-rows: packages $(VENV)/.dev # What failures cost, in figures: docs/faults.md
+	$(BIN)/python -m pytest tests/faults/test_rows.py -m long -s $(PYTEST_ARGS)
 
 simulation: $(VENV)/.dev ## Play SEEDS (10000) arrays in virtual time, with every kind of trouble: docs/simulation.md
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIMULATION_ARGS)

@@ -113,25 +113,37 @@ class Ledger:
         """Whole mailboxes, as read at the end."""
         verdict = Verdict(self.acknowledged)
         for mailbox, texts in found.items():
-            seen = Counter(entry.name for text in texts if (entry := self.check_text(mailbox, text)) is not None)
-            for name, times in seen.items():
-                if times > 1:
-                    verdict.duplicated.append(f"{mailbox}: {name} x{times}")
-                if self.entries[name].deleted.get(mailbox) is Fate.CONFIRMED:
-                    verdict.undead.append(f"{mailbox}: {name}")
-            for entry in self.entries.values():
-                gone = mailbox not in entry.mailboxes or mailbox in entry.deleted or seen[entry.name]
-                if entry.fate is Fate.CONFIRMED and not gone:
-                    verdict.lost.append(f"{mailbox}: {entry.name}")
+            self.judge_mailbox(verdict, mailbox, texts)
         verdict.damaged = list(self.damaged)
         return verdict
+
+    def judge_mailbox(self, verdict: Verdict, mailbox: str, texts: list[bytes]) -> None:
+        """One whole mailbox, so that not all have to be in memory; `damaged` is added by the caller."""
+        seen = Counter(entry.name for text in texts if (entry := self.check_text(mailbox, text)) is not None)
+        for name, times in seen.items():
+            if times > 1:
+                verdict.duplicated.append(f"{mailbox}: {name} x{times}")
+            if self.entries[name].deleted.get(mailbox) is Fate.CONFIRMED:
+                verdict.undead.append(f"{mailbox}: {name}")
+        for entry in self.entries.values():
+            gone = mailbox not in entry.mailboxes or mailbox in entry.deleted or seen[entry.name]
+            if entry.fate is Fate.CONFIRMED and not gone:
+                verdict.lost.append(f"{mailbox}: {entry.name}")
 
 
 def _text(name: str, source: random.Random) -> bytes:
     """Mostly a few KiB; now and then one that is spooled to disk; lines that begin with dots, and 8-bit octets."""
     size = source.choice((200, 1_000, 2_000, 4_000, 4_000, 20_000)) if source.random() < 0.99 else 400_000
     block = source.randbytes(97).replace(b"\r", b"r").replace(b"\n", b"n").replace(b"\0", b"0")
-    lines = [MARK + name.encode(), b"From: <sender@elsewhere.example>", b"Subject: " + name.encode(), b"", b".", b".."]
+    lines = [
+        MARK + name.encode(),
+        b"From: <sender@elsewhere.example>",
+        b"Message-ID: <%b@elsewhere.example>" % name.encode(),
+        b"Subject: " + name.encode(),
+        b"",
+        b".",
+        b"..",
+    ]
     length = 0
     while length < size:
         start = source.randrange(90)

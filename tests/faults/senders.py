@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.where import CONNECT_SECONDS, Where
@@ -24,8 +25,12 @@ class Sender:
     mailboxes: tuple[str, ...]
     random: random.Random
     pause: float  # seconds between bursts
+    persistence: float = 0.0  # the share of messages without an answer that are sent again, as mail servers do
     longest: float = 0.0  # seconds that an answer to a whole message took
     gap: float = 0.0  # the longest time between two acknowledgements, pauses between bursts left out
+    refused: Counter[str] = field(default_factory=Counter)  # sessions that ended otherwise than hoped for, by reason
+    retries: int = 0
+    _under_way: tuple[Entry, bytes] | None = None  # begun, and not answered yet
     _since: float = 0.0  # when it last had something to send, or was acknowledged
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -41,7 +46,8 @@ class Sender:
                     writer.write(b"EHLO sender.example\r\n")
                     await self._expect(reader, 250)
                 await self._send_bursts(reader, writer, stop)
-            except (OSError, EOFError, TimeoutError, _Refused):
+            except (OSError, EOFError, TimeoutError, _Refused) as error:
+                self.refused[str(error) if isinstance(error, _Refused) else type(error).__name__] += 1
                 await asyncio.sleep(COME_BACK)
             finally:
                 if writer is not None:
@@ -55,7 +61,7 @@ class Sender:
         while not stop.is_set():
             for _ in range(self.random.randint(1, BURST)):
                 count = 2 if len(self.mailboxes) > 1 and self.random.random() < 0.1 else 1
-                entry, text = self.ledger.new(tuple(self.random.sample(self.mailboxes, count)))
+                entry, text = self._next() or self.ledger.new(tuple(self.random.sample(self.mailboxes, count)))
                 started = asyncio.get_running_loop().time()
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._send(reader, writer, entry, text)
@@ -67,9 +73,18 @@ class Sender:
                 await asyncio.wait_for(stop.wait(), self.pause * 2 * self.random.random())
             self._since = asyncio.get_running_loop().time()
 
+    def _next(self) -> tuple[Entry, bytes] | None:
+        """What had no answer, when it is not given up."""
+        again, self._under_way = self._under_way, None
+        if again is None or self.random.random() >= self.persistence:
+            return None
+        self.retries += 1
+        return again
+
     async def _send(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: Entry, text: bytes
     ) -> None:
+        self._under_way = entry, text
         commands = ["MAIL FROM:<sender@elsewhere.example>", *(f"RCPT TO:<{m}>" for m in entry.mailboxes), "DATA"]
         writer.write("".join(c + "\r\n" for c in commands).encode())
         for _ in commands[:-1]:
@@ -78,6 +93,7 @@ class Sender:
         stuffed = text.replace(b"\r\n.", b"\r\n..")
         writer.write(stuffed + b".\r\n")
         await self._expect(reader, 250)
+        self._under_way = None
         self.ledger.acknowledge(entry)
 
     async def _expect(self, reader: asyncio.StreamReader, code: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import smtplib
 import urllib.error
@@ -13,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from mailarray.contract import mirroring_ring, mirroring_table
-from mailarray.local.layout import Layout
 from tests.support.array import DOMAIN, HOST, Array, wait_for
 from tests.support.mail import mailbox, message, payload, read, send, wait_for_mail
+from tests.support.pushed_states import push
 
 USER = f"user@{DOMAIN}"
 SEGMENT = "64Ki"  # so that a few messages make several
@@ -38,35 +35,6 @@ def fill(array: Array, name: str, servers: tuple[int, ...], count: int = 10) -> 
                 client.sendmail("sender@elsewhere.example", USER, text)
                 sent.add(text)
     return sent
-
-
-def push(array: Array, **states: str) -> None:
-    """As the operator does: the file for those that start, and a PUT to all that run."""
-    path = Layout(array.data).mirroring_table
-    table = mirroring_table.load(path)
-    servers = [
-        mirroring_table.Server(
-            s.name, s.sidecar, s.writer, s.zone, s.node, states.get(s.name.replace("-", "_"), s.state)
-        )
-        for s in table.servers
-    ]
-    text = mirroring_table.dump(mirroring_ring.ring(servers, table.generation + 1))
-    stat = path.stat()
-    new = path.with_name("table.new")
-    new.write_text(text)
-    os.chown(new, stat.st_uid, stat.st_gid)
-    new.chmod(stat.st_mode & 0o777)
-    new.replace(path)
-    addresses = [a for s in servers for a in (s.sidecar, s.writer)] + [f"{HOST}:{array.ports.internal + 30}"]
-    for address in addresses:
-        request = urllib.request.Request(
-            f"http://{address}/v1/mirroring-table",
-            data=text.encode(),
-            method="PUT",
-            headers={"Authorization": f"Bearer {array.token}"},
-        )
-        with urllib.request.urlopen(request, timeout=5) as response:
-            assert json.load(response)["generation"] == table.generation + 1
 
 
 def sidecar(array: Array, index: int) -> dict[str, Any]:

@@ -75,6 +75,39 @@ class PostgresServer:
             process.send_signal(signal.SIGQUIT)
             process.wait(START_SECONDS)
 
+    def kill(self) -> None:
+        """SIGKILL for the postmaster alone; its other processes find out by themselves."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(START_SECONDS)
+
+    def start_again(self) -> None:
+        """After `kill`: as often as it takes until what is left of the old one has gone."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.start()
+                return
+            except RuntimeError:
+                self._process = None
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    def back_up(self, name: str) -> None:
+        """A copy of the whole cluster as it is now, while it runs."""
+        self._run(
+            "pg_basebackup", "-D", str(self._home / name), "-h", str(self._home), "-p", str(self.port), "-U", USER,
+            "--checkpoint=fast", "--wal-method=stream",
+        )  # fmt: skip
+
+    def restore(self, name: str) -> None:
+        """Put the cluster back to a backup; it must be stopped, and the backup stays."""
+        assert self._process is None
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", str(self._home / name), str(self._data)], check=True)
+
     def url(self, database: str) -> str:
         """For `open_catalog`."""
         return f"postgresql://{USER}:unused@127.0.0.1:{self.port}/{database}"

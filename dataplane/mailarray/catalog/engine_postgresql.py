@@ -35,7 +35,13 @@ _RETRY_SECONDS = 0.02
 _MIGRATION_LOCK = 0x6D61696C61727279  # "mailarry": any constant that no other program takes
 
 _AGAIN = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, registration_postgresql.SegmentRowAppeared)
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.SQLAlchemyError, OSError)
+_FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server's end left in the middle of something
+    sqlalchemy.exc.SQLAlchemyError,
+    OSError,
+)
 
 _GATE_SHARED = "LOCK TABLE state IN ROW SHARE MODE"
 _GATE_ALONE = "LOCK TABLE state IN EXCLUSIVE MODE"

@@ -112,7 +112,10 @@ class Drainer:
             if length == 0 and holding.segment not in unsettled:
                 continue  # an empty fenced segment
             total.append(length)
-            problem = holding.segment in unsettled or holding is self._follower.current
+            sealed = row is not None and row.sealed_length is not None
+            # Nothing of it ever came here, and a draining server fetches nothing. Others have to hold it all the same.
+            nothing_here = holding.facts is None and sealed
+            problem = (holding.segment in unsettled and not nothing_here) or holding is self._follower.current
             if problem or row is None or row.sealed_length is None:
                 waiting = waiting or f"segment {holding.segment.hex()} is not sealed and registered yet"
                 left.append(length)

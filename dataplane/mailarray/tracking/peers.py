@@ -25,6 +25,9 @@ LISTING_TIMEOUT = 10.0  # seconds for the list of all segments of a volume
 RANGE_TIMEOUT = 10.0  # seconds for one piece of a segment
 BURY_TIMEOUT = 5.0  # seconds for a writer to acknowledge a tombstone, which may have to leave a dead mirror first
 PIECE = 4 * 1024 * 1024  # bytes fetched at a time
+READ_BUFFER = (
+    1024 * 1024
+)  # bytes of an answer before its sender is paused; the usual 64 KiB cost twice the processor time
 
 
 class PeerUnreachable(Exception):
@@ -38,7 +41,9 @@ class Peers:
         self._own = own
         self._table = table
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"{paths.TOKEN_SCHEME} {token}"}, timeout=aiohttp.ClientTimeout(total=TIMEOUT)
+            headers={"Authorization": f"{paths.TOKEN_SCHEME} {token}"},
+            timeout=aiohttp.ClientTimeout(total=TIMEOUT),
+            read_bufsize=READ_BUFFER,
         )
         self._addresses: dict[VolumeId, str] = {}
 

@@ -38,8 +38,10 @@ class ScrubMemory:
             pass  # nothing remembered
 
     def last(self, segment: SegmentId, begun: float) -> float:
-        """When it was read through last, seconds since 1970; never later than now, whatever a clock did."""
-        return min(self._seen.get(segment, begun), time.time())
+        """When it was read through last, seconds since 1970. A time that is still to come is a wrong clock's, and says
+        nothing: it counts as never."""
+        at = self._seen.get(segment, begun)
+        return at if at <= time.time() else 0.0
 
     def note(self, segment: SegmentId, at: float) -> None:
         """It was read through, and is whole."""

@@ -19,7 +19,7 @@ from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.shelf import Shelf
 
 ONE_PIECE = 1024 * 1024  # bytes of a range answered from memory
-PIECE = 256 * 1024  # bytes of a longer one sent at a time
+PIECE = 1024 * 1024  # bytes of a longer one read in a thread and sent at a time
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 

@@ -16,7 +16,7 @@ from mailarray.journal.disk import Disk
 from mailarray.journal.format import BATCH_HEADER_LENGTH, crc32c
 from mailarray.journal.scan import read_batches, read_segment_header
 from mailarray.journal.volume import open_volume
-from mailarray.model.ids import SegmentId
+from mailarray.model.ids import SegmentId, new_segment_id
 from mailarray.model.message import Committed
 from mailarray.tracking.peers import PeerUnreachable
 from mailarray.tracking.scrub_memory import ScrubMemory
@@ -209,3 +209,15 @@ async def test_everything_comes_round_within_the_interval(array: Array) -> None:
     scrubber._memory.note(holding.segment, time.time())
     scrubber._now = begun
     assert scrubber._next() is None
+
+
+async def test_a_time_that_is_still_to_come_counts_as_never(tmp_path: Path) -> None:
+    """The clock of whoever began the segment, or of this server, was ahead: it is read when asked."""
+    segment = new_segment_id()
+    memory = ScrubMemory(open_volume(tmp_path, Disk()))
+    ahead = time.time() + 20 * 86_400
+    assert memory.last(segment, ahead) == 0.0
+    memory.note(segment, ahead)
+    assert memory.last(segment, 0.0) == 0.0
+    memory.note(segment, time.time())
+    assert memory.last(segment, ahead) > time.time() - 60

@@ -363,6 +363,27 @@ async def test_a_member_that_never_saw_its_segment_is_filled(array: Array, fence
     assert await bodies(array) == [3, 3, 5]
 
 
+async def test_a_member_that_never_saw_its_segment_can_be_drained(array: Array) -> None:
+    """It fetches nothing any more, and has nothing to lose: two others hold the segment."""
+    segment = scene(array)
+    own, mirror, other = volumes(array)
+    put_file(own, segment.header.segment, segment.data)
+    save_fence(mirror, segment.header.segment, Fence(fenced=True))
+    await array.push(mail_1="Draining")
+    await start(array, 0, 2)
+    path = other.segment_path(segment.header.segment)
+    await array.until(path.exists)  # the segment is sealed, and mail-1 does not count as a holder
+    await start(array, 1)
+
+    def drained() -> bool:
+        agent = array.servers[1].agent
+        return bool(agent and agent.drainer.progress and agent.drainer.progress["done"])
+
+    await array.until(drained)
+    assert not mirror.segment_path(segment.header.segment).exists()
+    assert path.read_bytes() == segment.data
+
+
 async def test_a_length_that_only_a_lost_volume_held_is_lowered_by_who_never_saw_it(array: Array) -> None:
     segment = scene(array)
     own, mirror, _ = volumes(array)
