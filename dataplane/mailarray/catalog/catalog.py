@@ -381,8 +381,8 @@ class Catalog(Protocol):
         """Copies that this volume found and has not settled."""
         ...
 
-    async def settle_duplicate(self, placement: PlacementId) -> None:
-        """The copy has its tombstone, or is none."""
+    async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:
+        """The copy has its tombstone, or is none. What waits to be compared with it, is compared with `instead`."""
         ...
 
     async def forget_fingerprints(self, before: int, window: int) -> None:

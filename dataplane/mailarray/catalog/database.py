@@ -216,10 +216,10 @@ class DatabaseCatalog:
         async with self._call("owed_duplicates") as engine:
             return await engine.read(lambda c: duplicates.owed(c, volume, limit))
 
-    async def settle_duplicate(self, placement: PlacementId) -> None:
+    async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:
         """See `Catalog`."""
         async with self._call("settle_duplicate") as engine:
-            await engine.write(lambda c: duplicates.settle(c, placement))
+            await engine.write(lambda c: duplicates.settle(c, placement, instead))
 
     async def forget_fingerprints(self, before: int, window: int) -> None:
         """See `Catalog`."""

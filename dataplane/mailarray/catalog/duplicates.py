@@ -26,7 +26,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, delete, exists, select
+from sqlalchemy import Connection, Row, delete, exists, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
@@ -146,8 +146,21 @@ def _held(connection: Connection, row: Row[tuple[object, ...]], record: bytes, p
     return Held(placement, MessageId(bytes(record)), bool(found.there), found.size, found.checksum, locations)
 
 
-def settle(connection: Connection, placement: PlacementId) -> None:
-    """See `Catalog.settle_duplicate`."""
+def settle(connection: Connection, placement: PlacementId, instead: PlacementId | None) -> None:
+    """See `Catalog.settle_duplicate`. A lower one still, so that of any number of copies the lowest is left alone."""
+    this = connection.execute(
+        select(_duplicates).where(_duplicates.c.record == placement.record, _duplicates.c.position == placement.index)
+    ).one_or_none()
+    if instead is not None and this is not None:
+        connection.execute(
+            update(_duplicates)
+            .where(
+                _duplicates.c.mailbox == this.mailbox,
+                _duplicates.c.kept_record == placement.record,
+                _duplicates.c.kept_position == placement.index,
+            )
+            .values(kept_record=instead.record, kept_position=instead.index, kept_expunged=this.kept_expunged)
+        )
     connection.execute(
         delete(_duplicates).where(_duplicates.c.record == placement.record, _duplicates.c.position == placement.index)
     )

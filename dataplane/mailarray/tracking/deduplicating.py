@@ -116,7 +116,9 @@ class Deduplicator:
             log.info("second delivery dropped", extra=_fields(duplicate))
         else:
             log.info("duplicate kept", extra=_fields(duplicate) | {"reason": reason})
-        await catalog.settle_duplicate(placement)
+        # A third copy that waits to be compared with this one is a copy of the one that stays.
+        instead = duplicate.kept.placement if reason is None or not duplicate.dropped.alive else None
+        await catalog.settle_duplicate(placement, instead)
 
     async def _differ(self, duplicate: Duplicate) -> str | None:
         """Why they are not the same, or None. Raises PeerUnreachable when it cannot be known now."""

@@ -97,6 +97,22 @@ async def test_the_lower_id_stays_whichever_is_registered_first(catalog: Catalog
     assert (owed.dropped.message, owed.kept.message) == (high.id, low.id)
 
 
+async def test_of_three_the_lowest_stays_also_when_it_is_registered_last(catalog: Catalog) -> None:
+    sidecar = Sidecar(catalog)
+    await sidecar.join()
+    lowest, middle, highest = (delivered("a@x") for _ in range(3))
+    for row in (middle, highest, lowest):
+        await register(sidecar, row)
+    first, second = await catalog.owed_duplicates(sidecar.volume, 10)
+    assert (first.dropped.message, first.kept.message) == (middle.id, lowest.id)
+    assert (second.dropped.message, second.kept.message) == (highest.id, middle.id)
+    await catalog.expunge([tombstone(middle)])
+    await catalog.settle_duplicate(first.dropped.placement, first.kept.placement)
+    (owed,) = await catalog.owed_duplicates(sidecar.volume, 10)
+    assert (owed.dropped.message, owed.kept.message) == (highest.id, lowest.id)
+    assert hopeless(owed) is None
+
+
 async def test_one_that_is_deleted_afterwards_takes_no_other_with_it(catalog: Catalog) -> None:
     sidecar = Sidecar(catalog)
     await sidecar.join()
