@@ -32,6 +32,7 @@ class Trouble:
         self._world = world
         self._dice = world.dice
         self._snapshots: list[bytes] = []
+        self.over = False  # all is healed: what was to come later does not come any more
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
         weights |= {name: max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
@@ -139,7 +140,7 @@ class Trouble:
             self._cut_off(server.name, seconds)
 
         def declare() -> None:
-            if world.ledger.may_lose(volume) and world.database.up:
+            if not self.over and world.ledger.may_lose(volume) and world.database.up:
                 world.note(f"the volume of {server.name} is declared lost")
                 world.gone.add(volume)
                 world.database.transact(lambda c: volumes.mark_lost(c, volume))
@@ -290,6 +291,7 @@ def play(world: World, events: int, hot: tuple[str, ...] = ()) -> None:
             return
         trouble.one()
         world.run(world.dice.expovariate(1 / GAP))
+    trouble.over = True
     _heal(world)
     if not world.findings:
         _until_calm(world)
