@@ -349,7 +349,7 @@ def _not_truncated(put: Put) -> None:
     "partition",
 )
 def _lower_all(put: Put) -> None:
-    def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int) -> bool:
+    def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int, asked: Any) -> bool:
         segments = sealing._segments
         changed = connection.execute(
             sealing.update(segments)

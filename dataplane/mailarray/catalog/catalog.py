@@ -326,12 +326,14 @@ class Catalog(Protocol):
         """
         ...
 
-    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+    async def lower_seal(
+        self, segment: SegmentId, sealed_length: int, length: int, asked: Collection[VolumeId]
+    ) -> bool:
         """Rule 13: compare-and-set L from `sealed_length` to `length`; the same transaction removes locations past
         it (and messages with no location left) and sets the cursor back.
 
-        False when L was another, or while a repaired copy is on a volume that is retired and not lost: it may be
-        whole, and nobody asked it.
+        False when L was another, or while a repaired copy is on a volume that is not lost and not among those that
+        were `asked`: a retired one, or one that came meanwhile. It may be whole.
         """
         ...
 

@@ -169,11 +169,13 @@ class DatabaseCatalog:
         async with self._call("propose_seal") as engine:
             return await engine.write(lambda c: sealing.propose_seal(c, segment, length, epoch))
 
-    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+    async def lower_seal(
+        self, segment: SegmentId, sealed_length: int, length: int, asked: Collection[VolumeId]
+    ) -> bool:
         """See `Catalog`."""
         async with self._call("lower_seal") as engine:
             return await engine.write(
-                lambda c: sealing.lower_seal(c, segment, sealed_length, length), SCAN_SECONDS, alone=True
+                lambda c: sealing.lower_seal(c, segment, sealed_length, length, asked), SCAN_SECONDS, alone=True
             )
 
     async def add_replica(self, segment: SegmentId, volume: VolumeId, length: int) -> bool:
