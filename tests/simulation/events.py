@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mailarray.catalog import replicas, volumes
 from mailarray.contract.mirroring_table import DRAINING, SERVING
+from mailarray.model.ids import VolumeId
 from mailarray.tracking.rebuild import rebuild
 from mailarray.tracking.targets import counting
 from tests.simulation.ledger import MAILBOXES
@@ -121,9 +122,25 @@ class Trouble:
         server.power_cut(None)
         self._world.note(f"{server.name} gets an empty disk")
         self._world.gone.add(old)
-        self._world.ledger.look_at_uids(forget=True)
+        if not self._remembered(old):
+            self._world.ledger.look_at_uids(forget=True)
         server.new_volume()
         self._later(self._dice.choice((0.1, 2.0)), server.power_on)
+
+    def _remembered(self, volume: VolumeId) -> bool:
+        """Every other server remembers durably how often that volume registered, and notices when fewer are known."""
+        rows = self._world.database.raw.execute("SELECT epoch FROM state").fetchone()
+        epoch = int(rows[0])
+        known = self._world.database.raw.execute("SELECT counter FROM volumes WHERE id = ?", (volume,)).fetchone()
+        for server in self._world.servers.values():
+            if server.volume in (None, volume):
+                continue
+            if server.agent is None or known is None:
+                return False
+            saved_epoch, _, saved, _ = server.agent.memory._saved
+            if saved_epoch != epoch or saved.get(volume, 0) < known[0]:
+                return False
+        return True
 
     def lose(self) -> None:
         """A server is cut off, somebody declares its volume lost, and it comes back with it."""

@@ -58,6 +58,7 @@ class Ledger:
         self.deleting: set[PlacementId] = set()  # asked for, perhaps done
         self.deleted: dict[PlacementId, float] = {}  # acknowledged, when
         self.ends: dict[SegmentId, int] = {}  # acknowledged up to
+        self._thin: set[SegmentId] = set()  # begun with fewer than `copies` members (rule 6)
         self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
         self._fenced: dict[tuple[bytes, SegmentId], int] = {}
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
@@ -93,6 +94,8 @@ class Ledger:
                 )
         if len(segment.header.members) < 2:
             world.broken("250 for one copy")
+        if len(segment.header.members) < world.copies:
+            self._thin.add(id)
         self.ends[id] = end
 
     def answered_fence(self, asked: VolumeId, segment: SegmentId, answer: FenceAnswer) -> None:
@@ -157,11 +160,22 @@ class Ledger:
             return
         missing = self.promised_before(mailbox, began - UNHEARD).keys() - placements
         missing -= self.deleting
-        if missing:
+        if missing and not self._thin_now():
             world.broken(f"the sidecars' list of {mailbox} lacks {len(missing)} acknowledged messages")
         back = [p for p in placements if self.deleted.get(p, began) < began]
         if back:
             world.broken(f"the sidecars' list of {mailbox} has {len(back)} deleted messages")
+
+    def _thin_now(self) -> bool:
+        """Fewer than `copies` volumes hold something that was acknowledged: it may be on those that did not answer."""
+        world = self._world
+        for id in self._thin:
+            name, end = f"{id.hex()}.segment", self.ends[id]
+            volumes = [place for volume, place in world.volumes.items() if volume not in world.gone]
+            holders = sum(len(machine.durable(path / "segments" / name)) >= end for machine, path in volumes)
+            if holders < world.copies:
+                return True
+        return False
 
     def _once(self, mailbox: str, messages: Sequence[Message] | Sequence[MailboxEntry]) -> None:
         ids = [m.message for m in messages]
