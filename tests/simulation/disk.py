@@ -233,7 +233,11 @@ class ProcessDisk(Disk):
             self._die()
         super().remove(path)
         folder, name = os.path.split(path)
-        self._machine.folder(folder).do(lambda names: names.pop(name, None) and None)
+
+        def without(names: dict[str, Node]) -> None:
+            names.pop(name, None)
+
+        self._machine.folder(folder).do(without)
 
     def rename(self, source: Path, target: Path) -> None:
         if self._step():

@@ -91,7 +91,7 @@ class World:
         self.findings: list[str] = []
         self.over = False
         self.calm = False  # nothing is very slow any more
-        self.loop = VirtualLoop(self._disk_delay)
+        self.loop = VirtualLoop(self._disk_delay)  # type: ignore[abstract]
         self.network = Network(self)
         self.database = simulated_database.Database(self)
         self.volumes: dict[VolumeId, tuple[Machine, Path]] = {}

@@ -6,9 +6,9 @@ the catalog away which volumes nobody has to wait for (rule 20).
 
 counter = registrations of this volume; only grows. counters = those of all volumes, as heard last in that epoch: when
 the one that registered is gone for good, the others still notice that the catalog was restored. retired = volumes that
-were drained: all that they held is on `copies` others; lost = volumes that never come back; repaired = those of them of which the same is true. Headers name
-them for ever, so a catalog that was made anew is told that nobody has to wait for them. A version that does not know
-these words ignores them.
+were drained: all that they held is on `copies` others; lost = volumes that never come back; repaired = those of them
+of which the same is true. Headers name them for ever, so a catalog that was made anew is told that nobody has to wait
+for them. A version that does not know these words ignores them.
 
 Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
 """

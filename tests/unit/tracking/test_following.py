@@ -21,7 +21,7 @@ async def test_a_word_that_a_later_one_overtook_is_ignored(tmp_path: Path) -> No
     incarnation, first, second = new_incarnation_id(), new_segment_id(), new_segment_id()
 
     def say(announcer: Announcer, *state: Any) -> None:
-        announcer.state = lambda: state  # type: ignore[assignment,return-value]
+        announcer.state = lambda: state
         announcer.announce()
         follower._receive()
         words.append(follower.announcement)
