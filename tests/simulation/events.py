@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mailarray.catalog import replicas, volumes
 from mailarray.contract.mirroring_table import DRAINING, SERVING
-from mailarray.model.ids import VolumeId
 from mailarray.tracking.rebuild import rebuild
 from mailarray.tracking.targets import counting
 from tests.simulation.ledger import MAILBOXES
@@ -122,25 +121,10 @@ class Trouble:
         server.power_cut(None)
         self._world.note(f"{server.name} gets an empty disk")
         self._world.gone.add(old)
-        if not self._remembered(old):
-            self._world.ledger.look_at_uids(forget=True)
+        if self._world.ledger.restored_unnoticed:
+            self._world.ledger.look_at_uids(forget=True)  # it may be the one that would have noticed
         server.new_volume()
         self._later(self._dice.choice((0.1, 2.0)), server.power_on)
-
-    def _remembered(self, volume: VolumeId) -> bool:
-        """Every other server remembers durably how often that volume registered, and notices when fewer are known."""
-        rows = self._world.database.raw.execute("SELECT epoch FROM state").fetchone()
-        epoch = int(rows[0])
-        known = self._world.database.raw.execute("SELECT counter FROM volumes WHERE id = ?", (volume,)).fetchone()
-        for server in self._world.servers.values():
-            if server.volume in (None, volume):
-                continue
-            if server.agent is None or known is None:
-                return False
-            saved_epoch, _, saved, _ = server.agent.memory._saved
-            if saved_epoch != epoch or saved.get(volume, 0) < known[0]:
-                return False
-        return True
 
     def lose(self) -> None:
         """A server is cut off, somebody declares its volume lost, and it comes back with it."""
@@ -225,7 +209,23 @@ class Trouble:
             and world.network.reaches(process.machine, "database")
             for process in processes
         ]
-        world.ledger.look_at_uids(forget=not all(there))
+        world.ledger.look_at_uids(forget=not all(there) or not self._remembered())
+
+    def _remembered(self) -> bool:
+        """Of every volume, somebody remembers durably how often it registered: fewer are noticed."""
+        raw = self._world.database.raw
+        epoch = raw.execute("SELECT epoch FROM state").fetchone()[0]
+        agents = [server.agent for server in self._world.servers.values() if server.agent is not None]
+        saved = [(agent.volume.id, *agent.memory._saved) for agent in agents]
+        for volume, counter in raw.execute("SELECT id, counter FROM volumes").fetchall():
+            known = [
+                own if volume == id else counters.get(volume, 0)
+                for id, told_in, own, counters, _ in saved
+                if told_in == epoch
+            ]
+            if counter > max(known, default=0):
+                return False
+        return True
 
     def drop_catalog(self) -> None:
         """Made again from the volumes that can be read, while everything runs."""

@@ -130,6 +130,11 @@ class Ledger:
         """By an older one. Until somebody noticed that, it may list less than before."""
         self._stale_until = max(self._stale_until, self._epoch())
 
+    @property
+    def restored_unnoticed(self) -> bool:
+        """The catalog was replaced, and nobody has begun a new epoch since."""
+        return self._epoch() <= self._stale_until
+
     def _epoch(self) -> int:
         return int(self._world.database.raw.execute("SELECT epoch FROM state").fetchone()[0])
 
@@ -155,7 +160,7 @@ class Ledger:
         placements = {m.placement for m in messages}
         if not through_sidecars:  # registration follows 250 after a while
             listed = self._listed[mailbox]
-            if self._epoch() > self._stale_until and (missing := listed - placements - self.deleting):
+            if not self.restored_unnoticed and (missing := listed - placements - self.deleting):
                 world.broken(f"the catalog's list of {mailbox} lacks {len(missing)} messages that it had")
             listed |= {m.placement for m in messages if m.message in self.promised}
             return
