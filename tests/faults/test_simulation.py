@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "30"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "25"))
 PLANTS = ("every-member", "sync-first", "failed-sync", "other-bytes", "second-sight", "every-registration")
 PATIENCE = 900  # seconds; a busy machine may be a tenth as fast
 
