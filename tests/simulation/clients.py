@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,11 @@ class Clients:
     def __init__(self, world: World) -> None:
         self._world = world
         self._number = 0
-        self.compiled: set[str] = set()  # mailboxes that were read from the sidecars when they were opened last
+        self._compiled: set[object] = set()  # sessions, by task, whose mailbox was read from the sidecars
 
     async def compile_mailbox(self, array: Any, mailbox: str, copies: int) -> Any:
         """In the place of access.sidecars.compile_mailbox, as the maildrop calls it."""
-        self.compiled.add(mailbox)
+        self._compiled.add(asyncio.current_task())
         return await compile_mailbox(array, mailbox, copies)
 
     def start(self) -> None:
@@ -90,14 +91,13 @@ class Clients:
         """One POP3 session: list, fetch a few, delete some."""
         world, ledger = self._world, self._world.ledger
         began = world.loop.now
-        self.compiled.discard(mailbox)
         try:
             drop = await self.opener.open(mailbox)
         except (MaildropInUse, MaildropUnavailable) as error:
             if world.detail:
                 world.note(f"{mailbox} not opened: {error!r}")
             return
-        through_sidecars = mailbox in self.compiled
+        through_sidecars = asyncio.current_task() in self._compiled
         world.note(f"{mailbox}: {len(drop.messages)} messages" + (" from the sidecars" if through_sidecars else ""))
         ledger.saw(mailbox, drop.messages, began, through_sidecars)
         messages = list(drop.messages)

@@ -47,6 +47,7 @@ def _open() -> None:
     _connection = engine.connect()
     raw.execute("BEGIN")
     migrations.upgrade_if_needed(_connection)
+    raw.execute("UPDATE state SET uidvalidity = 1")  # else the time of this very run
     raw.execute("COMMIT")
     _empty = raw.serialize()
 

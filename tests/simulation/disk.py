@@ -89,6 +89,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.folders: dict[str, Folder] = {}
+        self.failed_syncs: set[str] = set()  # files that look whole to the next process, and may not be
 
     def folder(self, path: str) -> Folder:
         found = self.folders.get(path)
@@ -207,9 +208,10 @@ class ProcessDisk(Disk):
         dies = self._step()
         if dies and self.dice.random() < 0.5:
             self._die()  # before the disk did it, or after it did and before anybody heard
-        node, _ = self._open[fd]
+        node, name = self._open[fd]
         if self.failing == "sync":
             self.failing = None
+            self._machine.failed_syncs.add(name)
             node.pending.clear()
             raise OSError(errno.EIO, "the disk failed")
         node.sync()
@@ -231,7 +233,11 @@ class ProcessDisk(Disk):
             self._die()
         super().remove(path)
         folder, name = os.path.split(path)
-        self._machine.folder(folder).do(lambda names: names.pop(name, None) and None)
+
+        def without(names: dict[str, Node]) -> None:
+            names.pop(name, None)
+
+        self._machine.folder(folder).do(without)
 
     def rename(self, source: Path, target: Path) -> None:
         if self._step():

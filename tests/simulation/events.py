@@ -32,6 +32,7 @@ class Trouble:
         self._world = world
         self._dice = world.dice
         self._snapshots: list[bytes] = []
+        self.over = False  # all is healed: what was to come later does not come any more
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
         weights |= {name: max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
@@ -120,7 +121,8 @@ class Trouble:
         server.power_cut(None)
         self._world.note(f"{server.name} gets an empty disk")
         self._world.gone.add(old)
-        self._world.ledger.look_at_uids(forget=True)
+        if self._world.ledger.restored_unnoticed:
+            self._world.ledger.look_at_uids(forget=True)  # it may be the one that would have noticed
         server.new_volume()
         self._later(self._dice.choice((0.1, 2.0)), server.power_on)
 
@@ -139,7 +141,7 @@ class Trouble:
             self._cut_off(server.name, seconds)
 
         def declare() -> None:
-            if world.ledger.may_lose(volume) and world.database.up:
+            if not self.over and world.ledger.may_lose(volume) and world.database.up:
                 world.note(f"the volume of {server.name} is declared lost")
                 world.gone.add(volume)
                 world.database.transact(lambda c: volumes.mark_lost(c, volume))
@@ -207,7 +209,23 @@ class Trouble:
             and world.network.reaches(process.machine, "database")
             for process in processes
         ]
-        world.ledger.look_at_uids(forget=not all(there))
+        world.ledger.look_at_uids(forget=not all(there) or not self._remembered())
+
+    def _remembered(self) -> bool:
+        """Of every volume, somebody remembers durably how often it registered: fewer are noticed."""
+        raw = self._world.database.raw
+        epoch = raw.execute("SELECT epoch FROM state").fetchone()[0]
+        agents = [server.agent for server in self._world.servers.values() if server.agent is not None]
+        saved = [(agent.volume.id, *agent.memory._saved) for agent in agents]
+        for volume, counter in raw.execute("SELECT id, counter FROM volumes").fetchall():
+            known = [
+                own if volume == id else counters.get(volume, 0)
+                for id, told_in, own, counters, _ in saved
+                if told_in == epoch
+            ]
+            if counter > max(known, default=0):
+                return False
+        return True
 
     def drop_catalog(self) -> None:
         """Made again from the volumes that can be read, while everything runs."""
@@ -290,6 +308,7 @@ def play(world: World, events: int, hot: tuple[str, ...] = ()) -> None:
             return
         trouble.one()
         world.run(world.dice.expovariate(1 / GAP))
+    trouble.over = True
     _heal(world)
     if not world.findings:
         _until_calm(world)

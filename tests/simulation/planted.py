@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import sqlalchemy
+
 from mailarray.access import sidecars
+from mailarray.catalog import registration as grounds
 from mailarray.catalog import registration_sqlite, sealing, volumes
 from mailarray.catalog.catalog import NotRegistered, TombstoneRow
 from mailarray.journal import member
@@ -20,6 +23,7 @@ from mailarray.journal.disk import SyncPoint
 from mailarray.journal.fence import Fence, FenceAnswer
 from mailarray.journal.member import FencedError, Member
 from mailarray.journal.volume import Volume
+from mailarray.mirroring import segment as mirroring_segment
 from mailarray.mirroring import writer
 from mailarray.mirroring.segment import OpenSegment, SegmentFailed
 from mailarray.tracking import sealing as tracking_sealing
@@ -175,7 +179,7 @@ def _failed_sync(put: Put) -> None:
 
 @plant("old-segment", "5!", "after a restart a server appends to none of its old segments", "kill", "die_in_a_step")
 def _old_segment(put: Put) -> None:
-    new = writer.new_segment
+    new = mirroring_segment.new_segment
 
     def old_or_new(volume: Any, incarnation: Any, worker: int, links: Any, copies: int, thread: Any, now: Any) -> Any:
         fresh = new(volume, incarnation, worker, links, copies, thread, now)
@@ -349,10 +353,10 @@ def _not_truncated(put: Put) -> None:
     "partition",
 )
 def _lower_all(put: Put) -> None:
-    def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int) -> bool:
+    def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int, asked: Any) -> bool:
         segments = sealing._segments
         changed = connection.execute(
-            sealing.update(segments)
+            sqlalchemy.update(segments)
             .where(segments.c.id == segment, segments.c.sealed_length == sealed_length)
             .values(sealed_length=length)
         )
@@ -405,7 +409,7 @@ def _second_location(put: Put) -> None:
     "wipe",
 )
 def _ground(put: Put) -> None:
-    refusal = registration_sqlite.refusal
+    refusal = grounds.refusal
 
     def cursor_only(ground: Any, volume: Any, registration: Any) -> NotRegistered | None:
         refused = refusal(ground, volume, registration)
@@ -436,7 +440,7 @@ def _cursor(put: Put) -> None:
 def _closed(put: Put) -> None:
     def raise_epoch(connection: Any, epoch: int) -> None:
         before(connection, epoch)
-        connection.execute(volumes.update(volumes._state).values(open=True))
+        connection.execute(sqlalchemy.update(volumes._state).values(open=True))
 
     before = volumes.raise_epoch
     put(volumes, "raise_epoch", raise_epoch)

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy
@@ -30,6 +31,7 @@ from sqlalchemy import Double, literal_column
 
 import mailarray.access.array
 import mailarray.access.maildrop
+import mailarray.catalog.volumes
 import mailarray.mirroring.announce
 import mailarray.mirroring.link
 import mailarray.mirroring.segment
@@ -89,7 +91,7 @@ class World:
         self.findings: list[str] = []
         self.over = False
         self.calm = False  # nothing is very slow any more
-        self.loop = VirtualLoop(self._disk_delay)
+        self.loop = VirtualLoop(self._disk_delay)  # type: ignore[abstract]
         self.network = Network(self)
         self.database = simulated_database.Database(self)
         self.volumes: dict[VolumeId, tuple[Machine, Path]] = {}
@@ -337,6 +339,8 @@ def outside(world: World) -> Iterator[None]:
     put(mailarray.tracking.settling.Settler, "_may_seal", may_seal)
     for (where, name), value in CLOCKS.items():
         put(where, name, value)
+    # UIDVALIDITY is a time in seconds: it moves faster here, where a catalog is restored several times in one.
+    put(mailarray.catalog.volumes, "time", SimpleNamespace(time=lambda: EPOCH + 1000 * world.loop.now))
     put(time, "monotonic", world.monotonic)
     put(time, "perf_counter", world.monotonic)
     put(time, "time", lambda: world.time_ns() / 1e9)

@@ -7,8 +7,8 @@ keep going without it and try again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailarray.catalog.locate import Answer
@@ -164,6 +164,7 @@ class CheckIn:
     epoch: int
     counter: int  # registrations of this volume
     open: bool  # readers may use the catalog
+    counters: Mapping[VolumeId, int] = field(default_factory=dict, compare=False)  # of all volumes, to be remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +272,19 @@ class Catalog(Protocol):
         ...
 
     # -- sidecars: who is there ----------------------------------------------------------------------
-    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
-        """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first).
+    async def check_in(
+        self,
+        volume: VolumeId,
+        server: str,
+        epoch: int,
+        counter: int,
+        serving: bool = True,
+        counters: Mapping[VolumeId, int] | None = None,
+    ) -> CheckIn:
+        """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first), and
+        `counters` those of all volumes, as it heard them last in that epoch.
 
-        When either is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
+        When any is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
         the highest seen, the catalog is closed to readers and UIDVALIDITY of all mailboxes is raised [19].
         When the same server was known with another volume, the other one is marked lost. A retired volume that
         is `serving` again is retired no longer.
@@ -326,12 +336,14 @@ class Catalog(Protocol):
         """
         ...
 
-    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+    async def lower_seal(
+        self, segment: SegmentId, sealed_length: int, length: int, asked: Collection[VolumeId]
+    ) -> bool:
         """Rule 13: compare-and-set L from `sealed_length` to `length`; the same transaction removes locations past
         it (and messages with no location left) and sets the cursor back.
 
-        False when L was another, or while a repaired copy is on a volume that is retired and not lost: it may be
-        whole, and nobody asked it.
+        False when L was another, or while a repaired copy is on a volume that is not lost and not among those that
+        were `asked`: a retired one, or one that came meanwhile. It may be whole.
         """
         ...
 

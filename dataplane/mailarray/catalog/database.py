@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -116,11 +116,20 @@ class DatabaseCatalog:
         """See `Catalog`."""
         await self._engine.close()
 
-    async def check_in(self, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool = True) -> CheckIn:
+    async def check_in(
+        self,
+        volume: VolumeId,
+        server: str,
+        epoch: int,
+        counter: int,
+        serving: bool = True,
+        counters: Mapping[VolumeId, int] | None = None,
+    ) -> CheckIn:
         """See `Catalog`."""
+        heard = frozenset((counters or {}).items())
         async with self._call("check_in") as engine:
             return await engine.write(
-                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving), alone=True
+                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving, heard), alone=True
             )
 
     async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
@@ -169,11 +178,13 @@ class DatabaseCatalog:
         async with self._call("propose_seal") as engine:
             return await engine.write(lambda c: sealing.propose_seal(c, segment, length, epoch))
 
-    async def lower_seal(self, segment: SegmentId, sealed_length: int, length: int) -> bool:
+    async def lower_seal(
+        self, segment: SegmentId, sealed_length: int, length: int, asked: Collection[VolumeId]
+    ) -> bool:
         """See `Catalog`."""
         async with self._call("lower_seal") as engine:
             return await engine.write(
-                lambda c: sealing.lower_seal(c, segment, sealed_length, length), SCAN_SECONDS, alone=True
+                lambda c: sealing.lower_seal(c, segment, sealed_length, length, asked), SCAN_SECONDS, alone=True
             )
 
     async def add_replica(self, segment: SegmentId, volume: VolumeId, length: int) -> bool:

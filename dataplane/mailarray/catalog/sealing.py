@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, case, delete, or_, select, update
@@ -94,14 +94,16 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
     return length
 
 
-def lower_seal(connection: Connection, segment: SegmentId, sealed_length: int, length: int) -> bool:
+def lower_seal(
+    connection: Connection, segment: SegmentId, sealed_length: int, length: int, asked: Collection[VolumeId]
+) -> bool:
     """See `Catalog.lower_seal`. Runs alone, and may scan: it happens when mail is lost, never otherwise."""
     if length > sealed_length:
         raise ValueError(f"{length} is not below {sealed_length}")
-    retired = select(_replicas.c.volume).join(_volumes, _volumes.c.id == _replicas.c.volume)
-    retired = retired.where(_replicas.c.segment_id == segment, _volumes.c.retired, ~_volumes.c.lost)
-    if connection.execute(retired.limit(1)).first() is not None:
-        return False  # a drained volume, as a rule stopped, may hold it whole: nobody asked it
+    copies = select(_replicas.c.volume).join(_volumes, _volumes.c.id == _replicas.c.volume)
+    copies = copies.where(_replicas.c.segment_id == segment, ~_volumes.c.lost)
+    if {bytes(volume) for volume in connection.scalars(copies)} - set(asked):
+        return False  # it may be whole: a drained volume, as a rule stopped, or a copy that was made meanwhile
     number = connection.scalar(
         update(_segments)
         .where(_segments.c.id == segment, _segments.c.sealed_length == sealed_length)

@@ -7,9 +7,9 @@ catch up at the same moment must see each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
@@ -20,13 +20,25 @@ from mailarray.model.ids import IncarnationId, VolumeId
 _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
 
 
-def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, counter: int, serving: bool) -> CheckIn:
+def check_in(
+    connection: Connection,
+    volume: VolumeId,
+    server: str,
+    epoch: int,
+    counter: int,
+    serving: bool,
+    heard: Collection[tuple[VolumeId, int]] = (),
+) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
-    rows = connection.execute(select(_volumes).where(or_(_volumes.c.id == volume, _volumes.c.server == server))).all()
+    rows = connection.execute(select(_volumes)).all()
     row = next((row for row in rows if row.id == volume), None)
     known = row.counter if row is not None else 0
-    if epoch > now.epoch or counter > known:
+    counters = {VolumeId(bytes(row.id)): row.counter for row in rows}
+    # What others registered, too: whoever did may be gone for good. Not what was heard in an earlier epoch: that the
+    # catalog was restored has been noticed since.
+    fewer = epoch == now.epoch and any(count > counters.get(other, 0) for other, count in heard)
+    if epoch > now.epoch or counter > known or fewer:
         raise_epoch(connection, max(epoch, now.epoch) + 1)
         now = _read_state(connection)
     known = max(known, counter)  # or it would look restored for ever
@@ -42,12 +54,13 @@ def check_in(connection: Connection, volume: VolumeId, server: str, epoch: int, 
         connection.execute(
             update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known, retired=retired)
         )
-    others = any(other.id != volume and not other.lost for other in rows)
+    others = any(other.id != volume and other.server == server and not other.lost for other in rows)
     if others and (row is None or not row.lost):  # a lost one that comes back does not drive out the one in its place
         connection.execute(
             update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
         )
-    return CheckIn(epoch=now.epoch, counter=known, open=now.open)
+    counters[volume] = known
+    return CheckIn(epoch=now.epoch, counter=known, open=now.open, counters=counters)
 
 
 def raise_epoch(connection: Connection, epoch: int) -> None:

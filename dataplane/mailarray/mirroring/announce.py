@@ -34,6 +34,7 @@ class Announcement:
     segment: SegmentId | None  # the one that the writer may append to; the sidecar leaves its file alone
     acknowledged: int  # 0 while its first batch is under way
     closed: dict[SegmentId, int]  # segments left by this incarnation -> durable length on the own volume
+    number: int = 0  # of the word in this incarnation, from 1 on; 0: a writer of the version before
 
 
 class Announcer:
@@ -46,6 +47,7 @@ class Announcer:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._closed: OrderedDict[str, int] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._number = 0
 
     def closed(self, segment: SegmentId, length: int) -> None:
         """This process never appends to the segment again; `length` is durable on the own volume."""
@@ -64,6 +66,7 @@ class Announcer:
             self._timer.cancel()
             self._timer = None
         incarnation, worker, segment, acknowledged = self.state()
+        self._number += 1
         text = json.dumps(
             {
                 "incarnation": incarnation.hex(),
@@ -71,6 +74,7 @@ class Announcer:
                 "segment": segment.hex() if segment else None,
                 "acknowledged": acknowledged,
                 "closed": self._closed,
+                "number": self._number,
             }
         )
         with contextlib.suppress(OSError):  # no sidecar, or it lags: the next one says the same and more
@@ -93,6 +97,7 @@ def parse(data: bytes) -> Announcement:
             SegmentId(parse_id(raw["segment"])) if raw["segment"] else None,
             int(raw["acknowledged"]),
             {SegmentId(parse_id(segment)): int(length) for segment, length in raw["closed"].items()},
+            int(raw.get("number", 0)),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an announcement: {error}") from error

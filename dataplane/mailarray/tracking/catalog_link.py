@@ -66,7 +66,12 @@ class CatalogLink:
                 if self._catalog is None:
                     self._catalog = await self._connect()
                 state = await self._catalog.check_in(
-                    self._volume, self._server, self._memory.epoch, self._memory.counter, self.serving()
+                    self._volume,
+                    self._server,
+                    self._memory.epoch,
+                    self._memory.counter,
+                    self.serving(),
+                    self._memory.counters,
                 )
             except CatalogUnavailable as error:
                 self.away(error)
@@ -78,6 +83,7 @@ class CatalogLink:
                 self._memory.counter = state.counter  # a new epoch counts anew
             self._memory.epoch = state.epoch
             self._memory.counter = max(self._memory.counter, state.counter)
+            self._memory.counters = state.counters
             self.state = state
             metrics.CATALOG_UP.set(1)
             return state

@@ -64,7 +64,11 @@ class Follower:
                 log.warning("announcement not understood", extra={"reason": str(error)})
 
     def hear(self, announcement: Announcement) -> None:
-        """The writer's word."""
+        """The writer's word. One that a later word overtook tells nothing, and might name a segment as left, or as
+        written, that is so no more."""
+        known = self.announcement
+        if known is not None and known.incarnation == announcement.incarnation and announcement.number < known.number:
+            return
         self.announcement = announcement
         self.last_word = time.monotonic()
         self._news.set()

@@ -1,13 +1,14 @@
 """What a sidecar remembers of the catalog across restarts: to notice that it was restored (rule 19), and to know with
 the catalog away which volumes nobody has to wait for (rule 20).
 
-    memory.json: {"epoch": int, "counter": int, "retired": [volume id, ...], "lost": [volume id, ...],
-     "repaired": [volume id, ...]}
+    memory.json: {"epoch": int, "counter": int, "counters": {volume id: int, ...}, "retired": [volume id, ...],
+     "lost": [volume id, ...], "repaired": [volume id, ...]}
 
-counter = registrations of this volume; only grows. retired = volumes that were drained: all that they held is on
-`copies` others; lost = volumes that never come back; repaired = those of them of which the same is true. Headers name
-them for ever, so a catalog that was made anew is told that nobody has to wait for them. A version that does not know
-these words ignores them.
+counter = registrations of this volume; only grows. counters = those of all volumes, as heard last in that epoch: when
+the one that registered is gone for good, the others still notice that the catalog was restored. retired = volumes that
+were drained: all that they held is on `copies` others; lost = volumes that never come back; repaired = those of them
+of which the same is true. Headers name them for ever, so a catalog that was made anew is told that nobody has to wait
+for them. A version that does not know these words ignores them.
 
 Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.volume import Volume
@@ -33,6 +35,7 @@ class CatalogMemory:
         self._path = volume.path / "memory.json"
         self.epoch = 0
         self.counter = 0
+        self.counters: Mapping[VolumeId, int] = {}
         self.retired: frozenset[VolumeId] = frozenset()
         self.lost: frozenset[VolumeId] = frozenset()
         self.repaired: frozenset[VolumeId] = frozenset()
@@ -42,17 +45,19 @@ class CatalogMemory:
         try:
             raw = json.loads(self._path.read_text(encoding="ascii"))
             self.epoch, self.counter = int(raw["epoch"]), int(raw["counter"])
+            counters = raw.get("counters", {})
+            self.counters = {VolumeId(parse_id(volume)): int(count) for volume, count in counters.items()}
             self.retired, self.lost, self.repaired = (
                 frozenset(VolumeId(parse_id(volume)) for volume in raw.get(word, ())) for word in _WORDS
             )
             self._saved = self._state
             self.heard = self.epoch > 0
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # nothing remembered: the catalog is believed, as at the first start
 
     @property
-    def _state(self) -> tuple[int, int, tuple[frozenset[VolumeId], ...]]:
-        return self.epoch, self.counter, (self.retired, self.lost, self.repaired)
+    def _state(self) -> tuple[int, int, Mapping[VolumeId, int], tuple[frozenset[VolumeId], ...]]:
+        return self.epoch, self.counter, self.counters, (self.retired, self.lost, self.repaired)
 
     @property
     def gone(self) -> frozenset[VolumeId]:
@@ -66,9 +71,10 @@ class CatalogMemory:
     def save(self) -> None:
         """Make it durable. Blocking. Raises OSError."""
         state = self._state
-        epoch, counter, sets = state
+        epoch, counter, heard, sets = state
         volumes = {word: sorted(volume.hex() for volume in ids) for word, ids in zip(_WORDS, sets, strict=True)}
-        text = json.dumps({"epoch": epoch, "counter": counter, **volumes}) + "\n"
+        counters = {volume.hex(): count for volume, count in heard.items()}
+        text = json.dumps({"epoch": epoch, "counter": counter, "counters": counters, **volumes}) + "\n"
         self._volume.disk.replace_file(self._path, text.encode(), SyncPoint.MEMORY_FILE, SyncPoint.MEMORY_NAME)
         self._saved = state
         self._saved_at = time.monotonic()

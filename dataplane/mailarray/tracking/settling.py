@@ -158,7 +158,7 @@ class Settler:
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
         facts = holding.facts
         if facts is None:
-            return await self._settle_empty(row)
+            return await self._settle_empty(holding, row)
         member = holding.member
         if member is None:
             return False
@@ -187,19 +187,19 @@ class Settler:
             await self._shelf.run(lambda: member.remember(length, epoch))
         replicas = () if row is None else row.replicas
         whole = await self._mender.fill(holding, facts, length, replicas)
-        if not whole and not replica and await self._lower(facts, length, replicas):
+        if not whole and not replica and await self._lower(holding, facts, length, replicas):
             return False  # the next pass sees the new L
         if replica and whole and not await self._tell_replica(holding, length):
             return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
         return whole and registered and await self._superseder.tell(holding, facts, length, epoch)
 
-    async def _settle_empty(self, row: SegmentState | None) -> bool:
+    async def _settle_empty(self, holding: Holding, row: SegmentState | None) -> bool:
         """Fenced here before its first batch came, or never heard of: repairing.py fetches what the others have of it
         (rule 12). When they have nothing any more, L is lowered."""
         if row is None or not row.sealed_length or row.superseded or self._shelf.volume.id not in row.facts.members:
             return True  # nobody here can say more about it
-        await self._lower(row.facts, row.sealed_length, row.replicas)
+        await self._lower(holding, row.facts, row.sealed_length, row.replicas)
         return False
 
     async def _seal_as_remembered(self, holding: Holding, facts: SegmentFacts) -> int | None:
@@ -260,9 +260,11 @@ class Settler:
                 return refused.reason == "superseded"
         return cursor >= sealed
 
-    async def _lower(self, facts: SegmentFacts, sealed: int, replicas: Sequence[VolumeId]) -> bool:
+    async def _lower(self, holding: Holding, facts: SegmentFacts, sealed: int, replicas: Sequence[VolumeId]) -> bool:
         """Rule 13: when all members were reached or are lost, and no volume, repaired copies too, holds up to L. Copies
-        on retired volumes are not asked, since `replicas` leaves them out: the catalog refuses while there is one."""
+        on retired volumes are not asked, since `replicas` leaves them out: the catalog refuses while there is one. A
+        lost volume that is back may be the source of a copy, so answers may be too old: a copy that was told since is
+        seen by the catalog, and none is made here while it is asked."""
         answers: list[FenceAnswer] = await self._sealer.ask_members(facts)
         reached = {answer.volume for answer in answers}
         if any(volume not in reached and volume not in self.lost for volume in facts.members) or not answers:
@@ -275,8 +277,11 @@ class Settler:
                 return False
         if longest >= sealed:
             return False
-        if not await self._link.catalog.lower_seal(facts.id, sealed, longest):
-            return False
+        async with holding.turn:
+            if holding.member is None or holding.member.length > longest:
+                return False  # fetched since it was asked
+            if not await self._link.catalog.lower_seal(facts.id, sealed, longest, replicas):
+                return False
         log.critical("sealed length lowered", extra={"segment": facts.id.hex(), "sealed_length": sealed, "to": longest})
         return True
 

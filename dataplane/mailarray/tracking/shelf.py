@@ -189,7 +189,11 @@ class Shelf:
         if segment in self.dropped:
             return True
         holding = self.holdings.get(segment)
-        return holding is not None and (holding.own or holding.header is not None or holding.readable > 0)
+        if holding is None:
+            return False
+        # An own one that its writer has left may be empty, too: of its first batch a torn tail was here, and was cut.
+        written = holding.own and holding.member is None
+        return written or holding.header is not None or holding.readable > 0
 
     async def adopt_copy(self, segment: SegmentId) -> Holding:
         """A whole copy that was made durable just now: offered from here on. The caller has the turn of what was here

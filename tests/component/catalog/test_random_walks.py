@@ -150,11 +150,11 @@ class Walk:
     async def lower(self) -> None:
         name, segment = self.rng.choice(list(self.segments.items()))
         if segment.sealed is None:
-            assert not await self.catalog.lower_seal(name, 10 * BODY, 0)
+            assert not await self.catalog.lower_seal(name, 10 * BODY, 0, ())
             return
         length = self.rng.randint(0, segment.sealed // BODY) * BODY
-        assert not await self.catalog.lower_seal(name, segment.sealed + 1, length)
-        assert await self.catalog.lower_seal(name, segment.sealed, length)
+        assert not await self.catalog.lower_seal(name, segment.sealed + 1, length, ())
+        assert await self.catalog.lower_seal(name, segment.sealed, length, ())
         segment.sealed, segment.cursor = length, min(segment.cursor, length)
         self.oracle.lower(name, length)
 

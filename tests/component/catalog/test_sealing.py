@@ -44,9 +44,9 @@ async def test_lowering_removes_what_is_past_it(catalog: Catalog) -> None:
     await one.register(kept, moved, gone)
     await two.register(moved)
     await catalog.propose_seal(one.segment, 4 * BODY, 1)
-    assert not await catalog.lower_seal(one.segment.id, 5 * BODY, BODY)
-    assert await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
-    assert not await catalog.lower_seal(one.segment.id, 4 * BODY, BODY)
+    assert not await catalog.lower_seal(one.segment.id, 5 * BODY, BODY, ())
+    assert await catalog.lower_seal(one.segment.id, 4 * BODY, BODY, ())
+    assert not await catalog.lower_seal(one.segment.id, 4 * BODY, BODY, ())
     state = (await catalog.segments([one.segment.id]))[one.segment.id]
     assert (state.sealed_length, state.cursor, state.acknowledged) == (BODY, BODY, BODY)
     assert [(e.uid, e.message) for e in await catalog.mailbox("a@x")] == [(1, kept.id), (2, moved.id)]
@@ -77,9 +77,23 @@ async def test_a_copy_on_a_drained_volume_keeps_the_length(catalog: Catalog) -> 
     await catalog.propose_seal(writer.segment, 2 * BODY, 1)
     assert await catalog.add_replica(writer.segment.id, drained.volume, 2 * BODY)
     await catalog.mark_retired(drained.volume)
-    assert not await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY)
+    assert not await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY, ())
     assert (await catalog.segments([writer.segment.id]))[writer.segment.id].sealed_length == 2 * BODY
     assert len(await catalog.mailbox("a@x")) == 2
     await catalog.mark_lost(drained.volume)  # then nothing is to be hoped for from it
-    assert await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY)
+    assert await catalog.lower_seal(writer.segment.id, 2 * BODY, BODY, ())
     assert len(await catalog.mailbox("a@x")) == 1
+
+
+async def test_a_copy_that_was_told_since_keeps_the_length(catalog: Catalog) -> None:
+    """From a lost volume that was back for a while: who was asked before knows nothing of it."""
+    writer, copied = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-2")
+    await writer.join()
+    await copied.check_in()
+    await writer.register(message("a@x"), message("a@x"))
+    await catalog.propose_seal(writer.segment, 2 * BODY, 1)
+    assert await catalog.add_replica(writer.segment.id, copied.volume, 2 * BODY)
+    assert not await catalog.lower_seal(writer.segment.id, 2 * BODY, 0, ())
+    assert len(await catalog.mailbox("a@x")) == 2
+    assert await catalog.lower_seal(writer.segment.id, 2 * BODY, 0, [copied.volume])  # asked: it holds less
+    assert await catalog.mailbox("a@x") == []

@@ -120,3 +120,20 @@ async def test_leases(catalog: Catalog) -> None:
     assert await catalog.acquire_lease("a@x", "two", 0.05)
     await asyncio.sleep(0.06)  # the database's clock is real
     assert await catalog.acquire_lease("a@x", "one", 60)
+
+
+async def test_a_restored_catalog_is_noticed_by_those_who_heard_of_others_registrations(catalog: Catalog) -> None:
+    """The only one that registered since the backup is gone for good."""
+    writer, other = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-1")
+    await writer.join()
+    await writer.register(message("a@x"))
+    heard = await catalog.check_in(other.volume, "mail-1", 1, 0)
+    assert heard.counters == {writer.volume: 1, other.volume: 0}
+    same = await catalog.check_in(other.volume, "mail-1", 1, 0, True, heard.counters)
+    assert same == CheckIn(1, 0, True)
+    later = {**heard.counters, writer.volume: 2}
+    assert (await catalog.check_in(other.volume, "mail-1", 0, 0, True, later)).epoch == 1  # of an epoch before
+    noticed = await catalog.check_in(other.volume, "mail-1", 1, 0, True, later)
+    assert noticed == CheckIn(2, 0, False)
+    assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, noticed.counters)).epoch == 2
+    assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, {new_volume_id(): 1})).epoch == 3  # no row of it

@@ -24,3 +24,19 @@ async def test_an_own_segment_that_lived_between_two_words_is_found(tmp_path: Pa
     member = await shelf.recover(holding)
     assert member.length == len(segment.data) and holding.facts is not None
     assert shelf.adopt_left(new_segment_id()) is None
+
+
+async def test_an_own_segment_whose_only_batch_was_torn_is_not_held(tmp_path: Path) -> None:
+    """The others may have its first batch whole: then it is fetched from them (rule 12)."""
+    volume = open_volume(tmp_path / "volume", Disk())
+    shelf = Shelf(volume, ThreadPoolExecutor(1))
+    await shelf.open()
+    segment = made(volume.id)
+    segment.add([mail()])
+    id = segment.header.segment
+    put_file(volume, id, segment.data[:40])
+    holding = shelf.adopt_left(id)
+    assert holding is not None and shelf.holds(id)  # the writer may be writing it
+    member = await shelf.recover(holding)
+    assert member.length == 0 and holding.own
+    assert not shelf.holds(id)

@@ -1,0 +1,50 @@
+"""L is not lowered past what was fetched while the members were asked (rule 13)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+from mailarray.journal.fence import FenceAnswer
+from mailarray.model.ids import new_volume_id
+from mailarray.tracking.settling import Settler
+from mailarray.tracking.shelf import Holding
+from tests.support.segments import made
+
+
+class Scene:
+    """This volume is an empty member; the writer's volume is lost, and may be back for a while."""
+
+    def __init__(self, fetched: int) -> None:
+        self.own, self.gone = new_volume_id(), new_volume_id()
+        self.header = made(self.gone, self.own).header
+        self.holding = Holding(self.header.segment)
+        self.holding.member = Mock(length=0)
+        self.fetched = fetched
+        self.lower = AsyncMock(return_value=True)
+        sealer = Mock(ask_members=self._ask)
+        link: Any = SimpleNamespace(catalog=Mock(lower_seal=self.lower))
+        rest: Any = Mock()
+        self.settler = Settler(rest, link, rest, rest, rest, sealer, rest, rest, rest, rest, 2, rest)
+        self.settler.lost = {self.gone}
+
+    async def _ask(self, _: Any) -> list[FenceAnswer]:
+        self.holding.member = Mock(length=self.fetched)  # after the answer was made
+        return [FenceAnswer(self.own, 0, None, 0, False)]
+
+    async def lowered(self) -> bool:
+        facts: Any = SimpleNamespace(id=self.header.segment, members=self.header.members)
+        return await self.settler._lower(self.holding, facts, 500, ())
+
+
+async def test_a_copy_made_while_others_were_asked_keeps_the_length() -> None:
+    scene = Scene(fetched=500)
+    assert not await scene.lowered()
+    assert not scene.lower.called
+
+
+async def test_what_nobody_holds_is_given_up() -> None:
+    scene = Scene(fetched=0)
+    assert await scene.lowered()
+    assert scene.lower.call_args.args == (scene.header.segment, 500, 0, ())
