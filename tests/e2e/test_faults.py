@@ -38,7 +38,14 @@ class Campaign:
 
     def plan(self) -> list[Fault]:
         """Each kind once, pods twice, in the seed's order."""
-        faults = [self.kill_pod, self.kill_pod, self.kill_all_pods, self.kill_database, self.cut_node, self.wipe_disk]
+        faults: list[Fault] = [
+            self.kill_pod,
+            self.kill_pod,
+            self.kill_all_pods,
+            self.kill_database,
+            self.cut_node,
+            self.wipe_disk,
+        ]
         self._dice.shuffle(faults)
         return faults
 
@@ -76,7 +83,7 @@ class Campaign:
 
         def rebuilt() -> bool:
             now = array.servers(GROUP)[server]
-            return now.get("volume", old) != old and now["phase"] == "Serving"
+            return bool(now.get("volume", old) != old and now["phase"] == "Serving")
 
         await asyncio.to_thread(array.wait_for, rebuilt, f"{server} is rebuilt", BACK_SECONDS)
         await self._safe()

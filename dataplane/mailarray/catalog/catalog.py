@@ -164,7 +164,7 @@ class CheckIn:
     epoch: int
     counter: int  # registrations of this volume
     open: bool  # readers may use the catalog
-    counters: Mapping[VolumeId, int] = field(default_factory=dict, compare=False)  # of all volumes, to be remembered
+    counters: Mapping[VolumeId, int] | None = field(default=None, compare=False)  # of all volumes, when asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ class Catalog(Protocol):
         counters: Mapping[VolumeId, int] | None = None,
     ) -> CheckIn:
         """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first), and
-        `counters` those of all volumes, as it heard them last in that epoch.
+        `counters` those of all volumes, as it heard them last in that epoch; None: they are neither compared nor told.
 
         When any is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
         the highest seen, the catalog is closed to readers and UIDVALIDITY of all mailboxes is raised [19].

@@ -126,7 +126,7 @@ class DatabaseCatalog:
         counters: Mapping[VolumeId, int] | None = None,
     ) -> CheckIn:
         """See `Catalog`."""
-        heard = frozenset((counters or {}).items())
+        heard = None if counters is None else frozenset(counters.items())
         async with self._call("check_in") as engine:
             return await engine.write(
                 lambda c: volumes.check_in(c, volume, server, epoch, counter, serving, heard), alone=True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
@@ -27,17 +27,20 @@ def check_in(
     epoch: int,
     counter: int,
     serving: bool,
-    heard: Collection[tuple[VolumeId, int]] = (),
+    heard: Collection[tuple[VolumeId, int]] | None = (),
 ) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
-    rows = connection.execute(select(_volumes)).all()
+    asked = select(_volumes)
+    if heard is None:
+        asked = asked.where(or_(_volumes.c.id == volume, _volumes.c.server == server))
+    rows = connection.execute(asked).all()
     row = next((row for row in rows if row.id == volume), None)
     known = row.counter if row is not None else 0
     counters = {VolumeId(bytes(row.id)): row.counter for row in rows}
     # What others registered, too: whoever did may be gone for good. Not what was heard in an earlier epoch: that the
     # catalog was restored has been noticed since.
-    fewer = epoch == now.epoch and any(count > counters.get(other, 0) for other, count in heard)
+    fewer = epoch == now.epoch and any(count > counters.get(other, 0) for other, count in heard or ())
     if epoch > now.epoch or counter > known or fewer:
         raise_epoch(connection, max(epoch, now.epoch) + 1)
         now = _read_state(connection)
@@ -60,7 +63,7 @@ def check_in(
             update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
         )
     counters[volume] = known
-    return CheckIn(epoch=now.epoch, counter=known, open=now.open, counters=counters)
+    return CheckIn(now.epoch, known, now.open, None if heard is None else counters)
 
 
 def raise_epoch(connection: Connection, epoch: int) -> None:

@@ -1,14 +1,16 @@
 """The way to the catalog, which may be away at any time, also when the sidecar starts.
 
 Invariant (rule 19): before anything else is said to the catalog, the sidecar checks in with what it remembers, and
-does so again whenever it was away; a restored catalog is noticed there. One check-in at a time: an answer that came
-late would bring an earlier epoch back.
+does so again whenever it was away; a restored catalog is noticed there: by the own registrations each time, by those
+of all volumes when it was away, and now and then. One check-in at a time: an answer that came late would bring an
+earlier epoch back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from mailarray.catalog.catalog import Catalog, CatalogUnavailable, CheckIn
@@ -17,6 +19,8 @@ from mailarray.tracking import metrics
 from mailarray.tracking.memory import CatalogMemory
 
 log = logging.getLogger(__name__)
+
+COUNTERS_A_SECOND = 20  # read and remembered by one sidecar, so that a thousand of them are no load for the database
 
 
 class CatalogLink:
@@ -37,6 +41,7 @@ class CatalogLink:
         self.serving: Callable[[], bool] = lambda: True  # False: a volume that was drained stays retired
         self.reached: Callable[[], None] = lambda: None  # called when the catalog is there again
         self.state: CheckIn | None = None  # None while the catalog is away
+        self._all_due = 0.0  # by the monotonic clock: when the registrations of all volumes are to be compared again
         self._turn = asyncio.Lock()
         self._complaint = ""  # logged last, until the catalog answers
 
@@ -65,13 +70,15 @@ class CatalogLink:
             try:
                 if self._catalog is None:
                     self._catalog = await self._connect()
+                known = self._memory
+                everybody = self.state is None or time.monotonic() >= self._all_due
                 state = await self._catalog.check_in(
                     self._volume,
                     self._server,
-                    self._memory.epoch,
-                    self._memory.counter,
+                    known.epoch,
+                    known.counter,
                     self.serving(),
-                    self._memory.counters,
+                    known.counters if everybody else None,
                 )
             except CatalogUnavailable as error:
                 self.away(error)
@@ -83,7 +90,9 @@ class CatalogLink:
                 self._memory.counter = state.counter  # a new epoch counts anew
             self._memory.epoch = state.epoch
             self._memory.counter = max(self._memory.counter, state.counter)
-            self._memory.counters = state.counters
+            if state.counters is not None:
+                self._memory.counters = state.counters
+                self._all_due = time.monotonic() + len(state.counters) / COUNTERS_A_SECOND
             self.state = state
             metrics.CATALOG_UP.set(1)
             return state

@@ -127,7 +127,8 @@ async def test_a_restored_catalog_is_noticed_by_those_who_heard_of_others_regist
     writer, other = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-1")
     await writer.join()
     await writer.register(message("a@x"))
-    heard = await catalog.check_in(other.volume, "mail-1", 1, 0)
+    assert (await catalog.check_in(other.volume, "mail-1", 1, 0)).counters is None
+    heard = await catalog.check_in(other.volume, "mail-1", 1, 0, True, {})
     assert heard.counters == {writer.volume: 1, other.volume: 0}
     same = await catalog.check_in(other.volume, "mail-1", 1, 0, True, heard.counters)
     assert same == CheckIn(1, 0, True)
