@@ -156,12 +156,11 @@ class Settler:
                     self._follower.current = None
 
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
-        facts = holding.facts
+        facts, member = holding.facts, holding.member
+        if member is None:
+            return False  # the writer's, or taken over just now: what is in it is not known yet
         if facts is None:
             return await self._settle_empty(holding, row)
-        member = holding.member
-        if member is None:
-            return False
         if row is not None and row.superseded:
             return True
         replica = holding.is_replica(self._shelf.volume.id)

@@ -1,4 +1,4 @@
-"""L is not lowered past what was fetched while the members were asked (rule 13)."""
+"""What counts as at rest; L is not lowered past what was fetched while the members were asked (rule 13)."""
 
 from __future__ import annotations
 
@@ -48,3 +48,12 @@ async def test_what_nobody_holds_is_given_up() -> None:
     scene = Scene(fetched=0)
     assert await scene.lowered()
     assert scene.lower.call_args.args == (scene.header.segment, 500, 0, ())
+
+
+async def test_an_own_segment_that_is_taken_over_just_now_is_not_at_rest() -> None:
+    """It was adopted by its file's name, and nobody has read its header yet: it may hold mail that was acknowledged."""
+    scene = Scene(fetched=0)
+    scene.holding.own, scene.holding.member = True, None
+    assert not await scene.settler._settle(scene.holding, None, 1)
+    scene.holding.member = Mock(length=0)  # read: nothing is in it, and the catalog has no row of it
+    assert await scene.settler._settle(scene.holding, None, 1)
