@@ -53,6 +53,7 @@ def fast_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
         "tracking.following.SILENCE": 0.25,
         "tracking.settling.INTERVAL": 0.05,
         "tracking.settling.MIRROR_GRACE": 0.1,
+        "tracking.settling.LEFT_SECONDS": 3.0,
         "tracking.settling.REPLICA_GRACE": 0.5,
         "tracking.repairing.INTERVAL": 0.05,
         "tracking.repairing.QUIET": 0.2,

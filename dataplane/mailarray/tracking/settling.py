@@ -2,7 +2,7 @@
 
 Invariants (rules 11 to 17, 19):
 
-- A segment of a living writer is left alone until the writer has left it.
+- A segment of a living writer is left alone until the writer has left it: its sidecar knows, mirrors hear no word.
 - The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
 - A repaired copy is told to the catalog in every epoch, and after every start, before it counts as at rest. It takes
   no part in agreeing on L; when no member does either, it proposes the L that it remembers and holds, nothing else.
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two passes
 MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed segment to its writer's sidecar
+LEFT_SECONDS = 15.0  # without a word for a segment, after which a mirror takes it for left, also when its writer lives
 REPLICA_GRACE = 5.0  # seconds that a repaired copy leaves the sealing of a segment to its members
 STATES_AT_ONCE = 500  # segments asked of the catalog in one call
 
@@ -77,6 +78,7 @@ class Settler:
         self._sealed_since: dict[SegmentId, float] = {}
         self._unsealed_since: dict[SegmentId, float] = {}  # of repaired copies
         self._beat = 0
+        self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
 
     async def run(self) -> None:
@@ -225,7 +227,11 @@ class Settler:
         header = holding.header
         assert beat is not None and header is not None
         word = self._receiver.last_words.get(header.writer + header.incarnation, holding.last_word)
-        return self._watch.silent(beat, word)
+        if self._watch.silent(beat, word):
+            return True
+        # A living writer speaks for the segment that it writes, twice a second when it is idle. One that it has left
+        # is sealed by its own sidecar, unless nothing of it is there: then nobody but its mirrors knows of it.
+        return time.monotonic() - max(holding.last_word, self._began) >= LEFT_SECONDS
 
     async def _register(
         self, holding: Holding, facts: SegmentFacts, row: SegmentState | None, limit: int, sealed: int

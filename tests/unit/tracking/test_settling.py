@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
+
+import pytest
 
 from mailarray.journal.fence import FenceAnswer
 from mailarray.model.ids import new_volume_id
@@ -57,3 +60,17 @@ async def test_an_own_segment_that_is_taken_over_just_now_is_not_at_rest() -> No
     assert not await scene.settler._settle(scene.holding, None, 1)
     scene.holding.member = Mock(length=0)  # read: nothing is in it, and the catalog has no row of it
     assert await scene.settler._settle(scene.holding, None, 1)
+
+
+def test_a_mirror_takes_a_segment_that_nobody_speaks_for_as_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's disk was full at its first batch, which the mirror has; the writer lives, and writes another one."""
+    scene = Scene(fetched=0)
+    mirror, settler = scene.holding, scene.settler
+    mirror.header = scene.header
+    settler._watch = Mock(silent=lambda *_: False)
+    settler._receiver = SimpleNamespace(last_words={})  # type: ignore[assignment]
+    began = settler._began
+    for now, word, may in ((14.0, 0.0, False), (16.0, 0.0, True), (29.0, 15.0, False), (31.0, 15.0, True)):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: began + now)
+        mirror.last_word = began + word
+        assert settler._may_seal(mirror) is may
