@@ -86,4 +86,6 @@ def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path, how: signal.Sign
 
     assert run.returncode != 0
     assert list(files.iterdir()) == []
-    assert processes_that_write_to(files) == []
+    while (left := processes_that_write_to(files)) and time.monotonic() < deadline + 30:
+        time.sleep(0.02)  # killed, and not gone at once on a busy machine
+    assert left == []

@@ -1,4 +1,4 @@
-"""`make faults`: one campaign. SEED, MESSAGES, FAULTS and KEEP come from the environment; docs/faults.md says how.
+"""`make faults`: one campaign. SEED, MESSAGES, FAULTS, DUPLICATES and KEEP come from the environment; docs/faults.md says how.
 
 Its last line is `acknowledged N, lost N, damaged N, duplicated N, faults N`; the exit code is 1 when anything is wrong.
 """
@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests.faults.campaign import MAILBOXES, Campaign, Order, Result
+from tests.faults.campaign import DUPLICATES, MAILBOXES, Campaign, Order, Result
 from tests.faults.faults import KINDS
 from tests.faults.ledger import Verdict
 from tests.faults.stage import Stage, enter_namespaces
@@ -36,7 +36,8 @@ def read_order(environment: dict[str, str], missing: dict[str, str]) -> Order:
     possible = [kind for kind in kinds or KINDS if not KINDS[kind].needs & missing.keys()]
     if not possible:
         raise ValueError(f"no such fault can be done here: {missing}")
-    return Order(seed, int(environment.get("MESSAGES") or MESSAGES), faults, tuple(possible))
+    duplicates = float(environment.get("DUPLICATES") or DUPLICATES)
+    return Order(seed, int(environment.get("MESSAGES") or MESSAGES), faults, tuple(possible), duplicates)
 
 
 def say(text: str) -> None:

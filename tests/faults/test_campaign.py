@@ -21,6 +21,9 @@ from tests.support.array import ROOT
 MESSAGES = 2_000
 FAULTS = 12
 LEAST_KINDS = 8
+# A second delivery is dropped when it can be. Here comes a fault every few hundred messages, and what was still owed may
+# be lost with a database that is restored; `make faults` asks for 0.0001, over many more messages.
+MOST_DUPLICATED = 0.005
 SECONDS = 900  # a minute on a calm machine; one that does much else may take ten times as long
 
 LAST_LINE = re.compile(r"acknowledged (\d+), lost (\d+), damaged (\d+), duplicated (\d+), faults (\d+)")
@@ -28,7 +31,8 @@ LAST_LINE = re.compile(r"acknowledged (\d+), lost (\d+), damaged (\d+), duplicat
 
 @pytest.mark.timeout(SECONDS + 30)
 def test_acknowledged_mail_survives_a_short_campaign(tmp_path: Path) -> None:
-    environment = {"MESSAGES": str(MESSAGES), "FAULTS": str(FAULTS), **os.environ}
+    most = {"MESSAGES": str(MESSAGES), "FAULTS": str(FAULTS), "DUPLICATES": str(MOST_DUPLICATED)}
+    environment = most | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "dataplane", ROOT / "operator")))
     order = read_order(environment, problems())
     environment["SEED"] = str(order.seed)
@@ -49,7 +53,7 @@ def test_acknowledged_mail_survives_a_short_campaign(tmp_path: Path) -> None:
     last = LAST_LINE.fullmatch(said.splitlines()[-1])
     assert code == 0 and last, f"SEED={order.seed} make faults"
     acknowledged, lost, damaged, duplicated, faults = map(int, last.groups())
-    assert (lost, damaged, duplicated, faults) == (0, 0, 0, order.faults)
+    assert (lost, damaged, faults) == (0, 0, order.faults) and duplicated <= MOST_DUPLICATED * acknowledged
     assert acknowledged >= order.messages
     assert len(set(re.findall(r"^ *[\d.]+ s +\d+ +\d+ ([a-z-]+) ", said, re.MULTILINE))) >= min(
         LEAST_KINDS, len(order.kinds)
