@@ -1,4 +1,4 @@
-"""`make faults`: one campaign. SEED, MESSAGES, FAULTS, DUPLICATES and KEEP come from the environment; docs/faults.md says how.
+"""`make faults`: one campaign. SEED, MESSAGES, FAULTS, DUPLICATES, KEEP come from the environment: docs/faults.md.
 
 Its last line is `acknowledged N, lost N, damaged N, duplicated N, faults N`; the exit code is 1 when anything is wrong.
 """

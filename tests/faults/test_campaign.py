@@ -21,8 +21,8 @@ from tests.support.array import ROOT
 MESSAGES = 2_000
 FAULTS = 12
 LEAST_KINDS = 8
-# A second delivery is dropped when it can be. Here comes a fault every few hundred messages, and what was still owed may
-# be lost with a database that is restored; `make faults` asks for 0.0001, over many more messages.
+# A second delivery is dropped when it can be. Here comes a fault every few hundred messages, and what was still owed
+# may be lost with a database that is restored; `make faults` asks for 0.0001, over many more messages.
 MOST_DUPLICATED = 0.005
 SECONDS = 900  # a minute on a calm machine; one that does much else may take ten times as long
 
