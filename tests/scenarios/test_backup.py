@@ -141,11 +141,10 @@ def test_an_array_that_is_gone_comes_back(made: Made) -> None:
         array.wait_settled()
         now = {user: texts(array, user) for user in USERS}
         backup(array, made.target.with_name("again"))  # the restored array is an array like any other
+        epoch = array.catalog_epoch()
         done = array.cli("catalog", "rebuild", "--data", str(array.data))
         assert done.returncode == 0, done.stderr
-        wait_for(
-            lambda: (array.ask("mail-0/sidecar") or {}).get("catalog", {}).get("open"), 60, "the rebuilt catalog opens"
-        )
+        wait_for(lambda: array.catalog_is_open(epoch), 60, "the rebuilt catalog opens")
         assert {user: texts(array, user) for user in USERS} == now, "what was deleted stays deleted"
         array.stop()
         array.verify_journals()

@@ -18,12 +18,6 @@ def array() -> Iterator[Array]:
         yield started.start()
 
 
-def catalog_is_open(array: Array) -> bool:
-    """Readers may use it again."""
-    status = array.status()
-    return status is not None and all(s["sidecar"].get("catalog", {}).get("open") is True for s in status["servers"])
-
-
 def assert_all_sealed(array: Array) -> None:
     """After a clean stop every segment is sealed by its writer's server; a mirror may hear of it at its next start."""
     found, sealed = set(), set()
@@ -58,7 +52,7 @@ def test_deletions_and_unique_ids_survive_restarts_and_rebuilds(array: Array) ->
     done = array.cli("catalog", "rebuild", "--data", str(array.data))  # while it runs
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same()  # closed to readers or not, the answer is the same
-    wait_for(lambda: catalog_is_open(array), 30, "the rebuilt catalog opens")
+    wait_for(lambda: array.catalog_is_open(), 30, "the rebuilt catalog opens")
     assert_same()
     send(array, 1, USER, message("after the rebuild"))
     wait_for_mail(array, USER, len(kept) + 1)
@@ -69,6 +63,6 @@ def test_deletions_and_unique_ids_survive_restarts_and_rebuilds(array: Array) ->
     for file in (array.data / "catalog").iterdir():  # gone, as if its disk had died
         file.unlink()
     array.start()
-    wait_for(lambda: catalog_is_open(array), 30, "the new catalog opens")
+    wait_for(lambda: array.catalog_is_open(), 30, "the new catalog opens")
     assert_same()
     array.stop()

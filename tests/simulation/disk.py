@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from mailarray.journal.disk import Disk, SyncPoint
 from tests.simulation.loop import ProcessDied
+from tests.support.unsynced import Folder, Node
 
 if TYPE_CHECKING:
     from tests.simulation.servers import Process
@@ -31,57 +32,6 @@ class ProcessIsDead(OSError):
 
     def __init__(self) -> None:
         super().__init__(errno.EIO, "the process is dead")
-
-
-class Node:
-    """A file, whatever its name: what is durable, and what was done since."""
-
-    __slots__ = ("durable", "pending")
-
-    def __init__(self) -> None:
-        self.durable = bytearray()
-        self.pending: list[tuple[int, bytes] | int] = []  # writes, or lengths that it was cut to
-
-    def apply(self, operation: tuple[int, bytes] | int) -> None:
-        if isinstance(operation, int):
-            del self.durable[operation:]
-            return
-        offset, data = operation
-        if len(self.durable) < offset:
-            self.durable += bytes(offset - len(self.durable))
-        self.durable[offset : offset + len(data)] = data
-
-    def sync(self) -> None:
-        for operation in self.pending:
-            self.apply(operation)
-        self.pending.clear()
-
-    def keep_some(self, dice: random.Random) -> None:
-        kept = dice.randint(0, len(self.pending))
-        for operation in self.pending[:kept]:
-            self.apply(operation)
-        if kept < len(self.pending):
-            torn = self.pending[kept]
-            if isinstance(torn, tuple) and torn[1]:
-                cut = dice.randrange(len(torn[1]))
-                # Its length may have reached the disk without its last pages, which read as zeros then.
-                self.apply((torn[0], torn[1][:cut] + (bytes(len(torn[1]) - cut) if dice.random() < 0.5 else b"")))
-        self.pending.clear()
-
-
-class Folder:
-    """The names of one directory."""
-
-    __slots__ = ("durable", "live", "pending")
-
-    def __init__(self) -> None:
-        self.durable: dict[str, Node] = {}
-        self.live: dict[str, Node] = {}
-        self.pending: list[Callable[[dict[str, Node]], None]] = []
-
-    def do(self, operation: Callable[[dict[str, Node]], None]) -> None:
-        operation(self.live)
-        self.pending.append(operation)
 
 
 class Machine:
@@ -106,9 +56,7 @@ class Machine:
     def power_cut(self, dice: random.Random, keep: bool) -> None:
         """All processes are dead by now."""
         for path, folder in self.folders.items():
-            for operation in folder.pending[: dice.randint(0, len(folder.pending)) if keep else 0]:
-                operation(folder.durable)
-            folder.pending.clear()
+            folder.keep_some(dice if keep else None)
             for name, node in list(folder.live.items()):
                 if folder.durable.get(name) is not node:
                     _unlink(os.path.join(path, name))  # noqa: PTH118
@@ -222,9 +170,7 @@ class ProcessDisk(Disk):
         dies = self._step()
         if dies and self.dice.random() < 0.5:
             self._die()
-        folder = self._machine.folder(str(path))
-        folder.durable = dict(folder.live)
-        folder.pending.clear()
+        self._machine.folder(str(path)).sync()
         if dies:
             self._die()
 

@@ -16,6 +16,7 @@ from mailarray.tracking.targets import counting
 from tests.simulation.ledger import MAILBOXES
 from tests.simulation.loop import NOBODY
 from tests.simulation.servers import RESERVE, ROOM, Server
+from tests.support.array_of_three import agent_at_work
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -394,21 +395,13 @@ def _at_work(world: World) -> list[str]:
     rest = []
     for name, server in world.servers.items():
         agent = server.agent
+        rest += agent_at_work(name, agent)
         if agent is None or agent.link.state is None:
-            rest.append(f"{name} has no catalog")
             continue
         if server.writer is not None:
             rest.append(f"{name} has a writer")
-        if not agent.link.state.open:
-            rest.append(f"{name} sees a closed catalog")
         if agent.memory.lost - agent.memory.repaired:
             rest.append(f"{name} misses something of a lost volume")
-        if agent.follower.lag_bytes:
-            rest.append(f"{name} lags by {agent.follower.lag_bytes}")
-        for holding in agent.settler.unsettled:
-            length = None if holding.member is None else holding.member.length
-            promised = None if holding.member is None else holding.member.fence_state
-            rest.append(f"{name} {holding.segment.hex()} own={holding.own} length={length} {promised}")
     if rest:
         return rest
     database = world.database

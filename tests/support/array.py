@@ -289,6 +289,19 @@ class Array:
         except (urllib.error.URLError, OSError, ValueError):
             return None
 
+    def catalog_is_open(self, after: int = 0) -> bool:
+        """Readers may use it, every server says, in an epoch past `after`: what was heard before is said a while."""
+        said = self._of_catalog()
+        return bool(said) and all(s.get("open") is True and s.get("epoch", 0) > after for s in said)
+
+    def catalog_epoch(self) -> int:
+        """The highest that a server has heard of."""
+        return max((s.get("epoch", 0) for s in self._of_catalog()), default=0)
+
+    def _of_catalog(self) -> list[dict[str, Any]]:
+        status = self.status()
+        return [] if status is None else [s["sidecar"].get("catalog", {}) for s in status["servers"]]
+
     def wait_settled(self, seconds: float = 30.0) -> None:
         """Until all is registered, and nothing is unsettled but the mirrors' copies of segments that are written."""
         sidecars: list[dict[str, Any] | None] = []

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.catalog import Catalog, MailboxEntry
 from mailarray.catalog.database import open_catalog
 from mailarray.contract import mirroring_ring, mirroring_table, paths
 from mailarray.contract.settings import (
@@ -31,8 +31,8 @@ from mailarray.contract.settings import (
     StorageSettings,
 )
 from mailarray.journal.disk import Disk
-from mailarray.journal.format import Tombstone
-from mailarray.journal.volume import open_volume
+from mailarray.journal.format import Tombstone, crc32c
+from mailarray.journal.volume import Volume, open_volume, read_volume
 from mailarray.mirroring.announce import Announcer
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.writer import JournalWriter
@@ -264,27 +264,49 @@ class Array:
 
     def at_work(self, servers: Sequence[ArrayServer]) -> list[str]:
         """What is not at rest, in words."""
-        rest = []
-        for server in servers:
-            name, agent = server.settings.server, server.agent
-            if agent is None or not agent.link.up:
-                rest.append(f"{name} has no catalog")
-                continue
-            if agent.link.state is None or not agent.link.state.open:
-                rest.append(f"{name} sees a closed catalog")
-            if agent.follower.lag_bytes:
-                rest.append(f"{name} lags by {agent.follower.lag_bytes}")
-            for holding in agent.settler.unsettled:
-                length = None if holding.member is None else holding.member.length
-                promised = None if holding.member is None else holding.member.fence_state
-                rest.append(f"{name} {holding.segment.hex()} own={holding.own} length={length} {promised}")
-        return rest
+        return [line for server in servers for line in agent_at_work(server.settings.server, server.agent)]
 
     async def close(self) -> None:
         for server in self.servers:
             await server.kill()
         if self._catalog is not None:
             await self._catalog.close()
+
+
+def agent_at_work(name: str, agent: Agent | None) -> list[str]:
+    """What a sidecar has not brought to rest, in words."""
+    if agent is None or agent.link.state is None:
+        return [f"{name} has no catalog"]
+    rest = []
+    if not agent.link.state.open:
+        rest.append(f"{name} sees a closed catalog")
+    if agent.follower.lag_bytes:
+        rest.append(f"{name} lags by {agent.follower.lag_bytes}")
+    for holding in agent.settler.unsettled:
+        length = None if holding.member is None else holding.member.length
+        promised = None if holding.member is None else holding.member.fence_state
+        rest.append(f"{name} {holding.segment.hex()} own={holding.own} length={length} {promised}")
+    return rest
+
+
+def volume_of(server: ArrayServer) -> Volume:
+    """To look at, beside the processes that have it."""
+    return read_volume(Path(server.settings.volume), Disk())
+
+
+def bytes_on(entry: MailboxEntry, among: Sequence[ArrayServer]) -> list[bytes]:
+    """The body, from each of those servers' disks that the catalog names for it and that has it whole."""
+    found = []
+    for server in among:
+        volume = volume_of(server)
+        for place in entry.locations:
+            path = volume.segment_path(place.segment)
+            if volume.id in place.members and path.exists():
+                body = path.read_bytes()[place.offset : place.offset + place.length]
+                if len(body) == entry.length and crc32c(body) == entry.checksum:
+                    found.append(body)
+                    break
+    return found
 
 
 def _pairs(ports: list[int]) -> Iterator[tuple[int, int]]:

@@ -17,10 +17,10 @@ import errno
 import random
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mailarray.journal.disk import Disk, SyncPoint
+from tests.support.unsynced import Folder, Node
 
 
 class PowerIsOff(OSError):
@@ -28,36 +28,6 @@ class PowerIsOff(OSError):
 
     def __init__(self) -> None:
         super().__init__(errno.EIO, "the power is off")
-
-
-@dataclass(eq=False)
-class Node:
-    """A file, whatever its name."""
-
-    durable: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes] | int] = field(default_factory=list)  # writes, or lengths that it was cut to
-
-    def apply(self, operation: tuple[int, bytes] | int) -> None:
-        if isinstance(operation, int):
-            del self.durable[operation:]
-            return
-        offset, data = operation
-        if len(self.durable) < offset:
-            self.durable += bytes(offset - len(self.durable))
-        self.durable[offset : offset + len(data)] = data
-
-
-@dataclass(eq=False)
-class Folder:
-    """The names of one directory."""
-
-    durable: dict[str, Node] = field(default_factory=dict)
-    live: dict[str, Node] = field(default_factory=dict)
-    pending: list[Callable[[dict[str, Node]], object]] = field(default_factory=list)
-
-    def do(self, operation: Callable[[dict[str, Node]], object]) -> None:
-        operation(self.live)
-        self.pending.append(operation)
 
 
 class PowerCutDisk(Disk):
@@ -107,10 +77,7 @@ class PowerCutDisk(Disk):
             self.synced[point] += 1
             if point in self.omit:
                 return
-            node = self._open[fd]
-            for operation in node.pending:
-                node.apply(operation)
-            node.pending.clear()
+            self._open[fd].sync()
 
     def sync_directory(self, path: Path, point: SyncPoint) -> None:
         self.hook(point)
@@ -118,9 +85,7 @@ class PowerCutDisk(Disk):
             self.synced[point] += 1
             if point in self.omit:
                 return
-            folder = self._folders.setdefault(path, Folder())
-            folder.durable = dict(folder.live)
-            folder.pending.clear()
+            self._folders.setdefault(path, Folder()).sync()
 
     def remove(self, path: Path) -> None:
         with self._powered():
@@ -144,13 +109,12 @@ class PowerCutDisk(Disk):
         with self._lock:
             self._off = True
             for path, folder in self._folders.items():
-                for operation in folder.pending[: dice.randint(0, len(folder.pending)) if keep else 0]:
-                    operation(folder.durable)
+                folder.keep_some(dice if keep else None)
                 for name in folder.live:
                     (path / name).unlink(missing_ok=True)
                 for name, node in folder.durable.items():
                     if keep:
-                        _keep_some(node, dice)
+                        node.keep_some(dice)
                     (path / name).unlink(missing_ok=True)  # a process that lives on keeps its old file, not this one
                     (path / name).write_bytes(node.durable)
                 for suffix in ("", "-wal", "-shm"):
@@ -166,16 +130,3 @@ class PowerCutDisk(Disk):
 
     def _folder(self, path: Path) -> Folder:
         return self._folders.setdefault(path.parent, Folder())
-
-
-def _keep_some(node: Node, dice: random.Random) -> None:
-    kept = dice.randint(0, len(node.pending))
-    for operation in node.pending[:kept]:
-        node.apply(operation)
-    if kept < len(node.pending):
-        torn = node.pending[kept]
-        if isinstance(torn, tuple) and torn[1]:
-            cut = dice.randrange(len(torn[1]))
-            # Its length may have reached the disk without its last pages, which read as zeros then.
-            node.apply((torn[0], torn[1][:cut] + (bytes(len(torn[1]) - cut) if dice.random() < 0.5 else b"")))
-    node.pending.clear()

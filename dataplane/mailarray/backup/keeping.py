@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,15 @@ class Verified:
     backups: int = 0
     bad: list[str] = field(default_factory=list)  # sentences
 
+    async def look_at(self, name: str, fetching: Awaitable[object]) -> None:
+        """Note what is wrong with one object, if anything is."""
+        try:
+            await fetching
+        except NotThere:
+            self.bad.append(f"{name} is missing")
+        except TargetError as error:
+            self.bad.append(str(error))
+
 
 async def verify(
     store: Store, backups: Sequence[Manifest], scratch: Path, progress: Callable[[int, int], None]
@@ -72,22 +81,12 @@ async def verify(
     total, file = sum(s.length for s in segments), scratch / "verify"
     try:
         for segment in segments:
-            try:
-                await fetch_segment(store, segment, file)
-            except NotThere:
-                found.bad.append(f"{segment.name} is missing")
-            except TargetError as error:
-                found.bad.append(str(error))
+            await found.look_at(segment.name, fetch_segment(store, segment, file))
             found.segments += 1
             found.bytes += segment.length
             progress(found.bytes, total)
         for part in (part for backup in backups for part in (backup.flags, backup.accounts) if part is not None):
-            try:
-                await fetch_part(store, part, file)
-            except NotThere:
-                found.bad.append(f"{part.name} is missing")
-            except TargetError as error:
-                found.bad.append(str(error))
+            await found.look_at(part.name, fetch_part(store, part, file))
     finally:
         file.unlink(missing_ok=True)
     return found

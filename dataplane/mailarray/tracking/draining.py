@@ -29,7 +29,7 @@ from mailarray.tracking.following import Follower
 from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.repairing import progress
-from mailarray.tracking.settling import STATES_AT_ONCE, Settler
+from mailarray.tracking.settling import Settler, segment_states
 from mailarray.tracking.shelf import Holding, Shelf
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import counting
@@ -98,10 +98,7 @@ class Drainer:
         catalog = self._link.catalog
         rows = await catalog.volumes()
         counted = set(counting(self._table(), rows))
-        states: dict[SegmentId, SegmentState] = {}
-        ids = [holding.segment for holding in self._shelf]
-        for first in range(0, len(ids), STATES_AT_ONCE):
-            states |= await catalog.segments(ids[first : first + STATES_AT_ONCE])
+        states = await segment_states(catalog, [holding.segment for holding in self._shelf])
         unsettled = {holding.segment for holding in self._settler.unsettled}
         total: list[int] = []
         left: list[int] = []

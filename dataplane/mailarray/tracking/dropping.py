@@ -12,6 +12,7 @@ Invariants (rules 16, 20, 23):
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ class Dropper:
         frames = _records(holding.fd(self._shelf.volume), holding, header.length)
         while True:
             try:
-                piece = await self._shelf.run(lambda: _take(frames, LOCATIONS_AT_ONCE))
+                piece = await self._shelf.run(lambda: list(itertools.islice(frames, LOCATIONS_AT_ONCE)))
             except (FormatError, UnknownRecord) as error:
                 log.error("segment damaged", extra={"segment": holding.segment.hex(), "reason": str(error)})
                 return True
@@ -144,12 +145,3 @@ def _records(fd: int, holding: Holding, first_batch: int) -> Iterator[tuple[Mess
         for record in carried(metadata, header):
             if record.kind == KIND_MESSAGE:
                 yield MessageId(record.id), record.placements
-
-
-def _take(records: Iterator[tuple[MessageId, int]], count: int) -> list[tuple[MessageId, int]]:
-    piece = []
-    for record in records:
-        piece.append(record)
-        if len(piece) == count:
-            break
-    return piece

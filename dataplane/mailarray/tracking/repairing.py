@@ -30,7 +30,7 @@ from mailarray.tracking.copying import Copier, NoRoom, kept_free
 from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.pace import look_again_and_again
-from mailarray.tracking.settling import STATES_AT_ONCE
+from mailarray.tracking.settling import segment_states
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import begins_after, counting, order
@@ -132,12 +132,10 @@ class Repairer:
         """Segments that count on this volume, which has nothing of them: when its first batch did not get here, the
         others sealed what they had (rule 12). Raises CatalogUnavailable."""
         catalog = self._link.catalog
-        ids, self._named_until = await catalog.named_segments(self._shelf.volume.id, self._named_until)
+        ids, reached = await catalog.named_segments(self._shelf.volume.id, self._named_until)
         missing = [segment for segment in {*ids, *self._owed} if not self._shelf.holds(segment)]
-        states: dict[SegmentId, SegmentState] = {}
-        for first in range(0, len(missing), STATES_AT_ONCE):
-            states |= await catalog.segments(missing[first : first + STATES_AT_ONCE])
-        self._owed = {}
+        states = await segment_states(catalog, missing)
+        self._owed, self._named_until = {}, reached  # not before: what an outage interrupts is looked at again
         for segment, state in states.items():
             if state.facts.writer == self._shelf.volume.id and segment not in self._shelf.holdings:
                 self._shelf.adopt_left(segment)  # the own writer's, of which no word came: it is here after all

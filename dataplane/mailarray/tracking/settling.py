@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from mailarray.catalog.catalog import CatalogUnavailable, SegmentFacts, SegmentState
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable, SegmentFacts, SegmentState
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer
 from mailarray.model.ids import SegmentId, VolumeId
@@ -42,6 +42,14 @@ MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed 
 LEFT_SECONDS = 15.0  # without a word for a segment, after which a mirror takes it for left, also when its writer lives
 REPLICA_GRACE = 5.0  # seconds that a repaired copy leaves the sealing of a segment to its members
 STATES_AT_ONCE = 500  # segments asked of the catalog in one call
+
+
+async def segment_states(catalog: Catalog, segments: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
+    """Rows of any number of segments, in calls that do not take long. Raises CatalogUnavailable."""
+    states: dict[SegmentId, SegmentState] = {}
+    for first in range(0, len(segments), STATES_AT_ONCE):
+        states |= await catalog.segments(segments[first : first + STATES_AT_ONCE])
+    return states
 
 
 class Settler:

@@ -9,7 +9,6 @@ Refuses to judge. Beside `reporter`, which asks for the status, since that is te
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +17,10 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from mailarray.contract import paths
+from mailarray_operator.cluster.asking import ask
 from mailarray_operator.cluster.held import Key
 
 ASK_SECONDS = 5.0  # between two questions to one server
-ANSWER_SECONDS = 2.0
 AT_ONCE = 256
 TICK_SECONDS = 0.25
 NEVER = float("-inf")
@@ -117,7 +115,8 @@ class Loads:
             async with self._seats:
                 # What waits for a seat is late, not older: the next question is due from here on.
                 target.due = self._clock() + ASK_SECONDS * random.uniform(0.9, 1.0)
-                said = await self._get(session, target.asked, token)
+                asked = target.asked
+                said = await ask(session, asked.ip, asked.port, asked.path, token)
             target.tried = True
             heard = None if said is None else read(said, target.asked, self._clock())
             if heard is not None:
@@ -125,21 +124,6 @@ class Loads:
         finally:
             target.asking = False
             target.due = max(target.due, self._clock() + TICK_SECONDS)
-
-    async def _get(self, session: aiohttp.ClientSession, asked: Asked, token: str) -> dict[str, Any] | None:
-        host = f"[{asked.ip}]" if ":" in asked.ip else asked.ip
-        headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}"}
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        try:
-            async with session.get(
-                f"http://{host}:{asked.port}{asked.path}", headers=headers, timeout=timeout
-            ) as answer:
-                if answer.status != 200:
-                    return None
-                said = json.loads(await answer.read())
-                return said if isinstance(said, dict) else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None
 
 
 def read(said: Mapping[str, Any], asked: Asked, now: float) -> Heard | None:

@@ -10,7 +10,6 @@ Tells the loop only of what can change a decision: counters that move all the ti
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,12 +20,12 @@ import aiohttp
 from mailarray.contract import paths
 from mailarray_operator.api import names
 from mailarray_operator.cluster import metrics
+from mailarray_operator.cluster.asking import ask
 from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.plan.observation import Pod, ServerReport
 
 HURRIED_SECONDS, CALM_SECONDS = 2.0, 10.0  # between two questions to one server
-ANSWER_SECONDS = 2.0
 AT_ONCE = 64
 TICK_SECONDS = 0.25
 FORGET_SECONDS = 60.0  # without a pod; long after decisions take silence for Lost
@@ -130,8 +129,8 @@ class Reporter:
             if token:
                 async with self._seats:
                     sidecar, writer = await asyncio.gather(
-                        self._status(target.ip, names.PORT_SIDECAR, token),
-                        self._status(target.ip, names.PORT_WRITER, token),
+                        ask(self._session, target.ip, names.PORT_SIDECAR, paths.STATUS, token),
+                        ask(self._session, target.ip, names.PORT_WRITER, paths.STATUS, token),
                     )
                 if self._targets.get(server) is target:
                     self._take(server, target, sidecar, writer)
@@ -150,21 +149,6 @@ class Reporter:
             _decisive(before.writer),
         ):
             self._look(target.cluster, LOOK_SECONDS)
-
-    async def _status(self, ip: str, port: int, token: str) -> dict[str, Any] | None:
-        host = f"[{ip}]" if ":" in ip else ip
-        headers = {"Authorization": f"{paths.TOKEN_SCHEME} {token}"}
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        try:
-            async with self._session.get(
-                f"http://{host}:{port}{paths.STATUS}", headers=headers, timeout=timeout
-            ) as answer:
-                if answer.status != 200:
-                    return None
-                said = json.loads(await answer.read())
-                return said if isinstance(said, dict) else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None
 
 
 def _decisive(status: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

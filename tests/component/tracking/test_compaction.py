@@ -16,14 +16,13 @@ from mailarray.contract.settings import StorageSettings
 from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import Disk, SyncPoint
 from mailarray.journal.fence import load_fence
-from mailarray.journal.format import Tombstone, crc32c
+from mailarray.journal.format import Tombstone
 from mailarray.journal.inspect import verify
-from mailarray.journal.volume import Volume, read_volume
 from mailarray.model.ids import MessageId, PlacementId, SegmentId
 from mailarray.model.message import Committed
 from mailarray.tracking.fencing import NotMember
 from mailarray.tracking.proof import Prover
-from tests.support.array_of_three import Array, ArrayServer, fast_clocks
+from tests.support.array_of_three import Array, ArrayServer, bytes_on, fast_clocks, volume_of
 from tests.support.powercut import PowerCutDisk
 from tests.support.segments import random_body
 
@@ -94,24 +93,6 @@ class Ledger:
                 found[entry.placement] = (box, bodies[0])
         assert found.keys() & self.deleted == set(), "deleted mail is back"
         assert found == self.mail
-
-
-def volume_of(server: ArrayServer) -> Volume:
-    return read_volume(Path(server.settings.volume), Disk())
-
-
-def bytes_on(entry: MailboxEntry, among: Sequence[ArrayServer]) -> list[bytes]:
-    found = []
-    for server in among:
-        volume = volume_of(server)
-        for place in entry.locations:
-            path = volume.segment_path(place.segment)
-            if volume.id in place.members and path.exists():
-                body = path.read_bytes()[place.offset : place.offset + place.length]
-                if len(body) == entry.length and crc32c(body) == entry.checksum:
-                    found.append(body)
-                    break
-    return found
 
 
 def segments_on(server: ArrayServer) -> dict[SegmentId, int]:

@@ -14,11 +14,10 @@ from mailarray.catalog.catalog import MailboxEntry
 from mailarray.contract import paths
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
-from mailarray.journal.format import Tombstone, crc32c
-from mailarray.journal.volume import read_volume
+from mailarray.journal.format import Tombstone
 from mailarray.model.ids import VolumeId
 from mailarray.model.message import Committed
-from tests.support.array_of_three import TOKEN, Array, ArrayServer, fast_clocks
+from tests.support.array_of_three import TOKEN, Array, ArrayServer, bytes_on, fast_clocks
 from tests.support.segments import random_body
 
 ANNA = "anna@mail.example"
@@ -57,27 +56,12 @@ async def entries(array: Array) -> list[MailboxEntry]:
     return await (await array.catalog()).mailbox(ANNA)
 
 
-def bytes_on(array: Array, entry: MailboxEntry, among: Sequence[ArrayServer]) -> list[bytes]:
-    """The body, from each of those servers' disks that the catalog names for it and that has it whole."""
-    found = []
-    for server in among:
-        volume = read_volume(Path(server.settings.volume), Disk())
-        for place in entry.locations:
-            path = volume.segment_path(place.segment)
-            if volume.id in place.members and path.exists():
-                body = path.read_bytes()[place.offset : place.offset + place.length]
-                if len(body) == entry.length and crc32c(body) == entry.checksum:
-                    found.append(body)
-                    break
-    return found
-
-
 async def readable_twice(array: Array, sent: Sent, among: Sequence[ArrayServer], copies: int = 2) -> None:
     """Each message once in the mailbox, and on at least two of those disks."""
     listed = await entries(array)
     bodies = []
     for entry in listed:
-        found = bytes_on(array, entry, among)
+        found = bytes_on(entry, among)
         assert len(found) >= copies, f"message {entry.uid} is on {len(found)} disks"
         bodies.append(found[0])
     assert sorted(bodies) == sorted(sent.bodies)
@@ -144,7 +128,7 @@ async def test_a_drained_server_goes_and_comes_back(array: Array) -> None:
     await registered(array, sent)
     victims = [e for e in await entries(array) if any(own in place.members for place in e.locations)][:3]
     assert victims
-    gone = [bytes_on(array, victim, others)[0] for victim in victims]
+    gone = [bytes_on(victim, others)[0] for victim in victims]
     outcome = await others[0].expunge(*(Tombstone(v.placement, v.message, ANNA) for v in victims))
     assert isinstance(outcome, Committed)
     sent.bodies = [body for body in sent.bodies if body not in gone]
