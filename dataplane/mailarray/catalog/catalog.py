@@ -139,6 +139,7 @@ class Registration:
     messages: Sequence[MessageRow]
     tombstones: Sequence[TombstoneRow]
     duplicate_window: int = 0  # microseconds within which a second delivery is a copy; 0: none is looked for
+    duplicates_since: int = 0  # microseconds since 1970: while the catalog is closed, none received before
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,8 +390,9 @@ class Catalog(Protocol):
         ...
 
     # -- sidecars: second deliveries -----------------------------------------------------------------------
-    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
-        """Copies that this volume found and has not settled."""
+    async def owed_duplicates(self, volume: VolumeId, limit: int, first: PlacementId | None = None) -> list[Duplicate]:
+        """Copies that this volume, or one that is lost or retired, found and has not settled: in the order of their
+        placements, from `first` on."""
         ...
 
     async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:

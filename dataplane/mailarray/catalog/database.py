@@ -222,10 +222,10 @@ class DatabaseCatalog:
         async with self._call("count_used") as engine:
             return await engine.write(lambda c: usage.count_used(c, mailbox))
 
-    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+    async def owed_duplicates(self, volume: VolumeId, limit: int, first: PlacementId | None = None) -> list[Duplicate]:
         """See `Catalog`."""
         async with self._call("owed_duplicates") as engine:
-            return await engine.read(lambda c: duplicates.owed(c, volume, limit))
+            return await engine.read(lambda c: duplicates.owed(c, volume, limit, first))
 
     async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:
         """See `Catalog`."""
