@@ -67,7 +67,13 @@ class Deduplicator:
         self._copies = storage.copies
         self._window = int(storage.duplicate_window * 1e6)
         self._forgot_at = float("-inf")
+        self.owed: int | None = None  # copies that wait to be dropped, as of the last look; None: not looked yet
         self.wake = asyncio.Event()
+
+    def found(self) -> None:
+        """A registration found copies."""
+        self.owed = max(1, self.owed or 0)
+        self.wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -86,23 +92,29 @@ class Deduplicator:
         if self._window and time.monotonic() - self._forgot_at >= FORGET_SECONDS:
             await catalog.forget_fingerprints(time.time_ns() // 1000 - 2 * self._window, self._window)
             self._forgot_at = time.monotonic()
+        left = 0
         first: PlacementId | None = None
         while owed := await catalog.owed_duplicates(self._own, AT_ONCE, first):
             for duplicate in owed:
-                await self._settle_locked(duplicate)
+                left += not await self._settle_locked(duplicate)
             last = owed[-1].dropped.placement  # those that must wait do not keep the others from their turn
             first = PlacementId(last.record, last.index + 1)
+        if not self.wake.is_set():
+            self.owed = left
+            metrics.DUPLICATES_OWED.set(left)
 
-    async def _settle_locked(self, duplicate: Duplicate) -> None:
-        """Not now when somebody reads the mailbox. Raises CatalogUnavailable."""
+    async def _settle_locked(self, duplicate: Duplicate) -> bool:
+        """Whether it is settled; it is not while somebody reads the mailbox. Raises CatalogUnavailable."""
         catalog = self._link.catalog
         if not await catalog.acquire_lease(duplicate.mailbox, self._holder, LOCK_SECONDS):
-            return
+            return False
         try:
             async with asyncio.timeout(LOCK_SECONDS / 2):
                 await self._settle(duplicate.dropped.placement)
+            return True
         except (PeerUnreachable, OSError) as error:  # TimeoutError is one
             log.info("duplicate kept for now", extra=_fields(duplicate) | {"reason": str(error) or "too slow"})
+            return False
         finally:
             await catalog.release_lease(duplicate.mailbox, self._holder)
 

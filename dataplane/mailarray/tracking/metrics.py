@@ -41,5 +41,6 @@ SCRUB_AGE = Gauge(
 DUPLICATES = Counter(
     "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
 )
+DUPLICATES_OWED = Gauge("mailarray_duplicates_owed", "Second deliveries that this server has found and not dropped yet")
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

@@ -127,7 +127,7 @@ class Agent:
             self.table,
             settings.storage,
         )
-        registrar.duplicates_found = self.deduplicator.wake.set
+        registrar.duplicates_found = self.deduplicator.found
         self.scrubber = Scrubber(
             self.shelf,
             self.link,
@@ -183,6 +183,7 @@ class Agent:
             "drain": self.drainer.progress,
             "rebuild": self.repairer.rebuild(),
             "copying": self.repairer.copying(),
+            "second_deliveries": self.deduplicator.owed,
             "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
