@@ -36,5 +36,5 @@ async def post(poster: Poster, key: Key, inputs: Inputs, changes: Sequence[Decis
     if len(changes) > EVENTS_A_PLAN:
         more, last = len(changes) - EVENTS_A_PLAN, changes[-1]
         note = f"MX: {more} more servers changed their place in the same plan, the last one because: {last.message}"
-        event = Event("MailCluster", cluster, "Normal", last.reason, note)  # type: ignore[arg-type]
+        event = Event("MailCluster", cluster, "Normal", last.reason, note)
         await poster.post(namespace, inputs.uid, event, now)
