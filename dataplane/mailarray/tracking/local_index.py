@@ -76,7 +76,7 @@ class LocalIndex:
             if holding is not None and indexed <= holding.readable:
                 holding.indexed = indexed
 
-    def _begin_anew(self, error: sqlite3.Error) -> None:
+    def _begin_anew(self, error: Exception) -> None:
         log.warning("local index begun anew", extra={"reason": str(error)})
         self._clear()
         self._database = self._connect_anew()
