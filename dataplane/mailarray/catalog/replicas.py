@@ -65,7 +65,7 @@ def short_segments(
     unseen = _segments.c.number > (0 if before is None else before.number)
     reached = _reached(connection, newest, unseen)
     wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
-    count = holder_count(_members.c.volume.in_(counting), _replicas.c.volume.in_(counting))
+    count = holder_count(connection, lambda volume: volume.in_(counting))
     rows = connection.execute(
         select(_segments)
         .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)

@@ -15,6 +15,7 @@ from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
 from mailarray.catalog.holders import living_holders
 from mailarray.catalog.sql import upsert
+from mailarray.contract.server_names import hosts
 from mailarray.model.ids import IncarnationId, VolumeId
 
 _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
@@ -89,7 +90,8 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
     missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
     missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
     missing |= _lost_and_not_repaired(connection)
-    if len(missing) > copies - 1:
+    names = {bytes(row.id): row.server for row in rows if row.server and not row.lost}
+    if hosts(missing, names) > copies - 1:  # each lost one counts, whatever is in its place now
         return False
     connection.execute(update(_state).values(open=True))
     return True
@@ -107,7 +109,7 @@ def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
             members.c.volume.in_(lost),
             func.coalesce(segments.c.sealed_length, 1) > 0,
             segments.c.superseded_by.is_(None),
-            living_holders() < segments.c.copies,
+            living_holders(connection) < segments.c.copies,
         )
     )
     return {bytes(row) for row in rows}

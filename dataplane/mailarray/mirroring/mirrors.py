@@ -63,8 +63,8 @@ class Mirrors:
                 self.links[name] = MirrorLink(server, self._token, self._timeout, self._now)
 
     def ready_count(self) -> int:
-        """Mirrors that could be chosen now."""
-        return sum(link.ready for link in self.links.values())
+        """Mirrors that could be chosen now together: of a host that has several volumes, one."""
+        return len({link.server.host for link in self.links.values() if link.ready})
 
     async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
         """Up to `count` ready mirrors; those not ready are asked first when too few are.
@@ -78,7 +78,7 @@ class Mirrors:
         chosen = choose(classes, ready, count, turn)
         if full and len(chosen) < count:
             nearly_full = {name for name, link in self.links.items() if link.full}
-            chosen += choose(classes, nearly_full, count - len(chosen), turn)
+            chosen += choose(classes, nearly_full, count - len(chosen), turn, chosen)
         return [self.links[name] for name in chosen]
 
     async def probe_due(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mailarray.contract import mirroring_table
+from mailarray.contract.server_names import group_of
 from mailarray.contract.settings import ServerSettings
 from mailarray.directory.opening import open_directory
 from mailarray.journal.disk import Disk
@@ -184,6 +185,6 @@ def _placing(settings: ServerSettings, writer: JournalWriter, token: str) -> Pla
     """None without rules: then nothing stands between the sessions and the writer."""
     if not settings.placement.rules:
         return None
-    own = mirroring_table.group_of(settings.server)
+    own = group_of(settings.server)
     keepers = Keepers(settings.server, token, lambda: writer.mirrors.table)
     return PlacingSink(settings.placement, own, writer, keepers, settings.smtp.limits.soft_pending_bytes)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
-from mailarray.contract.mirroring_table import group_of
+from mailarray.contract.server_names import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (

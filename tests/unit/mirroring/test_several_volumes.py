@@ -1,0 +1,30 @@
+"""A writer's mirrors are on as many hosts as there are of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailarray.contract.server_names import host_of, volume_name
+from mailarray.mirroring.candidates import choose
+
+names = st.tuples(st.integers(0, 5), st.integers(0, 3)).map(lambda pair: volume_name(f"mail-{pair[0]}", pair[1]))
+classes = st.lists(st.lists(names, unique=True, max_size=8), max_size=3)
+
+
+@given(classes, st.sets(names), st.integers(0, 5), st.integers(0, 50), st.lists(names, max_size=2))
+def test_two_mirrors_are_never_on_one_host(
+    groups: list[list[str]], ready: set[str], count: int, turn: int, before: list[str]
+) -> None:
+    chosen = choose(groups, ready, count, turn, before)
+    taken = [host_of(name) for name in chosen]
+    assert len(set(taken)) == len(taken) and not {host_of(name) for name in before} & set(taken)
+    could = {host_of(name) for group in groups for name in group if name in ready} - {host_of(n) for n in before}
+    assert len(chosen) == min(count, len(could))
+
+
+def test_all_volumes_of_a_host_have_their_turn() -> None:
+    row = [["mail-1", "mail-2", "mail-1.1", "mail-2.1"]]
+    assert {choose(row, row[0], 1, turn)[0] for turn in range(4)} == set(row[0])
+    assert choose(row, row[0], 2, 0) == ["mail-1", "mail-2"]
+    assert choose(row, {"mail-1", "mail-1.1"}, 2, 1) == ["mail-1.1"]
