@@ -3,11 +3,11 @@
 Every server is asked in parallel. A message is listed once, however many volumes hold it; what any tombstone
 names is not listed. Called when a maildrop opens.
 
-Invariant: an answer stands for its volume; all volumes but those of `copies` - 1 servers must have answered, or there is
-no list. A message that was acknowledged lies on `copies` servers, so one that answered for all its volumes has it. They are those of
-the mirroring table's servers and all that any segment of those that answered names as a member, but those that were
-drained or repaired: what they held is on `copies` others, as a sidecar that answered remembers. A drained one that is
-back is a server of the table.
+Invariant: an answer stands for its volume; all volumes but those of `copies` - 1 servers must have answered, or there
+is no list. A message that was acknowledged lies on `copies` servers, so one that answered for all its volumes has it.
+They are those of the mirroring table's servers and all that any segment of those that answered names as a member, but
+those that were drained or repaired: what they held is on `copies` others, as a sidecar that answered remembers. A
+drained one that is back is a server of the table.
 """
 
 from __future__ import annotations

@@ -357,7 +357,7 @@ class Catalog(Protocol):
         ...
 
     async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
-        """Sealed segments, not superseded, that those volumes hold on fewer hosts than their `copies`; oldest row first.
+        """Sealed segments, not superseded, that those volumes hold on fewer hosts than their `copies`, oldest first.
 
         Without `before` it looks at every segment, some microseconds each. With what an earlier look at the same
         epoch and the same `counting` said, only at what may have changed; the answer is the same.

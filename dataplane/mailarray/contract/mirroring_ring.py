@@ -6,8 +6,8 @@ candidates, and a writer finds out by itself which of them answer.
 Invariants
 - A server's classes are: servers in another zone, then on another node, then on its own node (with spread Node: on
   another node, then on its own). A class that is empty is left out.
-- A server is never its own candidate, nor is another volume of the host that it is on, and one that drains is nobody's; it has candidates of its own nevertheless, for
-  the mail that was on its way when it began to drain.
+- A server is never its own candidate, nor is another volume of the host that it is on, and one that drains is nobody's;
+  it has candidates of its own nevertheless, for the mail that was on its way when it began to drain.
 - At most CANDIDATES in all, so that the table of 1,500 servers fits a ConfigMap. RESERVED of them come from the worse
   classes where there are such, so that mail goes on when a whole zone is lost.
 - A second volume of a host is a candidate only when each other host has one in the row, as far as the class has room:

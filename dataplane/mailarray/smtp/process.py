@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 LOCK_PATIENCE = 15.0  # seconds: the own sidecar holds the lock while it scans what the last writer left (rule 9)
 LOCK_AGAIN = 0.1  # seconds between two tries
+PORT_LOOK = 0.25  # seconds; a shared port is left, or taken again, so soon after mail cannot be taken, or can
 
 
 def status(
@@ -113,6 +114,18 @@ async def lock_writer(volume: Volume) -> int:
     return lock
 
 
+async def share_port(writer: JournalWriter, listener: SmtpListener) -> None:
+    """Until cancelled: clients come here only while mail can be taken. For a port that other volumes listen on, too: a
+    client that comes by chance to the one that is full would be told that the whole server is."""
+    while True:
+        await asyncio.sleep(PORT_LOOK)
+        try:
+            # A server that is to be emptied says so to whoever comes: all its volumes are.
+            await listener.share_port(writer.draining or writer.refusal() is None)
+        except OSError as error:
+            log.error("the port cannot be had again", extra={"reason": str(error)})
+
+
 async def run(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
     raise_file_limit()
@@ -139,6 +152,7 @@ async def run(settings: ServerSettings) -> None:
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     measuring = asyncio.create_task(meter.run())
+    sharing = asyncio.create_task(share_port(writer, listener)) if settings.smtp.shared_port else None
     asking = asyncio.create_task(QuotaKeeper(quotas, str(settings.sidecar), token).run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -162,6 +176,9 @@ async def run(settings: ServerSettings) -> None:
         committing.cancel()
         measuring.cancel()
         asking.cancel()
+        if sharing is not None:
+            sharing.cancel()
+            await asyncio.gather(sharing, return_exceptions=True)
         await asyncio.gather(stopped, committing, measuring, asking, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()

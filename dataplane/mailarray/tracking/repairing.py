@@ -5,8 +5,8 @@ target of (targets.py). Nobody leads, and nothing is remembered: what was begun 
 
 Invariants:
 
-- Counted are only volumes of servers that the table has as Serving, those of one host once: so a draining server's segments are short from the
-  moment it drains, and its copies go elsewhere while it still serves them.
+- Counted are only volumes of servers that the table has as Serving, those of one host once: so a draining server's
+  segments are short from the moment it drains, and its copies go elsewhere while it still serves them.
 - A member that has nothing of its segment fetches it at once: the catalog counts on it.
 - A server that drains, or whose disk is below its reserve, fetches nothing for itself; the next target takes over.
 - While the catalog is closed (restored, being told) copies may not be told yet: then nothing is fetched before

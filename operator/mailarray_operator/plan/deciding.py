@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
-from mailarray.contract.server_names import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.server_names import group_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
     cluster_status,

@@ -77,7 +77,7 @@ def test_rows_that_a_person_asked_for_have_none_either(fleet: list[Server], data
 @given(fleets)
 def test_a_table_of_anybody_offers_no_volume_of_the_own_host(fleet: list[Server]) -> None:
     everyone = tuple(server.name for server in fleet)
-    table = MirroringTable(1, tuple(fleet), {name: (everyone,) for name in everyone})
+    table = MirroringTable(1, tuple(fleet), dict.fromkeys(everyone, (everyone,)))
     assert parse(dump(table)) == table
     for name in everyone:
         assert host_of(name) not in {s.host for group in table.candidates(name) for s in group}
