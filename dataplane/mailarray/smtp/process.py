@@ -78,8 +78,11 @@ def status(
     }
 
 
-def unready(writer: JournalWriter, listener: SmtpListener) -> str | None:
-    """Why no mail should be sent here now, or None; for /readyz."""
+def unready(writer: JournalWriter, listener: SmtpListener, *, shared: bool = False) -> str | None:
+    """Why no mail should be sent here now, or None; for /readyz. `shared`: the server's other volumes take mail on the
+    same port, so that one which cannot does not speak for the server."""
+    if shared and not writer.draining:
+        return None
     if not listener.listening:
         return "the SMTP port is not open"
     if writer.draining:
@@ -144,15 +147,18 @@ async def run(settings: ServerSettings) -> None:
     listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes, quotas)
     follow_table(writer, listener)
     meter = LoadMeter(settings, writer, listener)
+    shared = settings.smtp.shared_port
     app = internal_app(
-        token, lambda: status(settings, writer, listener, meter, placing), lambda: unready(writer, listener)
+        token,
+        lambda: status(settings, writer, listener, meter, placing),
+        lambda: unready(writer, listener, shared=shared),
     )
     add_routes(app, writer, lambda: follow_table(writer, listener))
     meter.add_route(app)
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     measuring = asyncio.create_task(meter.run())
-    sharing = asyncio.create_task(share_port(writer, listener)) if settings.smtp.shared_port else None
+    sharing = asyncio.create_task(share_port(writer, listener)) if shared else None
     asking = asyncio.create_task(QuotaKeeper(quotas, str(settings.sidecar), token).run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -68,7 +68,7 @@ def cluster_status(
     ]
     mirroring: dict[str, Any] = {
         "generation": whole.table.generation,
-        "servers": len(whole.table.servers),
+        "servers": len({server.host for server in whole.table.servers}),
         "underReplicatedSegments": under_replicated,
     }
     if whole.spread is not None:

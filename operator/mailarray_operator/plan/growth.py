@@ -20,16 +20,16 @@ _UNITS = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 
 
 def grow(claims: Iterable[tuple[str, Claim]], size: int) -> tuple[list[Growth], Condition]:
-    """Claims to be raised to `size` bytes, and what is to be said. `claims` are (server, claim)."""
+    """Claims to be raised to `size` bytes, and what is to be said. `claims` are (name of the volume, claim)."""
     growths: list[Growth] = []
     stuck: list[str] = []
     behind: list[str] = []
-    for server, claim in claims:
+    for volume, claim in claims:
         if claim.requested < size:
             if claim.expandable is False:
                 stuck.append(claim.name)
             else:
-                growths.append(Growth(claim.name or names.claim(server), size))
+                growths.append(Growth(claim.name or names.claim(volume), size))
                 behind.append(claim.name)
         elif 0 < claim.capacity < size:
             behind.append(claim.name)
