@@ -92,12 +92,13 @@ def _row(server: str, around: Sequence[Iterable[str]], quotas: Sequence[int]) ->
     """Classes of candidates, out of those of each class in the order in which they come round: `quotas` hosts, then
     further volumes of them, the best class first, up to CANDIDATES."""
     own = host_of(server)
+    room = CANDIDATES - sum(quotas)  # for further volumes; none where there are hosts enough
     row: list[list[str]] = []
     spare: list[list[str]] = []
     for candidates, quota in zip(around, quotas, strict=True):
         hosts, chosen, further = {own}, list[str](), list[str]()
         for name in candidates:
-            if len(chosen) >= quota and len(chosen) + len(further) >= CANDIDATES:
+            if len(chosen) >= quota and len(further) >= room:
                 break
             host = host_of(name)
             if host == own:
