@@ -52,7 +52,7 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
             90,
         )
         old = _ids(array)
-        wiped = names.claim(f"{GROUP}-0.1")
+        wiped = names.claim(f"{GROUP}-0", 1)
         await asyncio.to_thread(array.kubectl, "delete", f"pvc/{wiped}", f"pod/{GROUP}-0", "--wait=false")
 
         def rebuilt() -> bool:

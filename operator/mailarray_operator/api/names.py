@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-from mailarray.contract.server_names import host_of, number_of, volume_name
-
 GROUP = "mailarray.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -132,15 +130,15 @@ def sidecar_port(number: int = 0) -> int:
     return FURTHER_SIDECARS + number if number else PORT_SIDECAR
 
 
-def claim(volume: str) -> str:
-    """The PersistentVolumeClaim of a server's volume, by the volume's name."""
-    return f"{numbered(VOLUME_CLAIM, number_of(volume))}-{host_of(volume)}"
+def claim(server_name: str, number: int = 0) -> str:
+    """The PersistentVolumeClaim of a server's volume."""
+    return f"{numbered(VOLUME_CLAIM, number)}-{server_name}"
 
 
-def volume_of(claim_name: str) -> str:
-    """The other way round; "" for a claim that is no server's. Names of MailServers begin with a letter."""
+def claimed_by(claim_name: str) -> tuple[str, int]:
+    """The other way round; ("", 0) for a claim that is no server's. Names of MailServers begin with a letter."""
     match = _CLAIM.fullmatch(claim_name)
-    return "" if match is None else volume_name(match["server"], int(match["number"] or 0))
+    return ("", 0) if match is None else (match["server"], int(match["number"] or 0))
 
 
 _CLAIM = re.compile(VOLUME_CLAIM + r"(-(?P<number>[0-9]{1,2}))?-(?P<server>[a-z].*-[0-9]+)")

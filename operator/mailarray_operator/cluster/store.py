@@ -15,7 +15,7 @@ from typing import Any
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec
-from mailarray.contract.server_names import group_of
+from mailarray.contract.server_names import group_of, volume_name
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds, trim
 from mailarray_operator.cluster.held import Held, Json, Key, Thing
@@ -193,7 +193,7 @@ class Store(Held):
                 self._changed(of)
             self._forget_empty(of)
             return
-        volume = names.volume_of(key[1])
+        volume = volume_name(*names.claimed_by(key[1]))
         owner = key[0], group_of(volume)
         if not owner[1]:
             return
@@ -243,7 +243,7 @@ class Store(Held):
     def _take_storage_class(self, key: Key, body: Json, there: bool) -> None:
         self._expandable[key[1]] = there and bool(body.get("allowVolumeExpansion", False))
         for (namespace, claim), storage_class in list(self._claim_classes.items()):
-            volume = names.volume_of(claim)
+            volume = volume_name(*names.claimed_by(claim))
             owner = namespace, group_of(volume)
             known = self._groups[owner].claims.get(volume)
             if storage_class == key[1] and known is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mailarray.contract.server_names import host_of, number_of
 from mailarray_operator.api import names
 from mailarray_operator.plan import reasons
 from mailarray_operator.plan.conditions import Condition
@@ -29,7 +30,7 @@ def grow(claims: Iterable[tuple[str, Claim]], size: int) -> tuple[list[Growth], 
             if claim.expandable is False:
                 stuck.append(claim.name)
             else:
-                growths.append(Growth(claim.name or names.claim(volume), size))
+                growths.append(Growth(claim.name or names.claim(host_of(volume), number_of(volume)), size))
                 behind.append(claim.name)
         elif 0 < claim.capacity < size:
             behind.append(claim.name)

@@ -17,7 +17,7 @@ from mailarray.contract.resources.common import NameRef
 from mailarray.contract.resources.mailcluster import Access, Accounts, Domain, MailClusterSpec, Storage
 from mailarray.contract.resources.mailserver import MailServerSpec, ServerStorage
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec, Side
-from mailarray.contract.server_names import group_of, host_of
+from mailarray.contract.server_names import group_of, host_of, number_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.api.names import claim
 from mailarray_operator.plan import decide
@@ -163,7 +163,9 @@ class World:
                 self.pods[name] = FakePod(f"uid-{next(self._uids)}", group.revision)
             if name not in self.claims:
                 for volume in names_of(name, group.volumes):
-                    self.claims[volume] = Claim(claim(volume), f"claim-{next(self._claim_uids)}", group.size, 0)
+                    self.claims[volume] = Claim(
+                        claim(name, number_of(volume)), f"claim-{next(self._claim_uids)}", group.size, 0
+                    )
         for name, pod in self.pods.items():
             if name.rpartition("-")[0] == group.name and int(name.rpartition("-")[2]) >= group.replicas:
                 self.stop(pod)
@@ -186,12 +188,12 @@ class World:
 
     def _serve(self, name: str) -> None:
         if name not in self.servers:
-            mine = self.claims[name]
+            own = self.claims[name]
             fresh = not any(s.heard >= 0 for s in self.servers.values())
-            known = self.table is not None and self.table.server(name) is not None and mine.uid and not fresh
+            known = self.table is not None and self.table.server(name) is not None and own.uid and not fresh
             was = any(e.get("name") == name and e.get("volume") for e in self._shown(name))
             lost = bool(known and was)
-            volume = f"volume of {mine.uid}"
+            volume = f"volume of {own.uid}"
             self.servers[name] = FakeServer(volume, rebuild_left=DRAIN_TICKS if lost else 0, lost_a_volume=lost)
             for one in [one for one in self.claims if host_of(one) == name]:
                 bound = self.claims[one]

@@ -204,11 +204,11 @@ def test_ports_of_all_the_volumes_that_there_can_be_are_different() -> None:
 
 
 def test_claims_are_known_by_their_names() -> None:
-    for volume in ("mail-0", "mail-0.1", "a-1-22.15"):
-        assert names.volume_of(names.claim(volume)) == volume
-    assert names.claim("mail-0.1") == "volume-1-mail-0"
+    for server, number in (("mail-0", 0), ("mail-0", 1), ("a-1-22", 15)):
+        assert names.claimed_by(names.claim(server, number)) == (server, number)
+    assert names.claim("mail-0", 1) == "volume-1-mail-0"
     for other in ("volume", "volume-", "data-mail-0", "volume-mail", "volume-0", "volume-1-0"):
-        assert names.volume_of(other) == ""
+        assert names.claimed_by(other) == ("", 0)
 
 
 def paths_in(text: str) -> list[str]:
