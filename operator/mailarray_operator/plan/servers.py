@@ -39,7 +39,6 @@ class ServerView:
     zone: str
     node: str
     pod: Pod | None
-    claim: Claim | None
     sidecar: Mapping[str, Any] | None  # fresh, of this very pod; else None
     writer: Mapping[str, Any] | None
     before: Mapping[str, Any]  # its entry in the observed status
@@ -130,7 +129,6 @@ def look_at(
         pod.zone if pod is not None and pod.node else str(before.get("zone") or ""),
         pod.node if pod is not None and pod.node else str(before.get("node") or ""),
         pod,
-        group.claims.get(name),
         sidecar,
         writer,
         before,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailarray.contract.server_names import host_of, volume_name
@@ -12,6 +12,7 @@ names = st.tuples(st.integers(0, 5), st.integers(0, 3)).map(lambda pair: volume_
 classes = st.lists(st.lists(names, unique=True, max_size=8), max_size=3)
 
 
+@settings(deadline=None)
 @given(classes, st.sets(names), st.integers(0, 5), st.integers(0, 50), st.lists(names, max_size=2))
 def test_two_mirrors_are_never_on_one_host(
     groups: list[list[str]], ready: set[str], count: int, turn: int, before: list[str]

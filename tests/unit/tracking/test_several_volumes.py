@@ -30,7 +30,7 @@ arrays = st.lists(st.integers(1, 4), min_size=1, max_size=6).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(segments, arrays, st.data())
 def test_the_first_targets_are_on_hosts_of_their_own(
     segment: SegmentId, servers: dict[VolumeId, Server], data: st.DataObject
@@ -47,7 +47,7 @@ def test_the_first_targets_are_on_hosts_of_their_own(
     assert {servers[volume].host for volume in targets} == hosts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(segments, arrays, st.integers(2, 4), st.randoms(use_true_random=False))
 def test_whoever_is_late_or_dead_a_repair_ends_on_enough_hosts(
     segment: SegmentId, servers: dict[VolumeId, Server], copies: int, chance: object
