@@ -1,4 +1,4 @@
-"""Servers with two volumes: mail on all of them, one volume's claim is deleted under traffic, and all drains."""
+"""Servers with two volumes: mail on all of them, one breaks and is replaced under traffic, and all drains."""
 
 from __future__ import annotations
 
@@ -52,6 +52,13 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
             90,
         )
         old = _ids(array)
+        await asyncio.to_thread(_break, array, f"{GROUP}-0")
+
+        def told() -> bool:
+            return f"its volume {GROUP}-0.1 does not answer" in array.servers(GROUP)[f"{GROUP}-0"].get("message", "")
+
+        await asyncio.to_thread(array.wait_for, told, "the status names the volume that is broken", 90)
+        await traffic.acknowledged(100)  # by the same server
         wiped = names.claim(f"{GROUP}-0", 1)
         await asyncio.to_thread(array.kubectl, "delete", f"pvc/{wiped}", f"pod/{GROUP}-0", "--wait=false")
 
@@ -69,6 +76,14 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
     await asyncio.to_thread(array.wait_settled, "mail")
     verdict = await traffic.judge()
     assert verdict.good, str(verdict)
+
+
+def _break(array: MailArray, server: str) -> None:
+    """The second volume cannot be read any more, and its processes end."""
+    broken = names.numbered(names.PATH_VOLUME, 1)
+    program = f"import os, signal; open('{broken}/volume.json', 'w').close(); os.kill(1, signal.SIGTERM)"
+    for name in (names.CONTAINER_SMTP, names.CONTAINER_CATALOG):
+        array.kubectl("exec", server, "-c", names.numbered(name, 1), "--", "python3", "-c", program)
 
 
 def _table(array: MailArray) -> mirroring_table.MirroringTable:
