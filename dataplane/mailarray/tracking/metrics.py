@@ -42,5 +42,13 @@ DUPLICATES = Counter(
     "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
 )
 DUPLICATES_OWED = Gauge("mailarray_duplicates_owed", "Second deliveries that this server has found and not dropped yet")
+BYTES_LEFT = Gauge(
+    "mailarray_bytes_left", "Bytes that this server has to fetch, to get back, or to see on other servers", ["work"]
+)
+SECONDS_LEFT = Gauge(
+    "mailarray_seconds_left",
+    "About how long that takes at the pace of the last two minutes; not there while nobody can know",
+    ["work"],
+)
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

@@ -48,6 +48,7 @@ from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.time_left import TimeLeft
 from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,13 @@ class Agent:
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         self.copier = copier
+        self.time_left = TimeLeft(
+            {
+                "copying": self.repairer.copying,
+                "rebuild": self.repairer.rebuild,
+                "drain": lambda: self.drainer.progress,
+            }
+        )
         routes = Routes(
             volume.id,
             token,
@@ -180,10 +188,10 @@ class Agent:
             },
             "lag_bytes": self.follower.lag_bytes,
             "under_replicated": self.under_replicated(),
-            "drain": self.drainer.progress,
-            "rebuild": self.repairer.rebuild(),
-            "copying": self.repairer.copying(),
             "second_deliveries": self.deduplicator.owed,
+            "drain": self.time_left.show("drain"),
+            "rebuild": self.time_left.show("rebuild"),
+            "copying": self.time_left.show("copying"),
             "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
@@ -238,6 +246,7 @@ class Agent:
             self.drainer.run(),
             self.deduplicator.run(),
             self.scrubber.run(),
+            self.time_left.run(),
         ]
 
     async def settle_for_stop(self) -> None:

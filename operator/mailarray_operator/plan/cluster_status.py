@@ -14,6 +14,7 @@ from typing import Any, Final
 from mailarray.contract.mirroring_ring import Spread
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.time_left import told
 from mailarray_operator.api import names
 from mailarray_operator.plan import conditions, own_secrets, reasons
 from mailarray_operator.plan.conditions import Condition
@@ -71,6 +72,9 @@ def cluster_status(
         "servers": len(whole.table.servers),
         "underReplicatedSegments": under_replicated,
     }
+    time_left = _copying_takes(whole)
+    if time_left:
+        mirroring["timeLeft"] = time_left
     if whole.spread is not None:
         mirroring["spread"] = whole.spread
     reference = spec.catalog.database_secret_ref
@@ -86,6 +90,14 @@ def cluster_status(
     wanting = missing_secrets(observation, spec) is not None or own_secrets.missed(observation, spec) is not None
     told = said[1:] if whole.rolling.whole.outdated and not wanting else said
     return status, conditions.events("MailCluster", resource.name, resource.status, told)
+
+
+def _copying_takes(whole: Whole) -> str:
+    """Until the last server has fetched what it has to; "" when nobody fetches, or one of them cannot say."""
+    said = [(s.view.sidecar or {}).get("copying") for s in whole.shown]
+    times = [c.get("seconds_left") for c in said if isinstance(c, Mapping) and c.get("segments_left")]
+    known = [t for t in times if isinstance(t, (int, float))]
+    return told(max(known)) if known and len(known) == len(times) else ""
 
 
 def _kept(resource: Resource, said: Sequence[Condition]) -> list[dict[str, Any]]:

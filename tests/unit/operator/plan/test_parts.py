@@ -305,3 +305,28 @@ def test_a_server_whose_volume_is_full_is_nobodys_mirror_until_it_has_room_again
     assert mirrors({}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
     assert mirrors(full) == ({"mx-0", "mx-1", "mx-3"}, before.generation + 1)
     assert mirrors({f"mx-{i}": True for i in range(4)}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
+
+
+def shown(world: World, **said: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first server in the MailServer's status, and `mirroring` of the MailCluster's, when it says that."""
+    seen = world.observe()
+    report = seen.reports["mx-0"]
+    changed = dataclasses.replace(report, sidecar={**(report.sidecar or {}), **said})
+    decisions = decide(dataclasses.replace(seen, reports={**seen.reports, "mx-0": changed}), CONFIGURATION, world.now())
+    assert decisions.cluster_status is not None
+    entry = next(s for s in decisions.groups["mx"].status["servers"] if s["name"] == "mx-0")
+    return entry, decisions.cluster_status["mirroring"]
+
+
+def test_how_long_a_rebuild_and_copying_take_is_told_when_it_is_known() -> None:
+    world = settled()
+    rebuild = {"bytes_total": 100, "bytes_left": 50, "done": False, "seconds_left": 1201}
+    copying = {"segments_left": 3, "bytes_left": 50, "seconds_left": 61}
+    entry, mirroring = shown(world, rebuild=rebuild, copying=copying)
+    assert (entry["phase"], entry["progress"], entry["timeLeft"]) == ("Rebuilding", 50, "25m")
+    assert mirroring["timeLeft"] == "2m"
+    unknown = {**rebuild, "seconds_left": None}, {**copying, "seconds_left": None}
+    entry, mirroring = shown(world, rebuild=unknown[0], copying=unknown[1])
+    assert "timeLeft" not in entry and "timeLeft" not in mirroring
+    entry, mirroring = shown(world, rebuild={**rebuild, "done": True}, copying={**copying, "segments_left": 0})
+    assert "timeLeft" not in entry and "timeLeft" not in mirroring
