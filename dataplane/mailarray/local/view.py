@@ -39,6 +39,8 @@ def draw(
         for s in status.get("servers", [])
         if s.get("smtp", {}).get("refusing")
     ]
+    if together := status.get("totals", {}).get("in_one_zone"):
+        parts.append(Text(f" ! {together} segments are in one zone alone, and are copied to another one that answers"))
     parts += refusals
     parts += [Text(f" {line}") for server in status.get("servers", []) for line in work_lines(server)]
     if demo is not None:

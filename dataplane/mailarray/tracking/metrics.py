@@ -32,6 +32,10 @@ UNDER_REPLICATED = Gauge(
     "mailarray_segments_under_replicated",
     "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
 )
+IN_ONE_ZONE = Gauge(
+    "mailarray_segments_in_one_zone",
+    "Segments whose copies are all in one zone, against the mirroring table; each is counted by one server",
+)
 SCRUBBED_BYTES = Counter("mailarray_scrubbed_bytes", "Bytes of sealed segments read through and checked")
 DAMAGED = Counter("mailarray_damages_found", "Damaged stretches of segments found by reading them through")
 MENDED = Counter("mailarray_damages_mended", "Damaged stretches mended from another replica")

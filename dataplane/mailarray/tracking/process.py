@@ -162,6 +162,7 @@ class Agent:
             self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
+        metrics.IN_ONE_ZONE.set_function(self.in_one_zone)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
@@ -189,6 +190,7 @@ class Agent:
             "lag_bytes": self.follower.lag_bytes,
             "under_replicated": self.under_replicated(),
             "second_deliveries": self.deduplicator.owed,
+            "in_one_zone": self.in_one_zone(),
             "drain": self.time_left.show("drain"),
             "rebuild": self.time_left.show("rebuild"),
             "copying": self.time_left.show("copying"),
@@ -219,6 +221,10 @@ class Agent:
                 if len(living) < holding.header.copies and living[:1] == [self.volume.id]:
                     short.add(holding.segment)
         return len(short)
+
+    def in_one_zone(self) -> int:
+        """Segments whose copies are all in one zone and should not be; each is counted by its first holder."""
+        return self.repairer.together.count(self.volume.id)
 
     async def remember(self) -> None:
         """Save what is known of the catalog, at most once a second."""

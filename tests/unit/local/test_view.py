@@ -54,7 +54,7 @@ def test_figures_are_added_up() -> None:
     assert status["ready"] is True
     assert status["totals"] == {
         "accepted": 3000, "accepted_per_second": 37.5, "sessions": 6, "pending": 0, "segments": 12,
-        "lag_bytes": 297, "under_replicated": 3,
+        "lag_bytes": 297, "under_replicated": 3, "in_one_zone": 0,
     }  # fmt: skip
     assert status["servers"][0]["smtp"]["uptime_seconds"] == 60.0
     assert plain_line(status) == (
