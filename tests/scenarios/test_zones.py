@@ -50,7 +50,7 @@ async def test_the_loss_of_a_zone_loses_nothing_and_is_made_good(array: Array) -
     senders = [Sender(local(array.smtp(index)), ledger, USERS, random.Random(index), 0.05) for index in (*LEFT, *LOST)]
     reader = Reader(local(array.pop3), ledger, USERS, "", random.Random(5))
     stop = asyncio.Event()
-    tasks = [asyncio.create_task(one.run(stop)) for one in (*senders, reader)]
+    tasks = [asyncio.create_task(run) for run in (*(sender.run(stop) for sender in senders), reader.run(stop))]
 
     async def more(messages: int) -> None:
         wanted = ledger.acknowledged + messages
