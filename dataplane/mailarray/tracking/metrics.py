@@ -39,6 +39,12 @@ IN_ONE_ZONE = Gauge(
 SCRUBBED_BYTES = Counter("mailarray_scrubbed_bytes", "Bytes of sealed segments read through and checked")
 DAMAGED = Counter("mailarray_damages_found", "Damaged stretches of segments found by reading them through")
 MENDED = Counter("mailarray_damages_mended", "Damaged stretches mended from another replica")
+UNMENDED = Gauge(
+    "mailarray_segments_damaged", "Segments here with damage that no other replica that answers could mend, yet"
+)
+SCRUB_INTERVAL = Gauge(
+    "mailarray_scrub_interval_seconds", "Within which everything on this volume is to be read through: scrubInterval"
+)
 SCRUB_AGE = Gauge(
     "mailarray_scrub_oldest_seconds", "Time since the segment was read that was read through longest ago on this volume"
 )

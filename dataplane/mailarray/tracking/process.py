@@ -137,6 +137,7 @@ class Agent:
             settings.storage.scrub_rate,
             time.time,
         )
+        self.shelf.written = self.scrubber.written
         self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]

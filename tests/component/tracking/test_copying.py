@@ -85,6 +85,8 @@ async def test_a_copy_is_whole_fenced_and_told(array: Array) -> None:
     assert (fence.fenced, fence.sealed_length, fence.whole) == (True, len(segment.data), True)
     assert volume.list_copies() == []
     assert volume.id in await holders(array, segment)
+    target = array.servers[1].agent  # the segment is years old, and was read through as it was copied
+    assert target is not None and target.scrubber.oldest() < 3600
 
 
 @pytest.mark.parametrize("seed", range(3))
