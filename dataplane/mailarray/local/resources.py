@@ -170,6 +170,8 @@ def _check_cluster(reader: Reader, spec: MailClusterSpec) -> None:
             raise reader.fail(f"spec.{name}", "must be at least 1")
     if not 1 <= spec.smtp.soft_limit_percent <= 100:
         raise reader.fail("spec.smtp.softLimitPercent", "must be from 1 to 100")
+    if not 10 <= spec.storage.compact_percent <= 100:
+        raise reader.fail("spec.storage.compactPercent", "must be from 10 to 100")
     if spec.smtp.max_command_line < 512:
         raise reader.fail("spec.smtp.maxCommandLine", "must be at least 512 (RFC 5321 4.5.3.1.4)")
     for i, network in enumerate(spec.smtp.proxy_protocol.trusted_networks):
