@@ -25,7 +25,9 @@ async def test_a_rebuild_says_how_long_it_takes(tmp_path: Path, monkeypatch: pyt
     array = Array(tmp_path, [Disk() for _ in range(3)], storage)
     try:
         await array.start()
-        await array.settled(servers=())
+        await array.until(
+            lambda: all(s.agent and s.agent.link.state and s.agent.link.state.open for s in array.servers), 30
+        )
         sent = Sent()
         await sent.deliver(array, range(3), rounds=10)
         await registered(array, sent)
