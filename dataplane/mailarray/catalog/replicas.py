@@ -59,11 +59,11 @@ def short_segments(
     connection: Connection, counting: Collection[VolumeId], before: LookedAt | None = None
 ) -> ShortSegments:
     """See `Catalog.short_segments`."""
-    newest = newest_number(connection)
+    newest = _newest(connection)
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
     unseen = _segments.c.number > (0 if before is None else before.number)
-    reached = reached_number(connection, newest, unseen)
+    reached = _reached(connection, newest, unseen)
     wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
     count = holder_count(_members.c.volume.in_(counting), _replicas.c.volume.in_(counting))
     rows = connection.execute(
@@ -85,22 +85,21 @@ def short_segments(
 
 def named_segments(connection: Connection, member: VolumeId, after: int) -> NamedSegments:
     """See `Catalog.named_segments`."""
-    newest = newest_number(connection)
+    newest = _newest(connection)
     unseen = _segments.c.number > (after if after <= newest else 0)
     found = connection.scalars(
         select(_segments.c.id)
         .join(_members, _members.c.segment == _segments.c.number)
         .where(unseen, _members.c.volume == member, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None))
     )
-    return NamedSegments([SegmentId(bytes(id)) for id in found], reached_number(connection, newest, unseen))
+    return NamedSegments([SegmentId(bytes(id)) for id in found], _reached(connection, newest, unseen))
 
 
-def newest_number(connection: Connection) -> int:
-    """Of the newest row of `segments`; 0 without one."""
+def _newest(connection: Connection) -> int:
     return connection.scalar(select(func.max(_segments.c.number))) or 0
 
 
-def reached_number(connection: Connection, newest: int, unseen: ColumnElement[bool]) -> int:
+def _reached(connection: Connection, newest: int, unseen: ColumnElement[bool]) -> int:
     """Rows up to the answer change no more, as far as they are sealed or not."""
     unsealed = connection.scalar(
         select(func.min(_segments.c.number)).where(unseen, _segments.c.sealed_length.is_(None))

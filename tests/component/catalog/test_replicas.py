@@ -86,10 +86,12 @@ async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
     print("seed", seed)
     chance = random.Random(seed)
     monkeypatch.setattr("mailarray.catalog.replicas.LATE_ROWS", late)
+    monkeypatch.setattr("mailarray.catalog.zones.LATE_ROWS", late)
     one, two, three = await sealed(catalog)
     volumes = [one.volume, two.volume, three.volume]
     counting = volumes[:2]
     before: LookedAt | None = None
+    before_elsewhere: LookedAt | None = None
     still_open: list[SegmentFacts] = []
     found: list[SegmentFacts] = []
     reached = set()
@@ -107,8 +109,10 @@ async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
         whole = await catalog.short_segments(counting)
         answer = await catalog.short_segments(counting, before)
         assert answer == whole
+        elsewhere = await catalog.held_by_none_of(volumes, volumes[1:], before_elsewhere)
+        assert elsewhere == await catalog.held_by_none_of(volumes, volumes[1:])
         if chance.random() < 0.7:
-            before = answer.looked_at
+            before, before_elsewhere = answer.looked_at, elsewhere.looked_at
             reached.add(before.number)
     assert len(reached) > 3  # it went on indeed
 

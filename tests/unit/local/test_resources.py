@@ -228,6 +228,14 @@ def test_one_sentence(document: str, sentence: str) -> None:
     assert str(error.value) == sentence
 
 
+def test_servers_take_turns_in_pretended_zones() -> None:
+    annotated = 'metadata: {annotations: {mailarray.io/local-zones: "east, west"}, name: example}'
+    text = GOOD.replace("metadata: {name: example}", annotated, 1)
+    servers = render(read_resources(text, "c.yaml"), Layout(Path("/d"))).table.servers
+    assert [(s.zone, s.node) for s in servers] == [("east", "node-0"), ("west", "node-1"), ("east", "node-2")]
+    assert {s.zone for s in render(read_resources(GOOD, "c.yaml"), Layout(Path("/d"))).table.servers} == {""}
+
+
 def test_what_means_nothing_here_is_noted() -> None:
     text = with_spec("mx: {strategy: Load, ttl: 60s}\nstorage: {spread: Zone}").replace(
         "replicas: 3", "replicas: 3, storage: {size: 100Gi}, expose: {type: LoadBalancer}"
