@@ -91,7 +91,10 @@ def test_what_is_moved_is_shown_with_the_time_that_it_takes() -> None:
     status["servers"][0]["sidecar"] |= {"rebuild": {**rebuild, "seconds_left": 301}, "copying": idle}
     status["servers"][1]["sidecar"] |= {"drain": {**rebuild, "seconds_left": None, "waiting_for": "nobody has room"}}
     status["servers"][2]["sidecar"] |= {"rebuild": {**rebuild, "done": True, "seconds_left": None}}
+    assert "in one zone" not in text(status, 110)
+    status["totals"]["in_one_zone"] = 4
     picture = text(status, 110)
+    assert "4 segments are in one zone alone" in picture
     assert "mail-0 gets back what its volume held: 3 segments, 3 GiB left, 6m" in picture
     assert "mail-1 drains: 3 segments, 3 GiB left; nobody has room" in picture
     assert "mail-0 copies" not in picture and "mail-2 gets back" not in picture
