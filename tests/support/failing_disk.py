@@ -56,7 +56,7 @@ class FailingDisk(Disk):
         self._kinds[fd] = _kind(path)
         return fd
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         try:
             self._meet(f"write {self._kinds[fd]}")
         except OSError:

@@ -27,7 +27,7 @@ POINTS = (SyncPoint.COPY_FILE, SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME)
 @pytest.fixture
 async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
     fast_clocks(monkeypatch)
-    monkeypatch.setattr("mailarray.tracking.copying.PIECE", 4000)  # a segment comes in several pieces
+    monkeypatch.setattr("mailarray.tracking.copying.PIECE", 4096)  # a segment comes in several pieces
     made_array = Array(tmp_path, [Disk(), PowerCutDisk(), Disk()], StorageSettings(reserve=0, mirror_timeout=2.0))
     yield made_array
     await made_array.close()
@@ -137,22 +137,22 @@ async def test_a_copy_is_gone_on_with_and_one_that_nobody_wants_is_removed(
 ) -> None:
     segment = sealed(array, 0)
     volume = volume_of(array.servers[1])
-    half = 9000
+    half = 9000  # of which whole blocks are kept
     volume.copy_path(segment.header.segment).write_bytes(segment.data[:half])
     unwanted = made()
     volume.copy_path(unwanted.header.segment).write_bytes(b"x")
     asked: list[int] = []
-    fetch = Peers.fetch
+    fetch = Peers.fetch_into
 
-    async def watched(self: Peers, volume: VolumeId, of: object, start: int, end: int) -> bytes:
+    async def watched(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
         asked.append(start)
-        return await fetch(self, volume, of, start, end)  # type: ignore[arg-type]
+        return await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Peers, "fetch", watched)
+    monkeypatch.setattr(Peers, "fetch_into", watched)
     await array.servers[0].start_sidecar()
     await array.servers[1].start_sidecar()
     await array.until(is_told(array, 1, segment))
-    assert min(asked) == half
+    assert min(asked) == 8192
     assert on_disk(volume, segment) == segment.data
     await array.until(lambda: volume.list_copies() == [])
 
@@ -184,15 +184,15 @@ async def test_a_source_that_breaks_off_is_left_for_the_next(array: Array, monke
         await server.start_sidecar()
     agent = array.servers[1].agent
     assert agent is not None
-    fetch = Peers.fetch
+    fetch = Peers.fetch_into
     breaking = segment.header.members[segment.header.segment[-1] % 2]
 
-    async def broken(self: Peers, volume: VolumeId, of: object, start: int, end: int) -> bytes:
+    async def broken(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
         if volume == breaking and start > 5000:
             raise PeerUnreachable("the cable was pulled")
-        return await fetch(self, volume, of, start, end)  # type: ignore[arg-type]
+        return await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Peers, "fetch", broken)
+    monkeypatch.setattr(Peers, "fetch_into", broken)
     await array.until(lambda: agent.link.up)
     holding = array.servers[0].agent.shelf.holdings[segment.header.segment] if array.servers[0].agent else None
     assert holding is not None and holding.facts is not None
