@@ -192,7 +192,7 @@ class Filled:
         _forget_pages(self.array.volume(1))
         began = time.monotonic()
         await asyncio.to_thread(
-            subprocess.run, ["sh", "-c", f"cp {source}/*.segment {target}/ && sync -f {target}"], check=True
+            subprocess.run, ["sh", "-c", f"cp {source}/*.segment {target}/ && sync {target}/*"], check=True
         )
         seconds = time.monotonic() - began
         shutil.rmtree(target)

@@ -133,6 +133,8 @@ def test_too_short_and_too_long_are_not_whole(tmp_path: Path) -> None:
     part.append(aligned(segment.data[last.start : last.end]))
     assert part.problem(None, len(segment.data)) is None
     assert "holds" in (part.problem(None, last.start) or "")
+    part.append(aligned(segment.data[last.start :][:10]))  # as a batch begins, but none is to be there
+    assert "holds" in (part.problem(None, len(segment.data)) or "")
     part.close()
 
 

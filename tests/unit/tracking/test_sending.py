@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,7 +166,30 @@ def test_a_file_that_is_shorter_than_promised_breaks_the_connection(play: Play) 
     play(dialog)
 
 
-def test_who_is_cancelled_waits_for_its_thread(play: Play) -> None:
+async def test_who_is_cancelled_waits_for_its_thread() -> None:
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> bool:
+        loop.call_soon_threadsafe(begun.set)
+        return go_on.wait(50)
+
+    async def send() -> None:
+        await sending._whole(asyncio.to_thread(work))
+
+    task = asyncio.create_task(send())
+    async with asyncio.timeout(50):
+        await begun.wait()
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done()  # who closes the file then would close it under the thread
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_a_server_that_stops_leaves_no_descriptor(play: Play) -> None:
     async def dialog(source: Source, port: int) -> None:
         source.path.write_bytes(bytes(4 * LENGTH))
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
