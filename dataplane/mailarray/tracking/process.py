@@ -112,6 +112,7 @@ class Agent:
             self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
         )
         self.repairer.copied = wake.set
+        self.settler.copy_told = self.repairer.copy_told
         self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
         self.compactor.published = self.superseder.counted = wake.set
         self.dropper = Dropper(self.shelf, self.link, prover, self.index)

@@ -216,6 +216,12 @@ class Repairer:
             except (OSError, VolumeError) as error:
                 self._complain(f"segment {short.facts.id.hex()} cannot be copied: {error}")
 
+    def copy_told(self) -> None:
+        """The catalog knows one more copy here: when it was the last that was wanted, see at once what is left."""
+        if not self._wanted and not self._copier.under_way:
+            self._looked_at = float("-inf")
+            self.wake.set()
+
     async def _fetch(self, short: ShortSegment) -> None:
         lost = {row.id for row in self.rows if row.lost}
         own = self._shelf.volume.id

@@ -176,7 +176,7 @@ class FullDisk(Disk):
         self.room = 1 << 30
         self.error = errno.ENOSPC
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         if self.room <= 0:
             raise OSError(self.error, "No space left on device")
         self.room -= 1
