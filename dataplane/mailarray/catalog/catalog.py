@@ -364,6 +364,15 @@ class Catalog(Protocol):
         """
         ...
 
+    async def held_by_none_of(
+        self, counting: Collection[VolumeId], others: Collection[VolumeId], before: LookedAt | None = None
+    ) -> ShortSegments:
+        """Sealed segments, not superseded, with more than one copy wanted, of which none of the `others` holds one.
+
+        `holders` are those of `counting`; `before` as for `short_segments`, of a look with the same `others`.
+        """
+        ...
+
     async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
         """Sealed segments, not superseded and not empty, whose replica set names that volume, whatever it holds.
 

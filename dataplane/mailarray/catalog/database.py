@@ -30,6 +30,7 @@ from mailarray.catalog import (
     sealing,
     usage,
     volumes,
+    zones,
 )
 from mailarray.catalog.catalog import (
     Catalog,
@@ -196,6 +197,13 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("short_segments") as engine:
             return await engine.read(lambda c: replicas.short_segments(c, counting, before), SCAN_SECONDS)
+
+    async def held_by_none_of(
+        self, counting: Collection[VolumeId], others: Collection[VolumeId], before: LookedAt | None = None
+    ) -> ShortSegments:
+        """See `Catalog`."""
+        async with self._call("held_by_none_of") as engine:
+            return await engine.read(lambda c: zones.held_by_none_of(c, counting, others, before), SCAN_SECONDS)
 
     async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
         """See `Catalog`."""

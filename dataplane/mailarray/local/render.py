@@ -64,7 +64,11 @@ def render(
         _server(resources, layout, name, index, catalog) for index, name in enumerate(resources.volume_names)
     )
     table = mirroring_ring.ring(
-        [mirroring_table.Server(s.server, str(s.sidecar), str(s.writer)) for s in servers], generation
+        [
+            mirroring_table.Server(s.server, str(s.sidecar), str(s.writer), *_place(resources, host_of(s.server)))
+            for s in servers
+        ],
+        generation,
     )
     return RenderedArray(
         cluster=resources.cluster,
@@ -73,6 +77,12 @@ def render(
         table=table,
         status=Listen(host=HOST, port=resources.ports.status),
     )
+
+
+def _place(resources: Resources, server: str) -> tuple[str, str]:
+    """Zone and node that a server pretends to be in."""
+    zones, index = resources.zones, resources.server_names.index(server)
+    return (zones[index % len(zones)], f"node-{index}") if zones else ("", "")
 
 
 def _server(

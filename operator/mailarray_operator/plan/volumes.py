@@ -49,6 +49,8 @@ def sidecars(said: Sequence[Status | None]) -> Status | None:
         "table_generation": min(g if whole and isinstance(g, int) else -1 for g in generations),
         "segments": {"unsettled": sum(_unsettled(s) for s in heard)},
         "under_replicated": sum(int(s.get("under_replicated") or 0) for s in heard),
+        "in_one_zone": sum(int(s.get("in_one_zone") or 0) for s in heard),
+        "copying": _progress([s.get("copying") for s in heard], every=whole),
         "drain": _progress([s.get("drain") for s in heard], every=whole),
         "rebuild": _progress([r for s in heard if (r := s.get("rebuild")) is not None], every=True),
         "full": any(s.get("full") for s in heard),
@@ -94,4 +96,6 @@ def _progress(said: Sequence[object], *, every: bool) -> Status | None:
         return None
     sums = {key: sum(p[key] for p in parts if isinstance(p.get(key), int)) for key in _PROGRESS}
     done = every and len(parts) == len(said) and all(part.get("done") is True for part in parts)
-    return {**sums, "done": done}
+    busy = [part.get("seconds_left") for part in parts if part.get("bytes_left")]
+    seconds = [s for s in busy if isinstance(s, int | float)]
+    return {**sums, "seconds_left": max(seconds) if seconds and len(seconds) == len(busy) else None, "done": done}

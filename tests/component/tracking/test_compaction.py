@@ -263,7 +263,7 @@ async def test_two_that_compact_the_same_segment_at_once_lose_and_double_nothing
     segment, mirror = await only_writer(array, ledger)
     for server in array.servers:
         assert server.agent is not None
-        server.agent.compactor._storage = StorageSettings(compact_percent=101)
+        server.agent.compactor._storage = StorageSettings(compact_percent=100)
         await server.kill_writer()
     await array.settled()
     await (await array.catalog()).expunge(
