@@ -204,7 +204,8 @@ async def test_a_source_that_breaks_off_is_left_for_the_next(array: Array, monke
 
 async def test_a_byte_that_changes_on_the_way_is_seen(array: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = sealed(array, 0)
-    fetch, changed = Peers.fetch_into, []
+    fetch = Peers.fetch_into
+    changed: list[int] = []
 
     async def noisy(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
         count = await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
@@ -288,6 +289,7 @@ async def test_what_a_failed_sync_left_is_never_gone_on_with(array: Array) -> No
     disk.remove = watched  # type: ignore[method-assign]
     await array.servers[0].start_sidecar()
     await array.servers[1].start_sidecar()
+    await array.until(lambda: on_disk(volume, segment) == segment.data, 30)
     await array.until(is_told(array, 1, segment))
     assert volume.copy_path(segment.header.segment).name in removed
     assert on_disk(volume, segment) == segment.data
