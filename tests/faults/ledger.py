@@ -33,6 +33,7 @@ class Entry:
     mailboxes: tuple[str, ...]
     digest: bytes
     fate: Fate = Fate.UNKNOWN
+    sent_again: bool = False  # after an attempt without an answer: there may have been several copies for a while
     deleted: dict[str, Fate] = field(default_factory=dict)  # by mailbox: somebody asked for its deletion
 
 
@@ -121,9 +122,11 @@ class Ledger:
         """One whole mailbox, so that not all have to be in memory; `damaged` is added by the caller."""
         seen = Counter(entry.name for text in texts if (entry := self.check_text(mailbox, text)) is not None)
         for name, times in seen.items():
-            if times > 1:
-                verdict.duplicated.append(f"{mailbox}: {name} x{times}")
-            if self.entries[name].deleted.get(mailbox) is Fate.CONFIRMED:
+            entry = self.entries[name]
+            deleted = entry.deleted.get(mailbox) is Fate.CONFIRMED
+            if times > 1 or (deleted and entry.sent_again):  # a reader deleted one of several copies, or the first one
+                verdict.duplicated.append(f"{mailbox}: {name} x{times + deleted}")
+            elif deleted:
                 verdict.undead.append(f"{mailbox}: {name}")
         for entry in self.entries.values():
             gone = mailbox not in entry.mailboxes or mailbox in entry.deleted or seen[entry.name]

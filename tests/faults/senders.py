@@ -79,6 +79,7 @@ class Sender:
         if again is None or self.random.random() >= self.persistence:
             return None
         self.retries += 1
+        again[0].sent_again = True
         return again
 
     async def _send(

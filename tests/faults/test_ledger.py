@@ -59,3 +59,6 @@ def test_what_was_deleted_with_an_answer_stays_away_and_without_one_may_be_eithe
     entry.deleted[BOX] = Fate.CONFIRMED
     assert ledger.judge({BOX: []}).good
     assert ledger.judge({BOX: [text]}).undead == [f"{BOX}: {entry.name}"]
+    entry.sent_again = True  # then it may be another copy
+    verdict = ledger.judge({BOX: [text]})
+    assert verdict.duplicated == [f"{BOX}: {entry.name} x2"] and not verdict.undead
