@@ -22,12 +22,13 @@ from mailarray.catalog.database import DatabaseCatalog
 from mailarray.catalog.engine import CALL_SECONDS, T
 from mailarray.model.ids import VolumeId
 from tests.simulation.loop import NOBODY, PROCESS
+from tests.simulation.statements import QuickConnection
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _raw: sqlite3.Connection | None = None
-_connection: Connection
+_connection: Any  # a Connection
 _empty: bytes
 
 
@@ -44,12 +45,13 @@ def _open() -> None:
         pool_reset_on_return=None,
         query_cache_size=2000,
     )
-    _connection = engine.connect()
+    connection = engine.connect()
     raw.execute("BEGIN")
-    migrations.upgrade_if_needed(_connection)
+    migrations.upgrade_if_needed(connection)
     raw.execute("UPDATE state SET uidvalidity = 1")  # else the time of this very run
     raw.execute("COMMIT")
     _empty = raw.serialize()
+    _connection = QuickConnection(connection, raw)
 
 
 # What an operation's answer depends on, and what it changes at most; those not named change everything.

@@ -61,9 +61,13 @@ class Handle:
 class Task(asyncio.Task[Any]):
     """A task whose place in a set does not depend on where it lies in memory."""
 
-    number = 0
+    count = 0  # of the tasks of this world
+    number = -1
 
     def __hash__(self) -> int:
+        if self.number < 0:  # asked for before `__init__` is over, when asyncio puts it in the set of all tasks
+            self.number = Task.count
+            Task.count += 1
         return self.number
 
 
@@ -71,6 +75,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     """See the module. `delay` draws the seconds that a call in a thread takes."""
 
     def __init__(self, delay: Callable[[], float]) -> None:
+        Task.count = 0
         self.now = 0.0
         self.errors: list[str] = []
         self.steps = 0
@@ -116,7 +121,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, name: Any = None, context: Any = None) -> Any:  # type: ignore[override]
         task = Task(coro, loop=self, name="t", context=context)
-        task.number = len(self._tasks)
         self._tasks.append(task)  # kept: a task that nobody waits for must not end when memory is cleaned up
         return task
 

@@ -21,7 +21,9 @@ _CLOCKS: dict[str, ColumnElement[Any]] = {
 def acquire_lease(connection: Connection, mailbox: str, holder: str, seconds: float) -> bool:
     """See `Catalog.acquire_lease`."""
     now = _CLOCKS[connection.dialect.name]
-    statement = insert_for(connection, _leases).values(mailbox=mailbox, holder=holder, expires=now + seconds)
+    statement = insert_for(connection.dialect.name, _leases).values(
+        mailbox=mailbox, holder=holder, expires=now + seconds
+    )
     result = connection.execute(
         statement.on_conflict_do_update(
             index_elements=[_leases.c.mailbox],
