@@ -36,7 +36,7 @@ def _open() -> None:
     global _raw, _connection, _empty
     if _raw is not None:
         return
-    raw = _raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    raw = _raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1000, check_same_thread=False)
     engine = sqlalchemy.create_engine(
         "sqlite://",
         creator=lambda: raw,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import hashlib
 import logging
@@ -241,6 +242,7 @@ class _Findings(logging.Handler):
             world.broken(f"alarm: {record.getMessage()}")
 
 
+_ACQUIRE = functools.cache(leases._acquire.__wrapped__)  # by this world's clock
 _worlds: list[int] = []  # that this process has played
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
 
@@ -368,6 +370,7 @@ def outside(world: World) -> Iterator[None]:
     put(mailarray.tracking.local_index.LocalIndex, "_connect", connect)
     world.database.raw.create_function("virtual_now", 0, lambda: world.loop.now)
     put(leases, "_CLOCKS", {"sqlite": literal_column("virtual_now()", Double)})
+    put(leases, "_acquire", _ACQUIRE)
     put(world.loop.__class__, "add_signal_handler", lambda self, number, call: _signal(number, call))
     sys.unraisablehook = lambda _: None  # of coroutines whose process died
     warnings.simplefilter("ignore", RuntimeWarning)

@@ -26,7 +26,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, delete, exists, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
@@ -38,6 +38,15 @@ _LENGTH_BYTES = 8  # of a fingerprint: the text's length comes first
 
 _duplicates, _fingerprints = schema.duplicates, schema.fingerprints
 _messages, _locations, _placements, _boxes = schema.messages, schema.locations, schema.placements, schema.mailboxes
+
+_OWED = (
+    select(_duplicates, _boxes.c.address)
+    .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
+    .where(_duplicates.c.volume == bindparam("volume"))
+    .order_by(_duplicates.c.record, _duplicates.c.position)
+    .limit(bindparam("count"))
+)
+_PAST = delete(_fingerprints).where(_fingerprints.c.bucket < bindparam("first"))
 
 
 class Seen(NamedTuple):
@@ -109,13 +118,7 @@ def pairs(fresh: Sequence[Seen], known: Iterable[Seen], window: int) -> tuple[li
 
 def owed(connection: Connection, volume: VolumeId, limit: int) -> list[Duplicate]:
     """See `Catalog.owed_duplicates`."""
-    rows = connection.execute(
-        select(_duplicates, _boxes.c.address)
-        .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
-        .where(_duplicates.c.volume == volume)
-        .order_by(_duplicates.c.record, _duplicates.c.position)
-        .limit(limit)
-    ).all()
+    rows = connection.execute(_OWED, {"volume": volume, "count": limit}).all()
     return [
         Duplicate(
             row.address,
@@ -168,4 +171,4 @@ def settle(connection: Connection, placement: PlacementId, instead: PlacementId 
 
 def forget(connection: Connection, before: int, window: int) -> int:
     """See `Catalog.forget_fingerprints`."""
-    return connection.execute(delete(_fingerprints).where(_fingerprints.c.bucket < before // window - 1)).rowcount
+    return connection.execute(_PAST, {"first": before // window - 1}).rowcount
