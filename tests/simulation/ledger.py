@@ -15,7 +15,6 @@ At the end, when all is healed and at rest: see `check`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,6 +63,7 @@ class Ledger:
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
         self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
         self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
+        self._contents: dict[tuple[VolumeId, SegmentId], bytes] = {}  # of files, for the checks at the end
         self._uids: dict[tuple[str, int, int], tuple[bytes, int]] = {}
 
     # -- at every moment -------------------------------------------------------------------------------
@@ -289,6 +289,17 @@ class Ledger:
                 world.broken(f"{who}: one attempt twice in {mailbox}")
             bodies.add(body)
 
+    def _read(self, volume: Volume, segment: SegmentId) -> bytes:
+        """The file of a segment, from the page cache; empty when there is none."""
+        found = self._contents.get((volume.id, segment))
+        if found is None:
+            try:
+                found = volume.segment_path(segment).read_bytes()
+            except FileNotFoundError:
+                found = b""
+            self._contents[volume.id, segment] = found
+        return found
+
     def _copies(self, entry: Any, volumes: list[tuple[VolumeId, Volume]]) -> list[bytes]:
         """The good copies where the entry says that they are."""
         copies = []
@@ -296,11 +307,7 @@ class Ledger:
             for id, volume in volumes:
                 if id not in where.members:
                     continue
-                try:
-                    with open(volume.segment_path(where.segment), "rb") as file:  # noqa: PTH123
-                        body = os.pread(file.fileno(), where.length, where.offset)
-                except FileNotFoundError:
-                    continue
+                body = self._read(volume, where.segment)[where.offset : where.offset + where.length]
                 if len(body) == where.length and crc32c(body) == entry.checksum:
                     copies.append(body)
         return copies

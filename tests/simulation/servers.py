@@ -38,7 +38,7 @@ from mailarray.smtp.writer_port import add_routes
 from mailarray.tracking.process import Agent
 from mailarray.tracking.process import run as run_sidecar
 from tests.simulation.disk import Machine, ProcessDisk
-from tests.simulation.loop import NOBODY, PROCESS, Handle, ProcessDied
+from tests.simulation.loop import NOBODY, PROCESS, ProcessDied
 from tests.simulation.network import TOKEN, Handler, Request
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Process:
         self.name = f"{machine}/{kind}"
         self.alive = True
         self.stopped = False
-        self.backlog: list[Handle] = []
+        self.backlog: list[Any] = []
         self.context = contextvars.Context()
         self.context.run(PROCESS.set, self)
         self.exchanges: dict[Any, None] = {}
@@ -98,6 +98,7 @@ class Server:
         self.path = Path(self.world.root) / f"{self.name}.{self._volumes}"
         self.volume = None
         self.index = None
+        self._settings: ServerSettings | None = None
 
     @property
     def agent(self) -> Agent | None:
@@ -110,6 +111,11 @@ class Server:
         return process.writer if process is not None and process.alive else None
 
     def settings(self) -> ServerSettings:
+        if self._settings is None:
+            self._settings = self._make_settings()
+        return self._settings
+
+    def _make_settings(self) -> ServerSettings:
         nowhere = Listen(host="", port=0)
         return ServerSettings(
             cluster="simulated",

@@ -28,6 +28,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Double, literal_column
 
 import mailarray.access.array
@@ -41,11 +43,13 @@ import mailarray.tracking.copying
 import mailarray.tracking.fencing
 import mailarray.tracking.following
 import mailarray.tracking.local_index
+import mailarray.tracking.losses
 import mailarray.tracking.peers
 import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
 import mailarray.tracking.settling
+import mailarray.tracking.table
 import mailarray.tracking.targets
 from mailarray.catalog import leases
 from mailarray.contract import mirroring_ring, mirroring_table
@@ -73,7 +77,16 @@ CLOCKS = {
     (mailarray.tracking.repairing, "WHOLE"): 30.0,
     (mailarray.tracking.targets, "RANK_SECONDS"): 6.0,
     (mailarray.tracking.settling, "REPLICA_GRACE"): 3.0,
+    (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
+    (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }
+
+METRICS = (
+    (Counter, "inc"),
+    (Gauge, "set"),
+    (Gauge, "set_function"),
+    (Histogram, "observe"),
+)
 
 
 class Broken(Exception):
@@ -243,7 +256,10 @@ class _Findings(logging.Handler):
 
 
 _ACQUIRE = functools.cache(leases._acquire.__wrapped__)  # by this world's clock
+_empty_index: list[bytes] = []  # a local index with its tables, made once
 _worlds: list[int] = []  # that this process has played
+hoarding = False  # a process that ends after some worlds keeps them: cleaning up after one takes long
+_hoard: list[World] = []
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
 
 
@@ -314,11 +330,16 @@ def outside(world: World) -> Iterator[None]:
                 world.unlock(self.path)
 
     def connect(self: Any, path: str = "") -> sqlite3.Connection:
-        raw = real_connect(self, ":memory:")
         server = world.servers[PROCESS.get().machine]
-        if not path and server.index is not None:
-            raw.deserialize(server.index)
+        if not _empty_index:
+            with real_connect(self, ":memory:") as fresh:
+                _empty_index.append(fresh.serialize())
+        raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        raw.deserialize(server.index if not path and server.index is not None else _empty_index[0])
         return raw
+
+    def look(self: Any) -> tuple[int, int, int]:
+        return world.table.generation, 0, 0
 
     def free_bytes(self: Volume) -> int:
         return world.servers[self.path.name.partition(".")[0]].room
@@ -359,6 +380,10 @@ def outside(world: World) -> Iterator[None]:
     put(mailarray.mirroring.segment.OpenSegment, "append", append)
     process = mailarray.tracking.process
     put(process, "open_catalog", open_catalog)
+    put(mirroring_table, "load", lambda path: world.table)
+    for measure, method in METRICS:
+        put(measure, method, lambda *_: None)
+    put(MetricWrapperBase, "labels", lambda self, *_: self)
     put(process, "Port", Port)
     put(process, "Agent", _Agent)
     put(process, "Disk", lambda: PROCESS.get().disk)
@@ -368,6 +393,7 @@ def outside(world: World) -> Iterator[None]:
     put(Volume, "writer_locked", writer_locked)
     put(Volume, "free_bytes", free_bytes)
     put(mailarray.tracking.local_index.LocalIndex, "_connect", connect)
+    put(mailarray.tracking.table.NewestTable, "_look", look)
     world.database.raw.create_function("virtual_now", 0, lambda: world.loop.now)
     put(leases, "_CLOCKS", {"sqlite": literal_column("virtual_now()", Double)})
     put(leases, "_acquire", _ACQUIRE)
@@ -390,16 +416,17 @@ def outside(world: World) -> Iterator[None]:
             server.power = False
             for one in server.processes.values():
                 server.end(one)
-        world.loop.forget()
+        if hoarding:
+            _hoard.append(world)
+        else:
+            world.loop.forget()
         asyncio.events._set_running_loop(None)
         root.removeHandler(handler)
         root.setLevel(level)
         root.propagate = propagate
         _worlds.append(world.seed)
-        if len(_worlds) % 10 == 0:
+        if len(_worlds) % 10 == 0 and not hoarding:
             gc.collect()  # what is dead does its last steps here, while nothing that it touches is real
-        if len(_worlds) == 10:
-            gc.freeze()
         for where, name, value in reversed(saved):
             setattr(where, name, value)
         shutil.rmtree(world.root, ignore_errors=True)
