@@ -66,7 +66,20 @@ class Trouble:
 
     def expunge(self) -> None:
         clients = self._world.clients
-        clients.in_background(clients.read(self._dice.choice(MAILBOXES), self._dice.choice((1, 1, 3))))
+        clients.in_background(clients.read(self._dice.choice(MAILBOXES), self._dice.choice((1, 2, 5))))
+
+    def compact(self) -> None:
+        """Mail is deleted, and after a moment every sidecar looks for segments that are worn."""
+        if self._dice.random() < 0.5:
+            self.roll_over()
+        self.expunge()
+        for seconds in (self._dice.choice((0.05, 0.5)), self._dice.choice((1.0, 2.5))):
+            self._later(seconds, self._look_for_worn)
+
+    def _look_for_worn(self) -> None:
+        for server in self._world.servers.values():
+            if server.agent is not None:
+                server.processes["sidecar"].context.run(server.agent.compactor.wake.set)
 
     # -- processes and machines ------------------------------------------------------------------------
     def kill(self) -> None:
@@ -263,12 +276,13 @@ class Trouble:
         self._world.run(self._dice.choice((0.5, 1.5)))
 
 
-STEADY = {"deliver", "read", "expunge"}
+STEADY = {"deliver", "read", "expunge", "compact"}
 WEIGHTS = {
     "deliver": 50,
     "deliver_through_two": 4,
     "read": 5,
-    "expunge": 8,
+    "expunge": 6,
+    "compact": 6,
     "kill": 5,
     "kill_both": 2,
     "power_cut": 4,

@@ -40,6 +40,7 @@ import mailarray.mirroring.link
 import mailarray.mirroring.segment
 import mailarray.mirroring.writer
 import mailarray.tracking.copying
+import mailarray.tracking.dropping
 import mailarray.tracking.fencing
 import mailarray.tracking.following
 import mailarray.tracking.local_index
@@ -50,7 +51,9 @@ import mailarray.tracking.receiving
 import mailarray.tracking.repairing
 import mailarray.tracking.settling
 import mailarray.tracking.table
+import mailarray.tracking.superseding
 import mailarray.tracking.targets
+import mailarray.tracking.wear
 from mailarray.catalog import leases
 from mailarray.contract import mirroring_ring, mirroring_table
 from mailarray.contract.settings import StorageSettings
@@ -77,6 +80,9 @@ CLOCKS = {
     (mailarray.tracking.repairing, "WHOLE"): 30.0,
     (mailarray.tracking.targets, "RANK_SECONDS"): 6.0,
     (mailarray.tracking.settling, "REPLICA_GRACE"): 3.0,
+    (mailarray.tracking.wear, "RANK_SECONDS"): 2.0,
+    (mailarray.tracking.superseding, "INTERVAL"): 2.0,
+    (mailarray.tracking.dropping, "INTERVAL"): 2.0,
     (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
     (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }
@@ -125,6 +131,8 @@ class World:
             segment_age=dice.choice((2.0, 6.0, 20.0)),
             mirror_timeout=dice.choice((0.3, 1.0)),
             reserve=RESERVE,
+            compact_percent=dice.choice((1, 1, 30)),
+            compact_least=dice.choice((1, 1, 500)),
         )
         self.slowness = dice.choice((0.0005, 0.002, 0.005))  # seconds, typical, of network and disks
         self.latecomer = f"s-{count - 1}" if count == 4 and self.copies == 2 else None

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SegmentFacts, Superseded, WornSegment
-from mailarray.catalog.holders import PIECE, not_holders
+from mailarray.catalog.holders import PIECE, count_told, not_holders
 from mailarray.catalog.sealing import relocate, segments
 from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
@@ -120,6 +120,7 @@ def supersede(
             .where(_segments.c.id.in_(piece), _segments.c.superseded_by.is_(None))
             .values(superseded_by=output.id)
         )
+    count_told(connection, output.writer)
     return True
 
 

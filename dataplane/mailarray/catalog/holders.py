@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, bindparam, func, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import SegmentFacts
@@ -38,6 +38,14 @@ _REPLICAS_OF = (
     .where(_replicas.c.segment_id.in_(bindparam("ids", expanding=True)), _replicas.c.volume.not_in(not_holders()))
     .order_by(_replicas.c.segment_id, _replicas.c.volume)
 )
+
+_TOLD = update(_volumes).where(_volumes.c.id == bindparam("of")).values(counter=_volumes.c.counter + 1)
+
+
+def count_told(connection: Connection, volume: VolumeId) -> None:
+    """What that volume told changed a segment: it counts like a registration, so that a catalog that was restored to a
+    moment before it is noticed, also when nothing was registered since (rule 19)."""
+    connection.execute(_TOLD, {"of": volume})
 
 
 def members_of(connection: Connection, numbers: Iterable[int]) -> dict[int, tuple[VolumeId, ...]]:

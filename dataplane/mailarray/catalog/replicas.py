@@ -21,7 +21,7 @@ from sqlalchemy import BindParameter, Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
-from mailarray.catalog.holders import PIECE, facts_of, holder_count, members_of, replicas_of
+from mailarray.catalog.holders import PIECE, count_told, facts_of, holder_count, members_of, replicas_of
 from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import SegmentId, VolumeId
 
@@ -86,7 +86,8 @@ def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, le
     if lost is None or lost:
         return False
     if connection.scalar(_POSITION, {"row": row.number, "volume": volume}) is None:
-        connection.execute(_insert(connection.dialect.name), {"segment_id": segment, "volume": volume})
+        if connection.execute(_insert(connection.dialect.name), {"segment_id": segment, "volume": volume}).rowcount:
+            count_told(connection, volume)
     return True
 
 

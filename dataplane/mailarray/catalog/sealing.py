@@ -10,7 +10,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
-from mailarray.catalog.holders import PIECE, facts_of, members_of, replicas_of
+from mailarray.catalog.holders import PIECE, count_told, facts_of, members_of, replicas_of
 from mailarray.catalog.sql import insert_for, once_for
 from mailarray.catalog.usage import take_out
 from mailarray.model.ids import SegmentId, VolumeId
@@ -104,6 +104,7 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
             _INSERT_MEMBERS,
             [{"segment": inserted, "position": i, "volume": member} for i, member in enumerate(segment.members)],
         )
+        count_told(connection, segment.writer)
         return length
     row = connection.execute(_LENGTHS, {"segment": segment.id}).one()
     if row.sealed_length is not None:
@@ -114,6 +115,7 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
             f"its writer acknowledged it up to {row.acknowledged}"
         )
     connection.execute(_SEAL, {"row": row.number, "length": length})
+    count_told(connection, segment.writer)
     return length
 
 

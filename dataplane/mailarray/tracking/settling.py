@@ -2,6 +2,8 @@
 
 Invariants (rules 11 to 17, 19):
 
+- At rest is what the catalog was seen to hold, not what it was just told: it may be restored to the moment before, and
+  the next check-in is the first that can notice.
 - A segment of a living writer is left alone until the writer has left it: its sidecar knows, mirrors hear no word.
 - The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
 - A repaired copy is told to the catalog in every epoch, and after every start, before it counts as at rest. It takes
@@ -201,6 +203,9 @@ class Settler:
         if replica and whole and not await self._tell_replica(holding, length):
             return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
+        if row is None or row.sealed_length is None:
+            self._wake.set()
+            return False
         return whole and registered and await self._superseder.tell(holding, facts, length, epoch)
 
     async def _settle_empty(self, holding: Holding, row: SegmentState | None) -> bool:

@@ -138,3 +138,17 @@ async def test_a_restored_catalog_is_noticed_by_those_who_heard_of_others_regist
     assert noticed == CheckIn(2, 0, False)
     assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, noticed.counters)).epoch == 2
     assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, {new_volume_id(): 1})).epoch == 3  # no row of it
+
+
+async def test_a_seal_and_a_copy_count_so_that_a_catalog_from_before_them_is_noticed(catalog: Catalog) -> None:
+    writer, other = Sidecar(catalog), Sidecar(catalog, "mail-1")
+    await writer.join()
+    await other.join()
+    await writer.register(message("anna@x"))
+    before = (await catalog.check_in(writer.volume, writer.name, writer.epoch, writer.counter)).counter
+    await catalog.propose_seal(writer.segment, BODY, writer.epoch)
+    await catalog.propose_seal(writer.segment, BODY, writer.epoch)  # told again: nothing is new
+    assert (await catalog.check_in(writer.volume, writer.name, writer.epoch, before)).counter == before + 1
+    assert await catalog.add_replica(writer.segment.id, other.volume, BODY)
+    assert await catalog.add_replica(writer.segment.id, other.volume, BODY)
+    assert (await catalog.check_in(other.volume, other.name, other.epoch, 0)).counter == 1
