@@ -95,6 +95,8 @@ class Database:
         self.silent = False  # away without a word
         self.loss = 0.0  # of answers
         self.slow = 0.0  # seconds more for each call
+        self.lag: dict[str, float] = {}  # the same, for each call from that machine
+        self.after_seal: dict[str, Callable[[], None]] = {}  # called once, after a length was proposed from there
         self._versions = dict.fromkeys(("volumes", "beats", "segments", "replicas", "mail"), 0)
         self._known: dict[Any, tuple[tuple[int, ...], Any]] = {}
         self.restore(_empty)
@@ -177,7 +179,7 @@ class Engine:
         answer: asyncio.Future[Any] = loop.create_future()
         process = PROCESS.get()
         loop.call_later(
-            world.latency() + database.slow, self._carry_out, operation, write, answer, process, context=NOBODY
+            world.latency() + database.slow + database.lag.get(self._machine, 0.0), self._carry_out, operation, write, answer, process, context=NOBODY
         )
         return await answer  # type: ignore[no-any-return]
 
@@ -202,6 +204,8 @@ class Engine:
         except Exception as error:
             _fail(answer, error)
             return
+        if self._machine in database.after_seal and "propose_seal" in operation.__qualname__:
+            database.after_seal.pop(self._machine)()
         if database.loss and dice.random() < database.loss:
             loop.call_later(0.2, _fail, answer, CatalogUnavailable("no answer"), context=NOBODY)
         elif not answer.done():

@@ -15,7 +15,7 @@ At the end, when all is healed and at rest: see `check`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ class Ledger:
         self.deleting: set[PlacementId] = set()  # asked for, perhaps done
         self.deleted: dict[PlacementId, float] = {}  # acknowledged, when
         self.ends: dict[SegmentId, int] = {}  # acknowledged up to
+        self.after_fence: list[Callable[[VolumeId], None]] = []  # of stories
         self._thin: set[SegmentId] = set()  # begun with fewer than `copies` members (rule 6)
         self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
         self._fenced: dict[tuple[bytes, SegmentId], int] = {}
@@ -92,6 +93,8 @@ class Ledger:
                 world.broken(
                     f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
                 )
+            if self._fenced.get((member, id), end) < end:
+                world.broken(f"250 for segment {id.hex()} up to {end}, but a member was fenced before")
         if len(segment.header.members) < 2:
             world.broken("250 for one copy")
         if len(segment.header.members) < world.copies:
@@ -109,6 +112,8 @@ class Ledger:
         if answer.length < (known if answer.sealed_length is None else min(known, answer.sealed_length)):
             self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
         self._fenced[asked, segment] = max(known, answer.length)
+        for hook in list(self.after_fence):
+            hook(asked)
 
     def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
         """A mirror has appended what its writer sent."""
@@ -211,8 +216,9 @@ class Ledger:
                 self._world.broken(f"UID {uid} of {address} is another message than before")
 
     # -- what may be destroyed -------------------------------------------------------------------------
-    def may_lose(self, volume: VolumeId) -> bool:
-        """Whether all that was acknowledged or sealed is durable on some other volume that stays."""
+    def may_lose(self, volume: VolumeId, told: bool = False) -> bool:
+        """Whether all that was acknowledged or sealed is durable on some other volume that stays. `told`: what nobody
+        was told of may go, also when the catalog lists it (rule 13)."""
         world = self._world
         others = [
             (machine, path)
@@ -220,7 +226,10 @@ class Ledger:
             if id != volume and id not in world.gone and any(s.machine is machine for s in world.servers.values())
         ]
         ends = dict(self.ends)
-        for id, length in world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0"):
+        sealed = () if told else world.database.raw.execute(
+            "SELECT id, sealed_length FROM segments WHERE sealed_length > 0"
+        )
+        for id, length in sealed:
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
         for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
             ends.pop(id, None)  # what is left of it is in another one

@@ -1,0 +1,192 @@
+"""Troubles that come one after the other, each where it hurts most: what dice alone would throw once in ten thousand runs.
+
+A story takes seconds, and everything else goes on meanwhile; when something else is in its way, it ends early. It tells
+nobody what to expect: the checks are those of every run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mailarray.catalog import volumes
+from tests.simulation.loop import NOBODY
+from tests.simulation.servers import Server
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Stories:
+    """See the module. Every method that does not begin with `_` is one."""
+
+    _world: World
+    _dice: random.Random
+    over = False  # all is healed: what was to come later does not come any more
+
+    def _server(self) -> Server:
+        return self._dice.choice(list(self._world.servers.values()))
+
+    def _later(self, seconds: float, work: Callable[[], Any]) -> None:
+        """Also when all is healed meanwhile."""
+        self._world.loop.call_later(seconds, work, context=NOBODY)
+
+    def _then(self, seconds: float, work: Callable[[], Any]) -> None:
+        self._later(seconds, lambda: None if self.over else work())
+
+    def _deliver(self, server: Server) -> None:
+        self._world.clients.deliver(server)
+
+    def _cut_from_servers(self, server: Server, seconds: float) -> None:
+        others = [name for name in self._world.servers if name != server.name]
+        self._cut([frozenset((server.name, other)) for other in others], seconds)
+
+    def _cut(self, pairs: list[frozenset[str]], seconds: float) -> None:
+        cut = self._world.network.cut
+        cut.update(pairs)
+        self._later(seconds, lambda: cut.difference_update(pairs))
+
+    def _replace_disk(self, server: Server) -> None:
+        old = server.volume
+        assert old is not None
+        server.power_cut(None)
+        self._world.note(f"{server.name} gets an empty disk")
+        self._world.gone.add(old)
+        if self._world.ledger.restored_unnoticed:
+            self._world.ledger.look_at_uids(forget=True)  # it may be the one that would have noticed
+        server.new_volume()
+
+    # -- stories -----------------------------------------------------------------------------------------
+    def stopped_writer(self) -> None:
+        """A writer is stopped for longer than T, and goes on. Who fenced its segment may die the moment it said so; or
+        none of its mirrors can be reached while it sleeps, but its own sidecar can."""
+        server = self._server()
+        self._deliver(server)
+        seconds = self._dice.choice((3.5, 4.5, 6.0))
+        self._then(0.1, lambda: server.stop("writer", seconds))
+        if self._dice.random() < 0.5:
+            self._cut_from_servers(server, seconds)
+        else:
+            self._die_after_a_fence()
+            self._then(seconds, lambda: self._world.ledger.after_fence.clear())
+        for wait in (0.15, 0.3, 0.8):
+            self._then(seconds + wait, lambda: self._deliver(server))
+
+    def _die_after_a_fence(self) -> None:
+        delay = self._dice.choice((0.0, 0.002, 0.01))
+
+        def fenced(volume: Any) -> None:
+            server = next((s for s in self._world.servers.values() if s.volume == volume), None)
+            if server is not None and not self.over:
+                self._world.ledger.after_fence.clear()
+                self._then(delay, lambda: server.power_cut(0.1) if delay else server.kill("sidecar"))
+
+        self._world.ledger.after_fence[:] = [fenced]
+
+    def late_first_batch(self) -> None:
+        """The first batch of a segment takes seconds to a mirror; its writer dies, and the segment is sealed."""
+        server = self._server()
+        if server.writer is None:
+            return
+        late = self._world.network.late
+        server.processes["writer"].context.run(setattr, server.writer, "_row_changed", True)
+        late[server.name] = self._dice.choice((2.5, 3.5, 4.5))
+        self._deliver(server)
+        self._then(0.1, lambda: self._deliver(server))
+        self._later(0.15, lambda: late.pop(server.name, None))
+        self._then(self._dice.choice((0.1, 0.3)), lambda: server.kill("writer"))
+
+    def repeated_put(self) -> None:
+        """Answers to PUTs are lost and the PUTs come again, at a mirror whose disk fails."""
+        network = self._world.network
+        before = network.loss, network.twice
+        network.loss, network.twice = 0.3, 0.7
+        process = self._server().processes.get("sidecar")
+        if process is not None:
+            process.disk.failing = "sync"
+        for wait in (0.0, 0.1, 0.2):
+            self._then(wait, lambda: self._deliver(self._server()))
+
+        def again() -> None:
+            network.loss, network.twice = (0.0, 0.0) if self.over else before
+
+        self._later(0.5, again)
+
+    def lone_tail(self) -> None:
+        """The last batch of a segment is on one mirror only: its writer lost power while writing it, and nobody was
+        told 250. The mirror seals the segment. Then the catalog is restored to before, and the writer's server seals
+        it without the mirror; or the mirror's disk is replaced; or it is declared lost while it registers that mail."""
+        world = self._world
+        server = self._server()
+        self._deliver(server)
+        snapshots: list[bytes] = []
+
+        def tail() -> None:
+            segment = None if server.writer is None else server.writer.segment
+            process = server.processes.get("writer")
+            if segment is None or process is None or not process.alive or segment.failed or not segment.acknowledged:
+                return
+            mirror = next((s for s in world.servers.values() if s.volume == segment.header.members[-1]), None)
+            if mirror is None:
+                return
+            snapshots.append(world.database.snapshot())
+            process.disk.fuse, process.disk.on_fuse = 0, lambda: server.power_cut(None)
+            self._deliver(server)
+            act = self._dice.choice((self._seal_again, self._lose_tail, self._register_late))
+            act(server, mirror, snapshots)
+            self._later(12.0, server.power_on)
+
+        self._then(0.4, tail)
+
+    def _when_sealed(self, server: Server, work: Callable[[], None]) -> None:
+        """As soon as that server's proposal is in the catalog."""
+        hooks = self._world.database.after_seal
+        hooks[server.name] = lambda: self._then(0.0, work)
+        self._later(8.0, lambda: hooks.pop(server.name, None))
+
+    def _seal_again(self, server: Server, mirror: Server, snapshots: list[bytes]) -> None:
+        def restore() -> None:
+            self._put_back(snapshots[-1])
+            mirror.power_cut(6.0)
+            server.power_on()
+
+        self._when_sealed(mirror, lambda: self._then(0.5, restore))
+
+    def _lose_tail(self, server: Server, mirror: Server, _: list[bytes]) -> None:
+        def lose() -> None:
+            volume = mirror.volume
+            if volume is not None and volume not in self._world.gone and self._world.ledger.may_lose(volume, told=True):
+                self._replace_disk(mirror)
+                self._later(0.1, mirror.power_on)
+            self._later(0.2, server.power_on)
+
+        self._when_sealed(mirror, lambda: self._then(self._dice.choice((0.5, 1.5)), lose))
+
+    def _register_late(self, server: Server, mirror: Server, _: list[bytes]) -> None:
+        world = self._world
+
+        def late() -> None:
+            volume = mirror.volume
+            world.database.lag[mirror.name] = 5.0
+            self._later(6.0, lambda: world.database.lag.pop(mirror.name, None))
+            self._cut_from_servers(mirror, 7.0)
+            if volume is not None and volume not in world.gone and world.ledger.may_lose(volume, told=True):
+                world.note(f"the volume of {mirror.name} is declared lost")
+                world.gone.add(volume)
+                world.database.transact(lambda c: volumes.mark_lost(c, volume))
+            server.power_on()
+
+        self._when_sealed(mirror, late)
+
+    def _put_back(self, snapshot: bytes) -> None:
+        """The catalog as it was."""
+        self._look_at_uids()
+        self._world.ledger.catalog_replaced()
+        self._world.database.restore(snapshot)
+
+    def _look_at_uids(self) -> None:
+        raise NotImplementedError
+
+
+STORIES = {"stopped_writer": 1, "late_first_batch": 1, "repeated_put": 1, "lone_tail": 1}
