@@ -179,7 +179,13 @@ class Engine:
         answer: asyncio.Future[Any] = loop.create_future()
         process = PROCESS.get()
         loop.call_later(
-            world.latency() + database.slow + database.lag.get(self._machine, 0.0), self._carry_out, operation, write, answer, process, context=NOBODY
+            world.latency() + database.slow + database.lag.get(self._machine, 0.0),
+            self._carry_out,
+            operation,
+            write,
+            answer,
+            process,
+            context=NOBODY,
         )
         return await answer  # type: ignore[no-any-return]
 

@@ -96,6 +96,7 @@ class ProcessDisk(Disk):
         self._open: dict[int, tuple[Node, str]] = {}
         self.fuse: int | None = None  # steps until the process dies, if it is to
         self.on_fuse: Callable[[], None] = lambda: None
+        self.cut: Callable[[str, int], None] = lambda name, length: None  # hears of each file that is cut
         self.failing: str | None = None  # "write", "sync": the next one fails
         self.dice: random.Random
 
@@ -150,6 +151,7 @@ class ProcessDisk(Disk):
     def truncate(self, fd: int, length: int) -> None:
         if self._step():
             self._die()
+        self.cut(self._open[fd][1], length)
         super().truncate(fd, length)
         self._open[fd][0].pending.append(length)
 

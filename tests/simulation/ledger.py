@@ -115,6 +115,34 @@ class Ledger:
         for hook in list(self.after_fence):
             hook(asked)
 
+    def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
+        """A volume gives up what was compacted: what lives of it is whole on `copies` others, whatever the catalog says."""
+        world = self._world
+        raw = world.database.raw
+        above, head = segment, None
+        while above is not None:
+            head = above
+            found = raw.execute("SELECT by_id FROM superseded WHERE segment_id = ?", (above,)).fetchone()
+            above = None if found is None else found[0]
+        found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (head,)).fetchone()
+        if head == segment or found is None or not found[0]:
+            return  # the catalog was replaced a moment ago
+        name = f"{SegmentId(head).hex()}.segment"
+        places = [place for id, place in world.volumes.items() if id not in world.gone]
+        holders = sum(len(machine.durable(path / "segments" / name)) >= found[0] for machine, path in places)
+        if holders < world.copies:
+            world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
+
+    def cut(self, volume: VolumeId, segment: SegmentId, length: int) -> None:
+        """A member cuts its file."""
+        if length < min(self._fenced.get((volume, segment), 0), self._acknowledgeable(volume, segment)):
+            self._world.broken(f"bytes of {segment.hex()} that a fence answered for are cut off")
+
+    def _acknowledgeable(self, volume: VolumeId, segment: SegmentId) -> int:
+        """What the disk really holds: what a failed sync left in the page cache may go."""
+        machine, path = self._world.volumes[volume]
+        return len(machine.durable(path / "segments" / f"{segment.hex()}.segment"))
+
     def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
         """A mirror has appended what its writer sent."""
         fenced = self._fenced.get((volume, segment))
@@ -171,7 +199,7 @@ class Ledger:
             return
         missing = self.promised_before(mailbox, began - UNHEARD).keys() - placements
         missing -= self.deleting
-        back = [p for p in placements if self.deleted.get(p, began) < began]
+        back = [p for p in placements if self.deleted.get(p, began) < began - UNHEARD]
         if (missing or back) and self._thin_now():
             return  # see docs/simulation.md, Open findings
         if missing:
@@ -226,8 +254,8 @@ class Ledger:
             if id != volume and id not in world.gone and any(s.machine is machine for s in world.servers.values())
         ]
         ends = dict(self.ends)
-        sealed = () if told else world.database.raw.execute(
-            "SELECT id, sealed_length FROM segments WHERE sealed_length > 0"
+        sealed = (
+            () if told else world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0")
         )
         for id, length in sealed:
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
@@ -255,6 +283,8 @@ class Ledger:
                 continue
             self._compare("the sidecars", mailbox, found, files)
             for placement in {e.placement for e in entries} ^ {f.placement for f in found}:
+                if placement in self.deleting:  # its tombstone was acknowledged to nobody: it may be half lost
+                    continue
                 who = "the catalog" if any(e.placement == placement for e in entries) else "the sidecars"
                 world.broken(f"only {who} list {placement} of {mailbox}")
         self._check_uids()

@@ -100,7 +100,9 @@ class Network:
         elif world.detail:
             world.note(f"lost: {request.method} {request.rel_url.raw_path}")
         if self.twice and request.method != "GET" and dice.random() < self.twice:
-            loop.call_later(world.latency() + dice.random() * dice.choice((0.1, 1.0)), self._arrive, exchange, context=NOBODY)
+            loop.call_later(
+                world.latency() + dice.random() * dice.choice((0.1, 1.0)), self._arrive, exchange, context=NOBODY
+            )
         return answer
 
     def _arrive(self, exchange: Exchange) -> None:

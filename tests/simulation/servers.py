@@ -33,7 +33,7 @@ from mailarray.journal.volume import VolumeError, open_volume
 from mailarray.mirroring.announce import Announcer
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.writer import JournalWriter
-from mailarray.model.ids import VolumeId
+from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.smtp.writer_port import add_routes
 from mailarray.tracking.process import Agent
 from mailarray.tracking.process import run as run_sidecar
@@ -143,6 +143,7 @@ class Server:
     def _start(self, kind: str) -> None:
         world = self.world
         process = self.processes[kind] = Process(world, self.name, kind, self.machine)
+        process.disk.cut = self._cut
         world.note(f"{process.name} starts")
         work = run_sidecar(self.settings()) if kind == "sidecar" else self._write(process)
         task = world.loop.create_task(self._live(process, work), context=process.context)
@@ -178,6 +179,10 @@ class Server:
         world.network.listening[str(settings.writer)] = process
         await writer.run()
         mirrors.close()
+
+    def _cut(self, name: str, length: int) -> None:
+        if self.volume is not None and name.endswith(".segment"):
+            self.world.ledger.cut(self.volume, SegmentId(bytes.fromhex(name.partition(".")[0])), length)
 
     def _opened(self, volume: VolumeId) -> None:
         if self.volume not in (None, volume):

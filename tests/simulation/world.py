@@ -51,6 +51,7 @@ import mailarray.tracking.receiving
 import mailarray.tracking.repairing
 import mailarray.tracking.settling
 import mailarray.tracking.table
+import mailarray.tracking.shelf
 import mailarray.tracking.superseding
 import mailarray.tracking.targets
 import mailarray.tracking.wear
@@ -242,7 +243,11 @@ class World:
 class _Findings(logging.Handler):
     """What production logs as an alarm, or as an exception that nobody thought of, is a finding."""
 
-    ALARMS = ("other bytes at an offset", "seal refused")
+    ALARMS = (
+        "other bytes at an offset",
+        "seal refused",
+        "superseded segment holds the only copy of mail that was not deleted",
+    )
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.DEBUG)
@@ -328,6 +333,10 @@ def outside(world: World) -> Iterator[None]:
             world.ledger.may_seal(self._shelf.volume.id, header.writer + header.incarnation)
         return bool(allowed)
 
+    async def drop(self: Any, holding: Any) -> int:
+        world.ledger.dropping(self.volume.id, holding.segment)
+        return await real_drop(self, holding)  # type: ignore[no-any-return]
+
     @contextlib.contextmanager
     def writer_locked(self: Volume) -> Iterator[bool]:
         got = world.lock(self.path)
@@ -363,6 +372,8 @@ def outside(world: World) -> Iterator[None]:
     real_put = mailarray.tracking.receiving.Receiver.put
     real_append_batch = mailarray.tracking.receiving.Receiver._append
     put(mailarray.tracking.receiving.Receiver, "_append", append_batch)
+    real_drop = mailarray.tracking.shelf.Shelf.drop
+    put(mailarray.tracking.shelf.Shelf, "drop", drop)
     real_may_seal = mailarray.tracking.settling.Settler._may_seal
     put(mailarray.tracking.fencing.Fencer, "fence", fence)
     put(mailarray.tracking.peers.Peers, "fence", ask_for_fence)
