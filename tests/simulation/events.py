@@ -35,7 +35,7 @@ class Trouble(Stories):
         self._dice = world.dice
         self._snapshots: list[bytes] = []
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
-        weights |= {name: 4 if name in STORIES else max(HOT, WEIGHTS[name]) for name in hot}
+        weights |= {name: 1.5 if name in STORIES else max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
         self._weights = list(weights.values())
 
@@ -259,7 +259,7 @@ class Trouble(Stories):
 
 
 STEADY = {"deliver", "read", "expunge", "compact"}
-WEIGHTS = {
+WEIGHTS: dict[str, float] = {
     "deliver": 50,
     "deliver_through_two": 4,
     "read": 5,

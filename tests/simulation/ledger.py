@@ -57,7 +57,7 @@ class Ledger:
         self.deleting: set[PlacementId] = set()  # asked for, perhaps done
         self.deleted: dict[PlacementId, float] = {}  # acknowledged, when
         self.ends: dict[SegmentId, int] = {}  # acknowledged up to
-        self.after_fence: list[Callable[[VolumeId], None]] = []  # of stories
+        self.after_fence: list[Callable[[VolumeId, SegmentId], None]] = []  # of stories
         self._thin: set[SegmentId] = set()  # begun with fewer than `copies` members (rule 6)
         self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
         self._fenced: dict[tuple[bytes, SegmentId], int] = {}
@@ -113,7 +113,7 @@ class Ledger:
             self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
         self._fenced[asked, segment] = max(known, answer.length)
         for hook in list(self.after_fence):
-            hook(asked)
+            hook(asked, segment)
 
     def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
         """A volume gives up what was compacted: what lives of it is whole on `copies` others, whatever the catalog says."""
