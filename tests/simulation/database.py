@@ -96,7 +96,8 @@ class Database:
         self.loss = 0.0  # of answers
         self.slow = 0.0  # seconds more for each call
         self.lag: dict[str, float] = {}  # the same, for each call from that machine
-        self.after_seal: dict[str, Callable[[], None]] = {}  # called once, after a length was proposed from there
+        # (machine, segment) -> called once, after that machine proposed a length for it
+        self.after_seal: dict[tuple[str, bytes], Callable[[], None]] = {}
         self._versions = dict.fromkeys(("volumes", "beats", "segments", "replicas", "mail"), 0)
         self._known: dict[Any, tuple[tuple[int, ...], Any]] = {}
         self.restore(_empty)
@@ -210,8 +211,9 @@ class Engine:
         except Exception as error:
             _fail(answer, error)
             return
-        if self._machine in database.after_seal and "propose_seal" in operation.__qualname__:
-            database.after_seal.pop(self._machine)()
+        if database.after_seal and "propose_seal" in operation.__qualname__:
+            asked = dict(zip(operation.__code__.co_freevars, operation.__closure__ or (), strict=True))
+            database.after_seal.pop((self._machine, asked["segment"].cell_contents.id), _nothing)()
         if database.loss and dice.random() < database.loss:
             loop.call_later(0.2, _fail, answer, CatalogUnavailable("no answer"), context=NOBODY)
         elif not answer.done():
@@ -238,6 +240,10 @@ class Engine:
 
     async def close(self) -> None:
         """There is nothing to give back."""
+
+
+def _nothing() -> None:
+    return
 
 
 def _finish(answer: asyncio.Future[Any], result: Any) -> None:

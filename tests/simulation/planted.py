@@ -300,7 +300,7 @@ def _void_proposals(put: Put) -> None:
     "catalog-overrides",
     "10!",
     "an L that the catalog holds overrides a member's memory",
-    "lone_tail",
+    "sealed_twice",
 )
 def _catalog_overrides(put: Put) -> None:
     remember = Member.remember
@@ -330,7 +330,7 @@ def _cut_alone(put: Put) -> None:
     "not-truncated",
     "12!",
     "what is past L is not truncated, so that a later answer stays true",
-    "lone_tail",
+    "sealed_twice",
 )
 def _not_truncated(put: Put) -> None:
     remember = Member.remember
@@ -348,7 +348,7 @@ def _not_truncated(put: Put) -> None:
     "lower-all",
     "13!",
     "the same transaction removes the locations past it and sets the cursor back",
-    "lone_tail",
+    "lost_tail",
 )
 def _lower_all(put: Put) -> None:
     def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int, asked: Any) -> bool:
@@ -402,7 +402,7 @@ def _second_location(put: Put) -> None:
     "ground",
     "17!",
     "its transaction refuses it when its ground is no longer the catalog's state",
-    "lone_tail",
+    "late_registration",
 )
 def _ground(put: Put) -> None:
     refusal = grounds.refusal

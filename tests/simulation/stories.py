@@ -140,10 +140,21 @@ class Stories:
 
         self._later(0.5, again)
 
-    def lone_tail(self) -> None:
+    def sealed_twice(self) -> None:
+        """A lone tail; the catalog is restored to before, and the writer's server seals without the mirror."""
+        self._lone_tail(self._seal_again)
+
+    def lost_tail(self) -> None:
+        """A lone tail, whose disk is replaced."""
+        self._lone_tail(self._lose_tail)
+
+    def late_registration(self) -> None:
+        """A lone tail, whose volume is declared lost while its server registers that mail."""
+        self._lone_tail(self._register_late)
+
+    def _lone_tail(self, act: Callable[[Server, Server, bytes, list[bytes]], None]) -> None:
         """The last batch of a segment is on one mirror only: its writer lost power while writing it, and nobody was
-        told 250. The mirror seals the segment. Then the catalog is restored to before, and the writer's server seals
-        it without the mirror; or the mirror's disk is replaced; or it is declared lost while it registers that mail."""
+        told 250. The mirror seals the segment."""
         world = self._world
         self._quiet()
         server = self._server()
@@ -163,8 +174,7 @@ class Stories:
             snapshots.append(world.database.snapshot())
             process.disk.fuse, process.disk.on_fuse = 0, lambda: server.power_cut(None)
             self._deliver(server)
-            act = self._dice.choice((self._seal_again, self._lose_tail, self._register_late))
-            act(server, mirror, snapshots)
+            act(server, mirror, segment.header.segment, snapshots)
             self._later(12.0, server.power_on)
 
         self._then(0.4, tail)
@@ -172,21 +182,21 @@ class Stories:
         if begun:
             world.run(12.0)
 
-    def _when_sealed(self, server: Server, work: Callable[[], None]) -> None:
+    def _when_sealed(self, server: Server, segment: bytes, work: Callable[[], None]) -> None:
         """As soon as that server's proposal is in the catalog."""
-        hooks = self._world.database.after_seal
-        hooks[server.name] = lambda: self._then(0.0, work)
-        self._later(8.0, lambda: hooks.pop(server.name, None))
+        hooks, key = self._world.database.after_seal, (server.name, segment)
+        hooks[key] = lambda: self._then(0.0, work)
+        self._later(8.0, lambda: hooks.pop(key, None))
 
-    def _seal_again(self, server: Server, mirror: Server, snapshots: list[bytes]) -> None:
+    def _seal_again(self, server: Server, mirror: Server, segment: bytes, snapshots: list[bytes]) -> None:
         def restore() -> None:
             self._put_back(snapshots[-1])
             mirror.power_cut(6.0)
             server.power_on()
 
-        self._when_sealed(mirror, lambda: self._then(0.5, restore))
+        self._when_sealed(mirror, segment, lambda: self._then(0.5, restore))
 
-    def _lose_tail(self, server: Server, mirror: Server, _: list[bytes]) -> None:
+    def _lose_tail(self, server: Server, mirror: Server, segment: bytes, _: list[bytes]) -> None:
         def lose() -> None:
             volume = mirror.volume
             if volume is not None and volume not in self._world.gone and self._world.ledger.may_lose(volume, told=True):
@@ -194,9 +204,9 @@ class Stories:
                 self._later(0.1, mirror.power_on)
             self._later(0.2, server.power_on)
 
-        self._when_sealed(mirror, lambda: self._then(self._dice.choice((0.5, 1.5)), lose))
+        self._when_sealed(mirror, segment, lambda: self._then(self._dice.choice((0.5, 1.5)), lose))
 
-    def _register_late(self, server: Server, mirror: Server, _: list[bytes]) -> None:
+    def _register_late(self, server: Server, mirror: Server, segment: bytes, _: list[bytes]) -> None:
         world = self._world
 
         def late() -> None:
@@ -210,7 +220,7 @@ class Stories:
                 world.database.transact(lambda c: volumes.mark_lost(c, volume))
             server.power_on()
 
-        self._when_sealed(mirror, late)
+        self._when_sealed(mirror, segment, late)
 
     def _put_back(self, snapshot: bytes) -> None:
         """The catalog as it was."""
@@ -222,4 +232,11 @@ class Stories:
         raise NotImplementedError
 
 
-STORIES = {"stopped_writer": 0.06, "late_first_batch": 0.06, "repeated_put": 0.5, "lone_tail": 0.06}
+STORIES = {
+    "stopped_writer": 0.05,
+    "late_first_batch": 0.05,
+    "repeated_put": 0.5,
+    "sealed_twice": 0.03,
+    "lost_tail": 0.03,
+    "late_registration": 0.03,
+}

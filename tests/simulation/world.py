@@ -328,7 +328,8 @@ def outside(world: World) -> Iterator[None]:
 
     def may_seal(self: Any, holding: Any) -> bool:
         allowed = real_may_seal(self, holding)
-        if allowed and not holding.own:
+        left = world.monotonic() - max(holding.last_word, self._began) >= mailarray.tracking.settling.LEFT_SECONDS
+        if allowed and not holding.own and not left:
             header = holding.header
             world.ledger.may_seal(self._shelf.volume.id, header.writer + header.incarnation)
         return bool(allowed)
