@@ -7,6 +7,7 @@ meets it; nothing else of the world is different.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -534,7 +535,7 @@ def _left_out(put: Put, which: Callable[[Any, list[bytes]], set[bytes]]) -> None
         found = await look_into(self, segment)
         if found is None:
             return None
-        fd = found.holding.member.fd
+        fd = os.dup(found.holding.member.fd)
         records = [id for id, _, _ in compacting._messages(found.holding, fd)]
         more = which(Port.world.database.raw, records)
         return replace(found, dead=found.dead | more)
