@@ -254,10 +254,14 @@ class Ledger:
             if id != volume and id not in world.gone and any(s.machine is machine for s in world.servers.values())
         ]
         ends = dict(self.ends)
-        sealed = (
-            () if told else world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0")
-        )
-        for id, length in sealed:
+        sealed = "SELECT id, sealed_length FROM segments WHERE sealed_length > 0"
+        here = sorted(id for id in world.volumes if id != volume and id not in world.gone) if told else []
+        if told:  # not where no other member stays: nobody could lower the length
+            sealed += (
+                " AND NOT EXISTS (SELECT 1 FROM segment_members m WHERE m.segment = segments.number"
+                f" AND m.volume IN ({','.join('?' * len(here))}))"
+            )
+        for id, length in world.database.raw.execute(sealed, here):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
         for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
             ends.pop(id, None)  # what is left of it is in another one
