@@ -29,7 +29,7 @@ _INSERT = insert(_volumes)
 _UPDATE = (
     update(_volumes).where(_THIS).values({name: bindparam(f"new_{name}") for name in ("server", "counter", "retired")})
 )
-_OUSTED = update(_volumes).where(_volumes.c.server == bindparam("of_server"), ~_THIS).values(lost=True)
+_OUSTED = update(_volumes).where(_THIS).values(lost=True)
 _CAUGHT_UP = update(_volumes).where(_THIS).values(caught_up_epoch=bindparam("epoch"))
 _MEMBERS = select(_members.c.volume).distinct()
 # Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing.
@@ -68,6 +68,7 @@ def check_in(
     counter: int,
     serving: bool,
     heard: Collection[tuple[VolumeId, int]] | None = (),
+    instead: Collection[VolumeId] = (),
 ) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
@@ -94,11 +95,15 @@ def check_in(
         connection.execute(
             _UPDATE, {"volume": volume, "new_server": server, "new_counter": known, "new_retired": retired}
         )
-    others = any(other.id != volume and other.server == server and not other.lost for other in rows)
-    if others and (row is None or not row.lost):  # a lost one that comes back does not drive out the one in its place
-        connection.execute(_OUSTED, {"volume": volume, "of_server": server})
+    beside = {VolumeId(bytes(o.id)) for o in rows if o.id != volume and o.server == server and not o.lost}
+    if row is None or not row.lost:  # a lost one that comes back does not drive out the one in its place
+        for other in beside.intersection(instead):
+            connection.execute(_OUSTED, {"volume": other})
+            beside.discard(other)
+    else:
+        beside = set()
     counters[volume] = known
-    return CheckIn(now.epoch, known, now.open, counters if everybody else None)
+    return CheckIn(now.epoch, known, now.open, counters if everybody else None, frozenset(beside))
 
 
 def raise_epoch(connection: Connection, epoch: int) -> None:
