@@ -88,6 +88,7 @@ class Settler:
         self._sealed_since: dict[SegmentId, float] = {}
         self._unsealed_since: dict[SegmentId, float] = {}  # of repaired copies
         self._beat = 0
+        self._orphans_found = False  # of a writer that is gone; also those that this process never heard of
         self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
 
@@ -132,7 +133,9 @@ class Settler:
 
     async def one_pass(self) -> None:
         """Look at everything that is not at rest. Raises CatalogUnavailable."""
-        if not self._follower.writer_lives:
+        if self._follower.writer_lives:
+            self._orphans_found = False
+        else:
             await self._take_over_orphans()  # also with the catalog away: what they hold is to be offered (rule 20)
         state = await self._link.check_in()
         waiting = self.unsettled
@@ -154,18 +157,22 @@ class Settler:
 
     async def _take_over_orphans(self) -> None:
         """The writer is gone (its lock is free): its segments are ours to promise for."""
-        orphans = [holding for holding in self._shelf if holding.own and holding.member is None]
-        if not orphans:
+        if self._orphans_found and not self._orphans():
             return
         with self._shelf.volume.writer_locked() as locked:
             if not locked:
                 return
-            for holding in orphans:
+            await self._shelf.find_left(None)
+            self._orphans_found = True
+            for holding in self._orphans():
                 async with holding.turn:
                     if holding.member is None:
                         await self._shelf.recover(holding)
                 if self._follower.current is holding:
                     self._follower.current = None
+
+    def _orphans(self) -> list[Holding]:
+        return [holding for holding in self._shelf if holding.own and holding.member is None]
 
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
         facts, member = holding.facts, holding.member

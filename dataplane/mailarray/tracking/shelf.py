@@ -12,6 +12,8 @@ nothing that comes late makes a holding of it (rule 23).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -25,8 +27,8 @@ from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError, SegmentHeader
 from mailarray.journal.member import Member, remove_dropped
 from mailarray.journal.scan import read_segment_header
-from mailarray.journal.volume import Volume
-from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.journal.volume import Volume, VolumeError
+from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +177,32 @@ class Shelf:
             holding = self.holdings[segment] = Holding(segment)
             holding.own = True
         return self.holdings.get(segment)
+
+    async def find_left(self, living: IncarnationId | None) -> None:
+        """Own segments that no word of their writer named: it began them and died while this process was stopped, or its
+        words were lost. Not those of the incarnation that lives; its words name them. Raises OSError."""
+        for header in await self.run(self._unknown):
+            segment = header.segment
+            if header.writer == self.volume.id and header.incarnation != living and segment not in self.dropped:
+                holding = self.holdings.setdefault(segment, Holding(segment))
+                if holding.member is None:
+                    holding.own, holding.header = True, header
+
+    def _unknown(self) -> list[SegmentHeader]:
+        found = []
+        try:
+            segments = self.volume.list_segments()
+        except VolumeError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        for segment in segments:
+            if segment not in self.holdings and segment not in self.dropped:
+                with contextlib.suppress(FileNotFoundError, FormatError):
+                    fd = os.open(self.volume.segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        found.append(read_segment_header(fd))
+                    finally:
+                        os.close(fd)
+        return found
 
     def mirrored(self, segment: SegmentId) -> Holding:
         """The holding for a mirror copy, made when it is new."""
