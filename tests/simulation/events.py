@@ -35,7 +35,7 @@ class Trouble(Stories):
         self._dice = world.dice
         self._snapshots: list[bytes] = []
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
-        weights |= {name: 1.5 if name in STORIES else max(HOT, WEIGHTS[name]) for name in hot}
+        weights |= {name: 1.5 if STORIES.get(name, 1.0) < 0.1 else max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
         self._weights = list(weights.values())
 
@@ -366,7 +366,7 @@ def _replace(world: World, server: Server) -> None:
     assert volume is not None
     server.leave_writer()
     deadline = world.loop.now + CALM_SECONDS
-    while not world.ledger.may_lose(volume):
+    while not world.ledger.may_lose(volume, told=True):
         if world.loop.now > deadline:
             world.broken(f"what lies on the lost volume of {server.name} is not brought to others")
             return
