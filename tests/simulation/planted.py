@@ -503,7 +503,9 @@ def _asked_directly(put: Put) -> None:
     put(Prover, "missing", as_the_catalog_says)
 
 
-@plant("unknown-records", "24!", "never because the catalog does not know it", "compact", "restore", "snapshot", "kill")
+@plant("unknown-records", "24!", "never because the catalog does not know it", "compact", "restore", "kill", why_not=(
+    "touched are only segments that this epoch's open catalog has registered, looked at before and after: it knows them"
+))  # fmt: skip
 def _unknown_records(put: Put) -> None:
     def unknown(db: Any, records: list[bytes]) -> set[bytes]:
         return {
@@ -515,7 +517,7 @@ def _unknown_records(put: Put) -> None:
     _left_out(put, unknown)
 
 
-@plant("known-elsewhere", "24!", "or knows it elsewhere", "compact", "deliver_through_two", "roll_over")
+@plant("known-elsewhere", "24!", "or knows it elsewhere", "compact", "repeated_put", "cut_off")
 def _known_elsewhere(put: Put) -> None:
     def elsewhere(db: Any, records: list[bytes]) -> set[bytes]:
         return {
