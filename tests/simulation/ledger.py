@@ -116,10 +116,11 @@ class Ledger:
             hook(asked, segment)
 
     def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
-        """A volume gives up what was compacted: what lives of it is whole on `copies` others, whatever the catalog says."""
+        """A volume gives up what was compacted: what lives of it is whole on `copies` volumes."""
         world = self._world
         raw = world.database.raw
-        above, head = segment, None
+        above: bytes | None = segment
+        head: bytes = segment
         while above is not None:
             head = above
             found = raw.execute("SELECT by_id FROM superseded WHERE segment_id = ?", (above,)).fetchone()

@@ -537,6 +537,7 @@ def _left_out(put: Put, which: Callable[[Any, list[bytes]], set[bytes]]) -> None
         found = await look_into(self, segment)
         if found is None:
             return None
+        assert found.holding.member is not None
         fd = os.dup(found.holding.member.fd)
         records = [id for id, _, _ in compacting._messages(found.holding, fd)]
         more = which(Port.world.database.raw, records)

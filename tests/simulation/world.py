@@ -50,9 +50,9 @@ import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
 import mailarray.tracking.settling
-import mailarray.tracking.table
 import mailarray.tracking.shelf
 import mailarray.tracking.superseding
+import mailarray.tracking.table
 import mailarray.tracking.targets
 import mailarray.tracking.wear
 from mailarray.catalog import leases
@@ -336,7 +336,7 @@ def outside(world: World) -> Iterator[None]:
 
     async def drop(self: Any, holding: Any) -> int:
         world.ledger.dropping(self.volume.id, holding.segment)
-        return await real_drop(self, holding)  # type: ignore[no-any-return]
+        return await real_drop(self, holding)
 
     @contextlib.contextmanager
     def writer_locked(self: Volume) -> Iterator[bool]:

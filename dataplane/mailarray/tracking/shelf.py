@@ -179,8 +179,8 @@ class Shelf:
         return self.holdings.get(segment)
 
     async def find_left(self, living: IncarnationId | None) -> None:
-        """Own segments that no word of their writer named: it began them and died while this process was stopped, or its
-        words were lost. Not those of the incarnation that lives; its words name them. Raises OSError."""
+        """Own segments that no word of their writer named: it began them and died while this process was stopped, or
+        its words were lost. Not those of the incarnation that lives; its words name them. Raises OSError."""
         for header in await self.run(self._unknown):
             segment = header.segment
             if header.writer == self.volume.id and header.incarnation != living and segment not in self.dropped:
