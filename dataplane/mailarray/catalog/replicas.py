@@ -86,7 +86,9 @@ def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, le
     if lost is None or lost:
         return False
     if connection.scalar(_POSITION, {"row": row.number, "volume": volume}) is None:
-        if connection.execute(_insert(connection.dialect.name), {"segment_id": segment, "volume": volume}).rowcount:
+        insert = _insert(connection.dialect.name)
+        added = connection.execute(insert, {"segment_id": segment, "volume": volume}).rowcount
+        if added:
             count_told(connection, volume)
     return True
 

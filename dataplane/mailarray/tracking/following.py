@@ -141,7 +141,8 @@ class Follower:
     async def _take_over(self, announcement: Announcement) -> None:
         """Own segments that the writer has left are ours to promise for, and so are those of writers before it."""
         if announcement.incarnation != self._searched_for:
-            await self._shelf.find_left(announcement.incarnation)
+            headers = await self._shelf.left_unheard()
+            self._shelf.adopt_unheard(h for h in headers if h.incarnation != announcement.incarnation)
             self._searched_for = announcement.incarnation
         for left in announcement.closed:
             if left != announcement.segment:

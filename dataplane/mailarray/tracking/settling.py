@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from mailarray.catalog.catalog import Catalog, CatalogUnavailable, SegmentFacts, SegmentState
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer
+from mailarray.journal.format import SegmentHeader
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
@@ -43,6 +44,7 @@ INTERVAL = 1.0  # seconds between two passes
 MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed segment to its writer's sidecar
 LEFT_SECONDS = 15.0  # without a word for a segment, after which a mirror takes it for left, also when its writer lives
 REPLICA_GRACE = 5.0  # seconds that a repaired copy leaves the sealing of a segment to its members
+SEEK_SECONDS = 15.0  # between two looks at the names of all segments, while no writer is heard
 STATES_AT_ONCE = 500  # segments asked of the catalog in one call
 
 
@@ -88,7 +90,7 @@ class Settler:
         self._sealed_since: dict[SegmentId, float] = {}
         self._unsealed_since: dict[SegmentId, float] = {}  # of repaired copies
         self._beat = 0
-        self._orphans_found = False  # of a writer that is gone; also those that this process never heard of
+        self._sought_at = float("-inf")  # what a writer that is gone began, and this process never heard of
         self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
 
@@ -133,9 +135,7 @@ class Settler:
 
     async def one_pass(self) -> None:
         """Look at everything that is not at rest. Raises CatalogUnavailable."""
-        if self._follower.writer_lives:
-            self._orphans_found = False
-        else:
+        if not self._follower.writer_lives:
             await self._take_over_orphans()  # also with the catalog away: what they hold is to be offered (rule 20)
         state = await self._link.check_in()
         waiting = self.unsettled
@@ -157,13 +157,16 @@ class Settler:
 
     async def _take_over_orphans(self) -> None:
         """The writer is gone (its lock is free): its segments are ours to promise for."""
-        if self._orphans_found and not self._orphans():
-            return
+        unheard: list[SegmentHeader] = []
+        if time.monotonic() - self._sought_at >= SEEK_SECONDS:
+            unheard = await self._shelf.left_unheard()
+            self._sought_at = time.monotonic()
+        if not unheard and not self._orphans():
+            return  # the lock is left alone: a writer may be about to start
         with self._shelf.volume.writer_locked() as locked:
             if not locked:
                 return
-            await self._shelf.find_left(None)
-            self._orphans_found = True
+            self._shelf.adopt_unheard(unheard)
             for holding in self._orphans():
                 async with holding.turn:
                     if holding.member is None:

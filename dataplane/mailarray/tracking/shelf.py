@@ -16,7 +16,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from mailarray.journal.format import FormatError, SegmentHeader
 from mailarray.journal.member import Member, remove_dropped
 from mailarray.journal.scan import read_segment_header
 from mailarray.journal.volume import Volume, VolumeError
-from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
+from mailarray.model.ids import SegmentId, VolumeId
 
 log = logging.getLogger(__name__)
 
@@ -178,17 +178,12 @@ class Shelf:
             holding.own = True
         return self.holdings.get(segment)
 
-    async def find_left(self, living: IncarnationId | None) -> None:
+    async def left_unheard(self) -> list[SegmentHeader]:
         """Own segments that no word of their writer named: it began them and died while this process was stopped, or
-        its words were lost. Not those of the incarnation that lives; its words name them. Raises OSError."""
-        for header in await self.run(self._unknown):
-            segment = header.segment
-            if header.writer == self.volume.id and header.incarnation != living and segment not in self.dropped:
-                holding = self.holdings.setdefault(segment, Holding(segment))
-                if holding.member is None:
-                    holding.own, holding.header = True, header
+        its words were lost; or it began them just now. Raises OSError."""
+        return await self.run(self._unheard)
 
-    def _unknown(self) -> list[SegmentHeader]:
+    def _unheard(self) -> list[SegmentHeader]:
         found = []
         try:
             segments = self.volume.list_segments()
@@ -202,7 +197,15 @@ class Shelf:
                         found.append(read_segment_header(fd))
                     finally:
                         os.close(fd)
-        return found
+        return [header for header in found if header.writer == self.volume.id]
+
+    def adopt_unheard(self, headers: Iterable[SegmentHeader]) -> None:
+        """The caller knows that their writer is gone."""
+        for header in headers:
+            if header.segment not in self.dropped:
+                holding = self.holdings.setdefault(header.segment, Holding(header.segment))
+                if holding.member is None:
+                    holding.own, holding.header = True, header
 
     def mirrored(self, segment: SegmentId) -> Holding:
         """The holding for a mirror copy, made when it is new."""

@@ -52,9 +52,10 @@ async def test_own_segments_of_writers_that_are_gone_are_found_without_a_word(tm
         segment.add([mail()])
         put_file(volume, segment.header.segment, segment.data)
     put_file(volume, new_segment_id(), left.data[:10])  # of which not even the header is there
-    await shelf.find_left(living.header.incarnation)
+    headers = await shelf.left_unheard()
+    assert {header.segment for header in headers} == {left.header.segment, living.header.segment}
+    shelf.adopt_unheard(header for header in headers if header.incarnation != living.header.incarnation)
     assert [holding.segment for holding in shelf] == [left.header.segment]
     (holding,) = shelf
     assert holding.own and (await shelf.recover(holding)).length == len(left.data)
-    await shelf.find_left(None)  # the writer's lock is free
-    assert {holding.segment for holding in shelf} == {left.header.segment, living.header.segment}
+    assert await shelf.left_unheard() == [living.header]
