@@ -67,6 +67,14 @@ def at_rest_problem(found: dict[str, dict[str, Any]] | None) -> str | None:
     return None
 
 
+def second_deliveries_problem(found: dict[str, dict[str, Any]] | None) -> str | None:
+    """Who still has copies to drop, or None. No reason to spare a volume: what it owes, others drop."""
+    for name, report in (found or {}).items():
+        if name.endswith("/sidecar") and report["second_deliveries"] != 0:
+            return f"{name}: {report['second_deliveries']} second deliveries are to be dropped"
+    return None
+
+
 def segments(volume: Path) -> Iterator[tuple[str, int]]:
     """Segments of a volume, and how many bytes of each count."""
     for path in (volume / "segments").glob("*.segment"):

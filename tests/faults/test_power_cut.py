@@ -23,8 +23,8 @@ from mailarray.journal.scan import survey
 from mailarray.journal.volume import VolumeError, open_volume
 from mailarray.model.ids import MessageId, PlacementId, VolumeId, new_incarnation_id, new_segment_id
 from mailarray.model.message import Committed
-from mailarray.tracking.copying import Part
 from mailarray.tracking.output import Output
+from mailarray.tracking.part import Part
 from tests.support.array_of_three import Array, fast_clocks
 from tests.support.powercut import PowerCutDisk
 from tests.support.segments import Made, made, mail
@@ -260,7 +260,7 @@ def copied_segment_is_kept(path: Path, disk: PowerCutDisk) -> None:
     segment.add([mail()])
     where = open_volume(path, disk)
     part = Part(where, segment.header.segment)
-    part.append(segment.data)
+    part.append(memoryview(segment.data))
     header = segment.header
     facts = SegmentFacts(header.segment, header.writer, header.incarnation, 0, header.members, header.copies)
     assert part.problem(facts, len(segment.data)) is None

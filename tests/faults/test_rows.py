@@ -1,8 +1,10 @@
 """What failures cost, in figures: `make faults-rows`. Each prints one line, and fails when it misses its bound.
 
-From the environment: REBUILD_GIB (5), OUTAGE_MINUTES (10), BUSY (1): bounds in seconds are so many times longer, for a
-machine that does much else. The rebuild that is compared with a plain copy has no limit to its pace (`copyRate`), the
-one beside which mail is accepted has the default one.
+From the environment: REBUILD_GIB (5), OUTAGE_MINUTES (10), ROUNDS (3) of the two rows about rebuilds, of which the
+median counts, BUSY (1): bounds in seconds are so many times longer, for a machine that does much else. The rebuild that
+is compared with a plain copy has no limit to its pace (`copyRate`), the one beside which mail is accepted has the
+default one. A rebuild begins when the wiped server answers again, and ends when the catalog knows all of its copies;
+plain copies and rebuilds take turns, and read what the page cache does not hold.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import time
 from collections import Counter
@@ -36,6 +39,7 @@ pytestmark = pytest.mark.long
 GIB = float(os.environ.get("REBUILD_GIB", "5"))
 MINUTES = float(os.environ.get("OUTAGE_MINUTES", "10"))
 BUSY = float(os.environ.get("BUSY", "1"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 
 SENDERS_PAUSE, READERS_PAUSE = 2.0 * BUSY, 1.0 * BUSY  # seconds
 OF_CP = 0.8  # of the speed of a plain copy
@@ -188,7 +192,7 @@ class Filled:
         _forget_pages(self.array.volume(1))
         began = time.monotonic()
         await asyncio.to_thread(
-            subprocess.run, ["sh", "-c", f"cp {source}/*.segment {target}/ && sync -f {target}"], check=True
+            subprocess.run, ["sh", "-c", f"cp {source}/*.segment {target}/ && sync {target}/*"], check=True
         )
         seconds = time.monotonic() - began
         shutil.rmtree(target)
@@ -203,6 +207,10 @@ class Filled:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             for index in (1, 2):
                 _forget_pages(array.volume(index))
+
+    async def answers(self) -> bool:
+        """Whether it is back."""
+        return await asyncio.to_thread(self.array.ask, "mail-0/sidecar") is not None
 
     async def rebuilt(self) -> bool:
         """Whether it has all back."""
@@ -221,52 +229,63 @@ def filled(request: pytest.FixtureRequest) -> Iterator[Filled]:
 @pytest.mark.timeout(3600)
 async def test_a_rebuild_is_nearly_as_fast_as_a_copy(filled: Filled) -> None:
     await filled.fill()
-    size, plain = filled.held(), await filled.plain_copy()
-    ledger = Ledger(3)
-    async with at_work(filled.array, ledger, 8, 8 * 6.5 / RATE):
-        began = time.monotonic()
-        before = ledger.acknowledged
-        await filled.wipe()
-        await until(filled.rebuilt, WAIT_SECONDS, "mail-0 is rebuilt")
-        seconds = time.monotonic() - began
-        arrived = (ledger.acknowledged - before) / seconds
-    speed = size / seconds
-    print(
-        f"\nrebuild of {size / (1 << 30):.2f} GiB in {seconds:.1f} s, {speed / 1e6:.0f} MB/s; "
-        f"cp does {plain / 1e6:.0f} MB/s: {speed / plain:.0%}; {arrived:.0f} messages a second arrived"
-    )
+    await filled.plain_copy()  # memory that nobody has used for long is slow at its first use, for whoever comes first
+    ledger, parts = Ledger(3), []
+    print()
+    for _ in range(ROUNDS):
+        size, plain = filled.held(), await filled.plain_copy()
+        async with at_work(filled.array, ledger, 8, 8 * 6.5 / RATE):
+            killed = time.monotonic()
+            before = ledger.acknowledged
+            await filled.wipe()
+            await until(filled.answers, 60 * BUSY, "mail-0 is back")
+            began = time.monotonic()
+            await until(filled.rebuilt, WAIT_SECONDS, "mail-0 is rebuilt")
+            end = time.monotonic()
+            arrived = (ledger.acknowledged - before) / (end - killed)
+        speed = size / (end - began)
+        parts.append(speed / plain)
+        print(
+            f"rebuild of {size / (1 << 30):.2f} GiB in {end - began:.1f} s, {speed / 1e6:.0f} MB/s "
+            f"({end - killed:.1f} s since it was killed); cp does {plain / 1e6:.0f} MB/s: {speed / plain:.0%}; "
+            f"{arrived:.0f} messages a second arrived"
+        )
+        await asyncio.to_thread(filled.array.wait_settled, WAIT_SECONDS)
+    print(f"rebuild in parts of cp, median of {ROUNDS}: {statistics.median(parts):.2f}")
     await verify(filled.array, ledger)
-    assert speed >= OF_CP * plain
+    assert statistics.median(parts) >= OF_CP
 
 
 @pytest.mark.timeout(3600)
 async def test_mail_is_accepted_while_a_rebuild_runs(filled: Filled) -> None:
     await filled.fill()
-    ledger = Ledger(4)
+    ledger, parts = Ledger(4), []
 
     async def rate(seconds: float) -> float:
         before, began = ledger.acknowledged, time.monotonic()
         await asyncio.sleep(seconds)
         return (ledger.acknowledged - before) / (time.monotonic() - began)
 
+    async def begun() -> bool:
+        report = await asyncio.to_thread(filled.array.ask, "mail-0/sidecar")
+        return bool(report and report["copying"]["segments_left"])
+
+    print()
     async with at_work(filled.array, ledger, 12, 0.0):
         await asyncio.sleep(3.0)
-        without = await rate(RATE_SECONDS)
-        await filled.wipe()
-
-        async def begun() -> bool:
-            report = await asyncio.to_thread(filled.array.ask, "mail-0/sidecar")
-            return bool(report and report["copying"]["segments_left"])
-
-        await until(begun, 60 * BUSY, "the rebuild begins")
-        during = await rate(RATE_SECONDS)
-        unfinished = not await filled.rebuilt()
-        again = None
-        if not unfinished:
-            again = "the rebuild ended before the measurement: choose a larger REBUILD_GIB"
-    print(f"\naccepted {without:.0f} messages a second without, {during:.0f} during a rebuild: {during / without:.0%}")
-    assert again is None, again
-    assert during >= OF_ACCEPTED * without
+        rates = [await rate(RATE_SECONDS)]
+        for _ in range(ROUNDS):
+            await filled.wipe()
+            await until(begun, 60 * BUSY, "the rebuild begins")
+            during = await rate(RATE_SECONDS)
+            assert not await filled.rebuilt(), "the rebuild ended before the measurement: choose a larger REBUILD_GIB"
+            await until(filled.rebuilt, WAIT_SECONDS, "mail-0 is rebuilt")
+            rates.append(await rate(RATE_SECONDS))
+            without = (rates[-2] + rates[-1]) / 2  # before and after
+            parts.append(during / without)
+            print(f"accepted {without:.0f} messages a second without, {during:.0f} during a rebuild: {parts[-1]:.0%}")
+    print(f"accepted during a rebuild in parts of without, median of {ROUNDS}: {statistics.median(parts):.2f}")
+    assert statistics.median(parts) >= OF_ACCEPTED
 
 
 @pytest.mark.debian

@@ -133,7 +133,7 @@ class ProcessDisk(Disk):
         self._open[fd] = self._machine.folder(folder).live[name], name
         return fd
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         dies = self._step()
         node, name = self._open[fd]
         data = b"".join(buffers)
@@ -147,6 +147,9 @@ class ProcessDisk(Disk):
         node.pending.append((offset, data))
         if dies:
             self._die()
+
+    def bypass_cache(self, fd: int, bypass: bool) -> bool:
+        return False  # what is written has to be seen here first
 
     def truncate(self, fd: int, length: int) -> None:
         if self._step():

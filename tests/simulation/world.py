@@ -314,6 +314,11 @@ def outside(world: World) -> Iterator[None]:
             world.broken(f"volume {answer.volume.hex()} answers a fence for {volume.hex()}")
         return answer
 
+    async def fetch_into(self: Any, volume: Any, segment: Any, start: int, buffer: memoryview) -> int:
+        data = await self.fetch(volume, segment, start, start + len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     async def put_batch(self: Any, segment: Any, offset: int, acknowledged: int, body: Any, length: int) -> Any:
         answer = await real_put(self, segment, offset, acknowledged, body, length)
         if answer.status == 200:
@@ -378,6 +383,7 @@ def outside(world: World) -> Iterator[None]:
     real_may_seal = mailarray.tracking.settling.Settler._may_seal
     put(mailarray.tracking.fencing.Fencer, "fence", fence)
     put(mailarray.tracking.peers.Peers, "fence", ask_for_fence)
+    put(mailarray.tracking.peers.Peers, "fetch_into", fetch_into)
     put(mailarray.tracking.receiving.Receiver, "put", put_batch)
     put(mailarray.tracking.settling.Settler, "_may_seal", may_seal)
     for (where, name), value in CLOCKS.items():

@@ -56,7 +56,7 @@ class FailingDisk(Disk):
         self._kinds[fd] = _kind(path)
         return fd
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         try:
             self._meet(f"write {self._kinds[fd]}")
         except OSError:
@@ -64,6 +64,9 @@ class FailingDisk(Disk):
             super().write(fd, [whole[: len(whole) // 2]], offset)  # as a real one does: part of it is there
             raise
         super().write(fd, buffers, offset)
+
+    def bypass_cache(self, fd: int, bypass: bool) -> bool:
+        return False  # half of a write would not end where a block does
 
     def truncate(self, fd: int, length: int) -> None:
         self._meet(f"truncate {self._kinds[fd]}")

@@ -61,10 +61,13 @@ class PowerCutDisk(Disk):
             self._open[fd] = folder.live[path.name]
             return fd
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         with self._powered():
             super().write(fd, buffers, offset)
             self._open[fd].pending.append((offset, b"".join(buffers)))
+
+    def bypass_cache(self, fd: int, bypass: bool) -> bool:
+        return False  # what is written has to be seen here first
 
     def truncate(self, fd: int, length: int) -> None:
         with self._powered():

@@ -5,6 +5,8 @@ reads a body and deletes nothing. Sessions call it at login.
 
 Invariants:
 - Never half a mailbox (rule 20): without the catalog, all volumes but `copies` - 1 must have answered.
+- A session lists its mailbox once; again only for messages that cannot be read where they lay, and when that did not
+  help, not before AGAIN times as long as it took: a listing without the catalog costs every server some work a message.
 - A mailbox is open once in this process, and once in the array as long as the catalog answers.
 """
 
@@ -26,6 +28,7 @@ from mailarray.model.ids import MessageId, PlacementId
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 15.0  # how long a mailbox stays locked after its access server died; renewed at each third of it
+AGAIN = 10  # so many times what a listing in vain took, nothing is listed again: a tenth of the time at most
 CATALOG_PATIENCE = 3.0  # seconds; a catalog that takes longer is away
 
 
@@ -75,6 +78,7 @@ class Maildrop:
         self._holder = holder
         self._leased = False
         self._renewal: asyncio.Task[None] | None = None
+        self._not_before = float("-inf")  # by the loop's clock: the next listing for messages that were not found
 
     async def lock(self) -> None:
         """Take the lease; without it when the catalog is away. Raises MaildropInUse."""
@@ -92,7 +96,17 @@ class Maildrop:
 
     async def find_again(self, message: Message) -> Message | None:
         """Where a message of this session lies now: its segment may have been compacted since the list was made. None
-        when nobody says, or it lies where it lay. Raises nothing."""
+        when nobody says, or it lies where it lay; also for a while after that was so. Raises nothing."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        if began < self._not_before:
+            return None
+        found = await self._look_again(message)
+        if found is None:
+            self._not_before = clock() + AGAIN * (clock() - began)
+        return found
+
+    async def _look_again(self, message: Message) -> Message | None:
         try:
             listed = {found.placement: found for found in await self._opener.listing(self.mailbox)}
         except MaildropUnavailable as error:

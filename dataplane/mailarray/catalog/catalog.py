@@ -139,6 +139,7 @@ class Registration:
     messages: Sequence[MessageRow]
     tombstones: Sequence[TombstoneRow]
     duplicate_window: int = 0  # microseconds within which a second delivery is a copy; 0: none is looked for
+    duplicates_since: int = 0  # microseconds since 1970: while the catalog is closed, none received before
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +367,15 @@ class Catalog(Protocol):
         """
         ...
 
+    async def held_by_none_of(
+        self, counting: Collection[VolumeId], others: Collection[VolumeId], before: LookedAt | None = None
+    ) -> ShortSegments:
+        """Sealed segments, not superseded, with more than one copy wanted, of which none of the `others` holds one.
+
+        `holders` are those of `counting`; `before` as for `short_segments`, of a look with the same `others`.
+        """
+        ...
+
     async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
         """Sealed segments, not superseded and not empty, whose replica set names that volume, whatever it holds.
 
@@ -392,8 +402,9 @@ class Catalog(Protocol):
         ...
 
     # -- sidecars: second deliveries -----------------------------------------------------------------------
-    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
-        """Copies that this volume found and has not settled."""
+    async def owed_duplicates(self, volume: VolumeId, limit: int, first: PlacementId | None = None) -> list[Duplicate]:
+        """Copies that this volume, or one that is lost or retired, found and has not settled: in the order of their
+        placements, from `first` on."""
         ...
 
     async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:

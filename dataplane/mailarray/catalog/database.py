@@ -30,6 +30,7 @@ from mailarray.catalog import (
     sealing,
     usage,
     volumes,
+    zones,
 )
 from mailarray.catalog.catalog import (
     Catalog,
@@ -199,6 +200,13 @@ class DatabaseCatalog:
         async with self._call("short_segments") as engine:
             return await engine.read(lambda c: replicas.short_segments(c, counting, before), SCAN_SECONDS)
 
+    async def held_by_none_of(
+        self, counting: Collection[VolumeId], others: Collection[VolumeId], before: LookedAt | None = None
+    ) -> ShortSegments:
+        """See `Catalog`."""
+        async with self._call("held_by_none_of") as engine:
+            return await engine.read(lambda c: zones.held_by_none_of(c, counting, others, before), SCAN_SECONDS)
+
     async def named_segments(self, member: VolumeId, after: int = 0) -> NamedSegments:
         """See `Catalog`."""
         async with self._call("named_segments") as engine:
@@ -224,10 +232,10 @@ class DatabaseCatalog:
         async with self._call("count_used") as engine:
             return await engine.write(lambda c: usage.count_used(c, mailbox))
 
-    async def owed_duplicates(self, volume: VolumeId, limit: int) -> list[Duplicate]:
+    async def owed_duplicates(self, volume: VolumeId, limit: int, first: PlacementId | None = None) -> list[Duplicate]:
         """See `Catalog`."""
         async with self._call("owed_duplicates") as engine:
-            return await engine.read(lambda c: duplicates.owed(c, volume, limit))
+            return await engine.read(lambda c: duplicates.owed(c, volume, limit, first))
 
     async def settle_duplicate(self, placement: PlacementId, instead: PlacementId | None = None) -> None:
         """See `Catalog`."""

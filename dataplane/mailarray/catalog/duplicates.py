@@ -9,9 +9,11 @@ Invariants, so that of two copies never both are dropped:
   are registered, in whatever epoch: two catalogs that know nothing of each other decide alike. So the lowest of any
   number of copies is never dropped.
 - Registration drops nothing: it makes both placements, and a row in `duplicates`, which the volume that registered owes
-  (`tracking/deduplicating.py`) and which a crash does not forget. Before the copy goes by a journalled tombstone, the
-  one that stays is there, or had been expunged before the copy was registered.
-- Nothing is looked for while the catalog is closed: what a rebuild finds was decided long ago, by its tombstones.
+  (`tracking/deduplicating.py`) and which a crash does not forget; every other volume owes it too once that one is lost
+  or was emptied. Before the copy goes by a journalled tombstone, the one that stays is there, or had been expunged
+  before the copy was registered.
+- While the catalog is closed, only what was received within the last window is looked at: older copies were dropped
+  long ago, by tombstones that a rebuild finds, but a restored database has forgotten what was owed.
 
     fingerprints   (bucket, mailbox, hash) -> record, position, received_at       the lowest record of that delivery
     bucket         received_at / window: what is past the window is removed by the bucket, without an index of its own
@@ -26,7 +28,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select, true, tuple_, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
@@ -36,16 +38,9 @@ from mailarray.model.ids import MessageId, PlacementId, VolumeId
 _HASH_BYTES = 16
 _LENGTH_BYTES = 8  # of a fingerprint: the text's length comes first
 
-_duplicates, _fingerprints = schema.duplicates, schema.fingerprints
+_duplicates, _fingerprints, _volumes = schema.duplicates, schema.fingerprints, schema.volumes
 _messages, _locations, _placements, _boxes = schema.messages, schema.locations, schema.placements, schema.mailboxes
 
-_OWED = (
-    select(_duplicates, _boxes.c.address)
-    .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
-    .where(_duplicates.c.volume == bindparam("volume"))
-    .order_by(_duplicates.c.record, _duplicates.c.position)
-    .limit(bindparam("count"))
-)
 _PAST = delete(_fingerprints).where(_fingerprints.c.bucket < bindparam("first"))
 
 
@@ -75,8 +70,8 @@ def hash_of(message: MessageRow, recipient: str) -> bytes:
     return hashlib.blake2b(message.fingerprint + envelope, digest_size=_HASH_BYTES).digest()
 
 
-def seen(placed: Iterable[tuple[MessageRow, int, int]], window: int) -> list[Seen]:
-    """(message, position, mailbox's number) of placements just made -> those that can be told apart."""
+def seen(placed: Iterable[tuple[MessageRow, int, int]], window: int, since: int = 0) -> list[Seen]:
+    """(message, position, mailbox's number) of placements just made -> those that can be told apart, received since."""
     return [
         Seen(
             m.received_at // window,
@@ -88,7 +83,7 @@ def seen(placed: Iterable[tuple[MessageRow, int, int]], window: int) -> list[See
             int.from_bytes(m.fingerprint[:_LENGTH_BYTES], "big"),
         )
         for m, position, box in placed
-        if m.fingerprint
+        if m.fingerprint and m.received_at >= since
     ]
 
 
@@ -116,9 +111,17 @@ def pairs(fresh: Sequence[Seen], known: Iterable[Seen], window: int) -> tuple[li
     return list(changed.values()), found
 
 
-def owed(connection: Connection, volume: VolumeId, limit: int) -> list[Duplicate]:
+def owed(connection: Connection, volume: VolumeId, limit: int, first: PlacementId | None) -> list[Duplicate]:
     """See `Catalog.owed_duplicates`."""
-    rows = connection.execute(_OWED, {"volume": volume, "count": limit}).all()
+    gone = select(_volumes.c.id).where(_volumes.c.lost | _volumes.c.retired)
+    from_here = tuple_(_duplicates.c.record, _duplicates.c.position) >= (first.record, first.index) if first else true()
+    rows = connection.execute(
+        select(_duplicates, _boxes.c.address)
+        .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
+        .where((_duplicates.c.volume == volume) | _duplicates.c.volume.in_(gone), from_here)
+        .order_by(_duplicates.c.record, _duplicates.c.position)
+        .limit(limit)
+    ).all()
     return [
         Duplicate(
             row.address,

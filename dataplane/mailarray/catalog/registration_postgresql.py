@@ -220,13 +220,14 @@ async def register(db: Any, volume: VolumeId, registration: Registration) -> Reg
         await db.execute(_TAKE_BACK, mailboxes, records, positions, counted)
     copies = 0
     window = registration.duplicate_window
-    if window and ground.open:
+    if window:
         made = [(message, position) for message in fresh for position in range(len(message[3]))]
         placements = [(message, position, box) for (message, position), box in zip(made, mailboxes, strict=True)]
         if placed < len(records):
             gone = {(row[0], row[1]) for row in await db.fetch(_BURIED, records, positions)}
             placements = [one for one in placements if (one[0].id, one[1]) not in gone]
-        copies = await _find_copies(db, volume, duplicates.seen(placements, window), window)
+        since = 0 if ground.open else registration.duplicates_since
+        copies = await _find_copies(db, volume, duplicates.seen(placements, window, since), window)
     return Registered(counter, copies)
 
 

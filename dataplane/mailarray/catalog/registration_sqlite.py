@@ -91,8 +91,9 @@ def register(db: sqlite3.Connection, volume: VolumeId, registration: Registratio
             db.executemany(_INSERT_LOCATION, [(m[0], number, m[4]) for m in messages])
         placed = _place(db, fresh, ground.uidvalidity)
         window = registration.duplicate_window
-        if window and ground.open:
-            copies = _find_copies(db, volume, duplicates.seen(placed, window), window)
+        if window:
+            since = 0 if ground.open else registration.duplicates_since
+            copies = _find_copies(db, volume, duplicates.seen(placed, window, since), window)
     acknowledged = registration.end if registration.sealed_length is None else 0
     db.execute(
         "UPDATE segments SET cursor = ?, acknowledged = max(acknowledged, ?) WHERE number = ?",

@@ -20,12 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mailarray.cli.account_target import Target, open_target
+from mailarray.cli.account_usage import with_usage
 from mailarray.directory.accounts_file import AccountLine, AccountsError, parse_address, parse_quota, render_size
 from mailarray.directory.addresses import split
 from mailarray.directory.database.store import ListedAccount
 from mailarray.directory.passwords import check_new_password, hash_password
+from mailarray.local.view import human_size
 
 TABLE_ROWS = 1000  # a longer list comes as plain lines: a table is drawn only when its last row is known
+
+_Row = tuple[ListedAccount, int | None]  # an account, and the bytes that it holds
 
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input, one line.")
 
@@ -149,12 +153,12 @@ def remove_alias(target: Target, alias: str) -> None:
 @click.option("--json", "output", flag_value="json", help="The same as -o json.")
 @_target
 def list_accounts(target: Target, containing: str, output: str) -> None:
-    """Show accounts."""
-    found = target.accounts(containing.lower())
+    """Show accounts, and how much of its quota each holds: `-` while the catalog does not say."""
+    found = with_usage(target.accounts(containing.lower()), target.catalog)
     if output == "json":
         _print_json(found)
         return
-    rows: list[ListedAccount] = []
+    rows: list[_Row] = []
     console = Console()
     if console.is_terminal:
         for one in found:
@@ -165,7 +169,7 @@ def list_accounts(target: Target, containing: str, output: str) -> None:
             console.print(_table(rows))
             return
     for one in chain(rows, found):
-        click.echo(_line(one))
+        click.echo(_line(*one))
 
 
 @account.command("import")
@@ -203,12 +207,14 @@ def _alias(target: Target, alias: str, address: str) -> str:
     return parse_address(alias if "@" in alias else f"{alias}@{split(address)[1]}", target.domains, "alias")
 
 
-def _table(rows: list[ListedAccount]) -> Table:
-    table = Table("ADDRESS", "ALIASES", "QUOTA", "LOGIN", "CHANGED", box=None, header_style="bold", pad_edge=False)
-    for one in rows:
+def _table(rows: list[_Row]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("ADDRESS", "ALIASES", "USED", "QUOTA", "LOGIN", "CHANGED"):
+        table.add_column(column, justify="right" if column in ("USED", "QUOTA") else "left")
+    for one, used in rows:
         changed = datetime.fromtimestamp(one.changed, UTC).strftime("%Y-%m-%d") if one.changed else ""
         quota = "" if one.quota is None else render_size(one.quota)
-        table.add_row(one.address, "\n".join(one.aliases), quota, _login(one), changed)
+        table.add_row(one.address, "\n".join(one.aliases), _used(used), quota, _login(one), changed)
     return table
 
 
@@ -216,20 +222,28 @@ def _login(one: ListedAccount) -> str:
     return "disabled" if not one.enabled else "yes" if one.has_password else "no"
 
 
-def _line(one: ListedAccount) -> str:
+def _used(used: int | None) -> str:
+    return "-" if used is None else human_size(used)
+
+
+def _line(one: ListedAccount, used: int | None) -> str:
     notes = [] if one.enabled and one.has_password else ["disabled" if not one.enabled else "no login"]
-    notes += [] if one.quota is None else [render_size(one.quota)]
+    if one.quota is not None:
+        notes.append(f"{_used(used)} of {render_size(one.quota)} used")
+    elif used is not None:
+        notes.append(f"{_used(used)} used")
     notes += [f"aliases {', '.join(one.aliases)}"] if one.aliases else []
     return f"{one.address}{'  ' if notes else ''}{'; '.join(notes)}"
 
 
-def _print_json(found: Iterator[ListedAccount]) -> None:
+def _print_json(found: Iterator[_Row]) -> None:
     """A list that is printed as it is read."""
     separator = "["
-    for one in found:
+    for one, used in found:
         fields = {
             "address": one.address,
             "aliases": one.aliases,
+            "used": used,
             "quota": one.quota,
             "enabled": one.enabled,
             "hasPassword": one.has_password,

@@ -30,6 +30,7 @@ class Target(Protocol):
     """Accounts that a person changes. All methods may raise AccountsError."""
 
     domains: Collection[str] | None  # canonical; None: any
+    catalog: CatalogSettings | None  # where the mail of these accounts is listed; None: nobody said
 
     def __enter__(self) -> Target: ...
 
@@ -77,6 +78,7 @@ class DatabaseTarget:
 
     def __init__(self, catalog: CatalogSettings, domains: Collection[str] | None) -> None:
         self.domains = domains
+        self.catalog: CatalogSettings | None = catalog
         self._store = AccountStore(catalog.current_url)
         self._runner = asyncio.Runner()
 
@@ -140,8 +142,9 @@ class DatabaseTarget:
 class FlatFileTarget:
     """Accounts in a flat file; running servers read it again within a second."""
 
-    def __init__(self, file: Path, domains: Collection[str] | None) -> None:
+    def __init__(self, file: Path, domains: Collection[str] | None, catalog: CatalogSettings | None = None) -> None:
         self.domains = domains
+        self.catalog = catalog
         self._file = file
 
     def __enter__(self) -> FlatFileTarget:
@@ -276,4 +279,4 @@ def _of_settings(loaded: ServerSettings | AccessSettings, accounts: Path | None 
     domains = frozenset(canonical_domain(d.name) for d in loaded.directory.domains)
     if loaded.directory.accounts_file is None:
         return DatabaseTarget(loaded.catalog, domains)
-    return FlatFileTarget(accounts or Path(loaded.directory.accounts_file), domains)
+    return FlatFileTarget(accounts or Path(loaded.directory.accounts_file), domains, loaded.catalog)

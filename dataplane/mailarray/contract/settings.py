@@ -98,7 +98,7 @@ class StorageSettings:
     segment_size: int = 256 * MIB  # bytes; a segment is closed at the first batch end beyond
     segment_age: float = 600.0  # seconds; a segment is closed when it is older
     reserve: int = 64 * MIB  # bytes of the volume kept free: 452 4.3.1 when less is left
-    compact_percent: int = 50  # of a segment must be deleted mail before it is written anew without; above 100: never
+    compact_percent: int = 50  # of a segment must be deleted mail before it is written anew without; 100: never
     compact_least: int = 8 * MIB  # bytes that writing segments anew must free; less is not worth the disk's time
     # Seconds within which a message that is delivered once more, since its sender never heard our 250, is dropped; 0:
     # never. Senders try again after minutes, most within half an hour.

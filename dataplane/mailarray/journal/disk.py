@@ -11,11 +11,13 @@ the next time (rule 5); callers abandon the segment instead.
 from __future__ import annotations
 
 import enum
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 IOV_MAX = 1024  # buffers that Linux takes in one pwritev
+DIRECT_BLOCK = 4096  # bytes; what `bypass_cache` wants begins and ends at multiples of it, in the file and in memory
 
 
 class SyncPoint(enum.Enum):
@@ -48,19 +50,33 @@ class Disk:
         """Open an existing file for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         """Write all buffers, one after the other, at an offset. Raises OSError."""
-        pending = list(buffers)
+        pending: list[bytes | memoryview] = list(buffers)
         while pending:
             part = pending[:IOV_MAX]
             wanted = sum(map(len, part))
             written = os.pwritev(fd, part, offset)
             if written == wanted:
                 del pending[:IOV_MAX]
-            else:
-                rest = b"".join(part)[written:]
+            else:  # a view of a single buffer stays where it lies in memory: see `bypass_cache`
+                rest = memoryview(part[0] if len(part) == 1 else b"".join(part))[written:]
                 pending[:IOV_MAX] = [rest]
             offset += written
+
+    def bypass_cache(self, fd: int, bypass: bool) -> bool:
+        """Have writes go to the disk without a stay in memory, or no longer; answers whether they do.
+
+        They must keep to DIRECT_BLOCK then, or fail with EINVAL; and are as durable as others: after `sync`. For much
+        that nobody will read soon: no memory is taken from what is read often, and a sync of mail does not wait
+        until it is written back.
+        """
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if bypass else flags & ~os.O_DIRECT)
+        except OSError:  # not every file system can
+            return False
+        return bypass
 
     def truncate(self, fd: int, length: int) -> None:
         """Cut a torn tail off (rule 11)."""

@@ -361,8 +361,21 @@ def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: Batch
 
     For mirrors: every message passes here once, so it costs a microsecond, where `decode_entries` costs seven.
     """
+    end = 0
+    for size, crc, id in list_bodies(metadata, header):
+        start, end = end, end + size
+        if crc32c(bodies[start:end]) != crc:
+            raise FormatError(f"the body of message {id.hex()} is damaged")
+    if end != len(bodies):
+        raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
+
+
+def list_bodies(metadata: bytes | memoryview, header: BatchHeader) -> list[tuple[int, int, bytes]]:
+    """Of each entry that has a body, in their order: the body's length, its checksum and the entry's id. The bodies
+    fill what the header says, without a gap; entries are not taken apart further. Raises FormatError."""
     if len(metadata) != header.metadata_length or crc32c(metadata) != header.metadata_crc:
         raise FormatError(f"the metadata of the batch at {header.offset} is damaged")
+    found = []
     position = end = 0
     for _ in range(header.entries):
         if position + _ENTRY_FIXED > len(metadata):
@@ -372,11 +385,11 @@ def check_bodies(metadata: bytes | memoryview, bodies: memoryview, header: Batch
             raise FormatError(f"an entry of the batch at {header.offset} has a wrong length")
         if size:
             end = offset + size
-            if crc32c(bodies[offset:end]) != crc:
-                raise FormatError(f"the body of message {id.hex()} is damaged")
+            found.append((size, crc, id))
         position += length
-    if position != len(metadata) or end != header.bodies_length or end != len(bodies):
+    if position != len(metadata) or end != header.bodies_length:
         raise FormatError(f"the batch at {header.offset} has bytes that no entry names")
+    return found
 
 
 def _message(

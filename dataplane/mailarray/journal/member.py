@@ -130,7 +130,7 @@ class Member:
         if offset > self.length:
             raise GapError
 
-    def write(self, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         """Write at or past `length`; promises nothing yet. Raises OSError, after which the member is broken."""
         try:
             if self._fd < 0:

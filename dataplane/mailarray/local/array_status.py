@@ -73,6 +73,7 @@ def _totals(servers: list[dict[str, Any]]) -> dict[str, Any]:
     segments = [s[SIDECAR].get("segments") for s in servers]
     # Each sidecar counts what the catalog knows or what it holds itself: the same segment is seen by several.
     under = [s[SIDECAR].get("under_replicated") for s in servers]
+    together = [s[SIDECAR].get("in_one_zone") for s in servers]
     return {
         "accepted": total(SMTP, "accepted"),
         "accepted_per_second": total(SMTP, "accepted_per_second"),
@@ -81,4 +82,5 @@ def _totals(servers: list[dict[str, Any]]) -> dict[str, Any]:
         "segments": sum(g.get("own", 0) for g in segments if isinstance(g, dict)),
         "lag_bytes": total(SIDECAR, "lag_bytes"),
         "under_replicated": sum(u for u in under if isinstance(u, int)),
+        "in_one_zone": sum(u for u in together if isinstance(u, int)),
     }

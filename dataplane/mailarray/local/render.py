@@ -6,6 +6,7 @@ sidecars +20, access +30. Called by `up.py`, which writes the files and starts t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def render(
         for index, (group, ordinal) in enumerate((g, o) for g in resources.groups for o in range(g.spec.replicas))
     )
     table = mirroring_ring.ring(
-        [mirroring_table.Server(s.server, str(s.sidecar), str(s.writer)) for s in servers], generation
+        [
+            mirroring_table.Server(s.server, str(s.sidecar), str(s.writer), *_place(resources.zones, index))
+            for index, s in enumerate(servers)
+        ],
+        generation,
     )
     return RenderedArray(
         cluster=resources.cluster,
@@ -72,6 +77,11 @@ def render(
         table=table,
         status=Listen(host=HOST, port=resources.ports.status),
     )
+
+
+def _place(zones: Sequence[str], index: int) -> tuple[str, str]:
+    """Zone and node that a server pretends to be in."""
+    return (zones[index % len(zones)], f"node-{index}") if zones else ("", "")
 
 
 def _server(

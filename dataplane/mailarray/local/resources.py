@@ -20,6 +20,7 @@ from mailarray.local.documents import read_documents
 
 PORTS_ANNOTATION = "mailarray.io/local-ports"
 RESTART_ANNOTATION = "mailarray.io/local-max-restart-delay"  # a duration; tests that kill processes want it short
+ZONES_ANNOTATION = "mailarray.io/local-zones"  # names; servers take turns in them, for a look at what a lost zone does
 MAX_SERVERS = 10  # two processes each, and internal ports are given out in tens
 MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")  # as Kubernetes' own; they become folder and process names
@@ -66,6 +67,7 @@ class Resources:
     groups: tuple[ServerGroup, ...]
     notes: tuple[str, ...]  # what was read and is not used on one machine
     max_restart_delay: float | None = None  # seconds; None: the supervisor's own
+    zones: tuple[str, ...] = ()  # pretended; the servers take turns in them
 
     @property
     def server_names(self) -> tuple[str, ...]:
@@ -98,7 +100,8 @@ def read_resources(text: str, file: str) -> Resources:
     if RESTART_ANNOTATION in metadata.annotations:
         written = metadata.annotations[RESTART_ANNOTATION]
         delay = reader.read_duration(written, f"metadata.annotations[{RESTART_ANNOTATION}]")
-    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay)
+    zones = tuple(filter(None, metadata.annotations.get(ZONES_ANNOTATION, "").replace(",", " ").split()))
+    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay, zones)
     servers = len(resources.server_names)
     if servers > MAX_SERVERS:
         raise ResourceError(
@@ -167,6 +170,8 @@ def _check_cluster(reader: Reader, spec: MailClusterSpec) -> None:
             raise reader.fail(f"spec.{name}", "must be at least 1")
     if not 1 <= spec.smtp.soft_limit_percent <= 100:
         raise reader.fail("spec.smtp.softLimitPercent", "must be from 1 to 100")
+    if not 10 <= spec.storage.compact_percent <= 100:
+        raise reader.fail("spec.storage.compactPercent", "must be from 10 to 100")
     if spec.smtp.max_command_line < 512:
         raise reader.fail("spec.smtp.maxCommandLine", "must be at least 512 (RFC 5321 4.5.3.1.4)")
     for i, network in enumerate(spec.smtp.proxy_protocol.trusted_networks):

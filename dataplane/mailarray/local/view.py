@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mailarray.contract.time_left import told
 from mailarray.local.array_status import SIDECAR, SMTP
 
 DASH = "–"
@@ -38,7 +39,10 @@ def draw(
         for s in status.get("servers", [])
         if s.get("smtp", {}).get("refusing")
     ]
+    if together := status.get("totals", {}).get("in_one_zone"):
+        parts.append(Text(f" ! {together} segments are in one zone alone, and are copied to another one that answers"))
     parts += refusals
+    parts += [Text(f" {line}") for server in status.get("servers", []) for line in work_lines(server)]
     if demo is not None:
         parts.append(_try_it(status, demo))
     if events:
@@ -58,6 +62,21 @@ def servers_table(status: dict[str, Any], *, narrow: bool = False) -> Table:
         cells = {c.title: c.cell(server, smtp, sidecar) for c in _COLUMNS if not (narrow and c.wide_only)}
         table.add_row(*cells.values())
     return table
+
+
+def work_lines(server: dict[str, Any]) -> list[str]:
+    """What is being moved between servers because of this one, each with how much is left and for how long."""
+    lines = []
+    for name, verb in (("rebuild", "gets back what its volume held"), ("drain", "drains"), ("copying", "copies")):
+        work = server.get(SIDECAR, {}).get(name)
+        if not isinstance(work, dict) or work.get("done"):
+            continue
+        left = f"{work.get('segments_left', DASH)} segments, {human_size(work.get('bytes_left'))} left"
+        time = told(work.get("seconds_left"))
+        why = work.get("waiting_for") or work.get("problem")
+        if name != "copying" or work.get("segments_left") or why:
+            lines.append(f"{server.get('name')} {verb}: {left}{f', {time}' if time else ''}{f'; {why}' if why else ''}")
+    return lines
 
 
 def plain_line(status: dict[str, Any]) -> str:

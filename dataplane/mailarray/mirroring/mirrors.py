@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.mirroring.candidates import choose
@@ -65,6 +65,12 @@ class Mirrors:
     def ready_count(self) -> int:
         """Mirrors that could be chosen now."""
         return sum(link.ready for link in self.links.values())
+
+    def better_than(self, links: Sequence[MirrorLink]) -> bool:
+        """Whether fewer of these are of the best class than could be: other zones were away, and one is back."""
+        best = {server.name for server in next(iter(self.table.candidates(self._server)), ())}
+        ready = sum(name in best and link.ready for name, link in self.links.items())
+        return sum(link.server.name in best for link in links) < min(len(links), ready)
 
     async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
         """Up to `count` ready mirrors; those not ready are asked first when too few are.

@@ -315,6 +315,8 @@ class JournalWriter:
             self._leave(segment, "it is old")
         elif len(segment.links) < min(self._settings.copies - 1, self.mirrors.ready_count()):
             self._leave(segment, "a missing mirror returned")
+        elif self.mirrors.better_than(segment.links):
+            self._leave(segment, "a mirror of a better class returned")
 
     def _leave(self, segment: OpenSegment, reason: str) -> None:
         """Never append to it again; the sidecar seals it. Called between two appends, or after a fence."""

@@ -115,7 +115,7 @@ class Compactor:
         """Compact once, if there is something. Raises CatalogUnavailable, OSError, VolumeError."""
         state = self._link.state
         percent = self._storage.compact_percent
-        if state is None or not state.open or percent > 100:
+        if state is None or not state.open or percent >= 100:
             return
         catalog, own = self._link.catalog, self._shelf.volume.id
         counted = counting(self._table(), await catalog.volumes())

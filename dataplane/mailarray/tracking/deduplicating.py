@@ -1,8 +1,8 @@
 """Dropping the copy of a message whose 250 was lost on the way: never on the way to a 250, and never both.
 
 The catalog says which placements are copies of which (`catalog/duplicates.py`), to the volume that registered the
-second one. The copy goes as an expunged message does, by a journalled tombstone (rule 21): so no rebuild brings it
-back, and readers without a catalog do not see it either.
+second one, and to every other one when that one is gone. The copy goes as an expunged message does, by a journalled
+tombstone (rule 21): so no rebuild brings it back, and readers without a catalog do not see it either.
 
 Invariants: before the tombstone is asked for, while the mailbox is locked, so that nobody deletes the one that stays,
 
@@ -26,7 +26,7 @@ from mailarray.catalog.catalog import Duplicate, Held, Location, TombstoneRow
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.format import crc32c
-from mailarray.model.ids import VolumeId
+from mailarray.model.ids import PlacementId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.pace import look_again_and_again
@@ -67,7 +67,13 @@ class Deduplicator:
         self._copies = storage.copies
         self._window = int(storage.duplicate_window * 1e6)
         self._forgot_at = float("-inf")
+        self.owed: int | None = None  # copies that wait to be dropped, as of the last look; None: not looked yet
         self.wake = asyncio.Event()
+
+    def found(self) -> None:
+        """A registration found copies."""
+        self.owed = max(1, self.owed or 0)
+        self.wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -86,25 +92,39 @@ class Deduplicator:
         if self._window and time.monotonic() - self._forgot_at >= FORGET_SECONDS:
             await catalog.forget_fingerprints(time.time_ns() // 1000 - 2 * self._window, self._window)
             self._forgot_at = time.monotonic()
-        for duplicate in await catalog.owed_duplicates(self._own, AT_ONCE):
-            if not await catalog.acquire_lease(duplicate.mailbox, self._holder, LOCK_SECONDS):
-                continue  # somebody reads it now
-            try:
-                async with asyncio.timeout(LOCK_SECONDS / 2):
-                    await self._settle(duplicate)
-            except (PeerUnreachable, OSError) as error:  # TimeoutError is one
-                log.info("duplicate kept for now", extra=_fields(duplicate) | {"reason": str(error) or "too slow"})
-            finally:
-                await catalog.release_lease(duplicate.mailbox, self._holder)
+        left = 0
+        first: PlacementId | None = None
+        while owed := await catalog.owed_duplicates(self._own, AT_ONCE, first):
+            for duplicate in owed:
+                left += not await self._settle_locked(duplicate)
+            last = owed[-1].dropped.placement  # those that must wait do not keep the others from their turn
+            first = PlacementId(last.record, last.index + 1)
+        if not self.wake.is_set():
+            self.owed = left
+            metrics.DUPLICATES_OWED.set(left)
 
-    async def _settle(self, seen: Duplicate) -> None:
+    async def _settle_locked(self, duplicate: Duplicate) -> bool:
+        """Whether it is settled; it is not while somebody reads the mailbox. Raises CatalogUnavailable."""
+        catalog = self._link.catalog
+        if not await catalog.acquire_lease(duplicate.mailbox, self._holder, LOCK_SECONDS):
+            return False
+        try:
+            async with asyncio.timeout(LOCK_SECONDS / 2):
+                await self._settle(duplicate.dropped.placement)
+            return True
+        except (PeerUnreachable, OSError) as error:  # TimeoutError is one
+            log.info("duplicate kept for now", extra=_fields(duplicate) | {"reason": str(error) or "too slow"})
+            return False
+        finally:
+            await catalog.release_lease(duplicate.mailbox, self._holder)
+
+    async def _settle(self, placement: PlacementId) -> None:
         """With the mailbox locked. Raises CatalogUnavailable, PeerUnreachable, OSError."""
         catalog = self._link.catalog
-        owed = await catalog.owed_duplicates(self._own, AT_ONCE)  # as it is under the lock
-        duplicate = next((one for one in owed if one.dropped.placement == seen.dropped.placement), None)
-        if duplicate is None:
+        found = await catalog.owed_duplicates(self._own, 1, placement)  # as it is under the lock
+        if not found or found[0].dropped.placement != placement:
             return
-        placement = duplicate.dropped.placement
+        duplicate = found[0]
         reason = hopeless(duplicate)
         if reason is None:
             reason = await self._differ(duplicate)

@@ -1,9 +1,13 @@
 """The sidecar's local index: which replicas on this volume hold a mailbox's mail. For the time without a catalog.
 
-SQLite, rebuilt by a scan, synchronous=OFF: it may be deleted at any time and promises nothing. A row packs all records
+SQLite, rebuilt by a scan: it may be deleted at any time, and one that is damaged is begun anew. A row packs all records
 of one mailbox in one stretch of a segment, since a row a record costs more than the catalog itself. A stretch is
 indexed when its segment is quiet or the stretch is long, and always before a question is answered, so an answer covers
 every whole durable record of the volume (rule 20).
+
+Invariant: what `segments.indexed` says is indexed is there, after a power cut too. So the order of writes is kept
+(synchronous=NORMAL: syncs when the log is brought home, none for each stretch); the last stretches may be gone together
+with their `indexed`.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
@@ -29,7 +34,8 @@ FEED_INTERVAL = 1.0  # seconds between two looks at what is quiet
 LONG_STRETCH = 32 * 1024 * 1024  # bytes indexed at the latest: what a first question without a catalog waits for
 STEP_RECORDS = 2000  # records indexed before others get their turn
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2  # 1 had the same tables, and kept no order of writes
+_LOG_PAGES = 8192  # 32 MiB of log until it is brought home: two syncs then
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, id BLOB UNIQUE NOT NULL, indexed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS stretches (
@@ -60,14 +66,20 @@ class LocalIndex:
     def _open(self) -> None:
         try:
             self._database = self._connect()
+            rows = self._database.execute("SELECT number, id, indexed FROM segments").fetchall()
         except sqlite3.DatabaseError as error:
-            log.warning("local index begun anew", extra={"reason": str(error)})
-            self._database = self._connect_anew()
-        for number, id, indexed in self._database.execute("SELECT number, id, indexed FROM segments"):
+            self._begin_anew(error)
+            return
+        for number, id, indexed in rows:
             self._numbers[SegmentId(id)] = number
             holding = self._shelf.holdings.get(SegmentId(id))
             if holding is not None and indexed <= holding.readable:
                 holding.indexed = indexed
+
+    def _begin_anew(self, error: Exception) -> None:
+        log.warning("local index begun anew", extra={"reason": str(error)})
+        self._clear()
+        self._database = self._connect_anew()
 
     def _connect_anew(self) -> sqlite3.Connection:
         try:
@@ -81,7 +93,8 @@ class LocalIndex:
     def _connect(self, path: str = "") -> sqlite3.Connection:
         database = sqlite3.connect(path or self._path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=OFF")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         if database.execute("PRAGMA user_version").fetchone()[0] not in (0, _SCHEMA_VERSION):
             raise sqlite3.DatabaseError("it was made by another version")
         database.executescript(_SCHEMA)
@@ -95,6 +108,8 @@ class LocalIndex:
                 await self._feed_quiet()
             except (sqlite3.Error, OSError) as error:  # a full disk; what is missing is indexed when it has room
                 log.error("local index not fed", extra={"reason": str(error)})
+                if _is_damage(error):
+                    await self._run(partial(self._begin_anew, error))
             await asyncio.sleep(FEED_INTERVAL)
 
     async def _feed_quiet(self) -> None:
@@ -113,11 +128,17 @@ class LocalIndex:
     async def mailbox(self, mailbox: str) -> dict[str, Any]:
         """Messages and tombstones of a mailbox, as contract.paths.MAILBOX says. Raises OSError."""
         try:
-            await self._feed_all()
-        except sqlite3.Error as error:  # a full disk must not keep anybody from reading
-            log.error("local index moved to memory", extra={"reason": str(error)})
-            await self._run(self._move_to_memory)
-            await self._feed_all()
+            return await self._list(mailbox)
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                await self._run(partial(self._begin_anew, error))
+            else:  # a full disk must not keep anybody from reading
+                log.error("local index moved to memory", extra={"reason": str(error)})
+                await self._run(self._move_to_memory)
+            return await self._list(mailbox)
+
+    async def _list(self, mailbox: str) -> dict[str, Any]:
+        await self._feed_all()
         found: dict[str, Any] = await self._run(lambda: self._select(mailbox))
         return found
 
@@ -187,9 +208,13 @@ class LocalIndex:
             cursor.execute("DELETE FROM segments WHERE number = ?", (number,))
 
     def _move_to_memory(self) -> None:
+        self._clear()
+        self._database = self._connect(":memory:")
+
+    def _clear(self) -> None:
+        """Nothing is indexed."""
         self._close()
         self._numbers.clear()
-        self._database = self._connect(":memory:")
         for holding in self._shelf:
             holding.indexed = 0
 
@@ -227,6 +252,11 @@ class LocalIndex:
                 )
         rows = self._database.execute("SELECT record, position FROM tombstones WHERE mailbox = ?", (mailbox,))
         return {"messages": found, "tombstones": [f"{record.hex()}.{position}" for record, position in rows]}
+
+
+def _is_damage(error: Exception) -> bool:
+    """What is on the disk is no good index; not that the disk is full, or fails just now (OperationalError)."""
+    return type(error) is sqlite3.DatabaseError
 
 
 @contextlib.contextmanager

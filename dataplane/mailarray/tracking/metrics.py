@@ -32,14 +32,33 @@ UNDER_REPLICATED = Gauge(
     "mailarray_segments_under_replicated",
     "Segments on fewer servers than their copies; each is counted by one server, so that the sum over all is right",
 )
+IN_ONE_ZONE = Gauge(
+    "mailarray_segments_in_one_zone",
+    "Segments whose copies are all in one zone, against the mirroring table; each is counted by one server",
+)
 SCRUBBED_BYTES = Counter("mailarray_scrubbed_bytes", "Bytes of sealed segments read through and checked")
 DAMAGED = Counter("mailarray_damages_found", "Damaged stretches of segments found by reading them through")
 MENDED = Counter("mailarray_damages_mended", "Damaged stretches mended from another replica")
+UNMENDED = Gauge(
+    "mailarray_segments_damaged", "Segments here with damage that no other replica that answers could mend, yet"
+)
+SCRUB_INTERVAL = Gauge(
+    "mailarray_scrub_interval_seconds", "Within which everything on this volume is to be read through: scrubInterval"
+)
 SCRUB_AGE = Gauge(
     "mailarray_scrub_oldest_seconds", "Time since the segment was read that was read through longest ago on this volume"
 )
 DUPLICATES = Counter(
     "mailarray_duplicates_dropped", "Second deliveries of a message whose sender had not heard the 250, dropped"
+)
+DUPLICATES_OWED = Gauge("mailarray_duplicates_owed", "Second deliveries that this server has found and not dropped yet")
+BYTES_LEFT = Gauge(
+    "mailarray_bytes_left", "Bytes that this server has to fetch, to get back, or to see on other servers", ["work"]
+)
+SECONDS_LEFT = Gauge(
+    "mailarray_seconds_left",
+    "About how long that takes at the pace of the last two minutes; not there while nobody can know",
+    ["work"],
 )
 DRAINING = Gauge("mailarray_draining", "1 while this server is to be emptied and is not yet")
 DRAIN_BYTES_LEFT = Gauge("mailarray_drain_bytes_left", "Bytes that a drain has not proved on other servers yet")

@@ -48,6 +48,7 @@ from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.superseding import Superseder
 from mailarray.tracking.table import NewestTable
+from mailarray.tracking.time_left import TimeLeft
 from mailarray.tracking.usage import MailboxUsage
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class Agent:
             self.shelf, self.link, self.memory, losses, copier, self.table, settings.server, reserve
         )
         self.repairer.copied = wake.set
+        self.settler.copy_told = self.repairer.copy_told
         self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
         self.compactor.published = self.superseder.counted = wake.set
         self.dropper = Dropper(self.shelf, self.link, prover, self.index)
@@ -127,7 +129,7 @@ class Agent:
             self.table,
             settings.storage,
         )
-        registrar.duplicates_found = self.deduplicator.wake.set
+        registrar.duplicates_found = self.deduplicator.found
         self.scrubber = Scrubber(
             self.shelf,
             self.link,
@@ -136,10 +138,18 @@ class Agent:
             settings.storage.scrub_rate,
             time.time,
         )
+        self.shelf.written = self.scrubber.written
         self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
         self.copier = copier
+        self.time_left = TimeLeft(
+            {
+                "copying": self.repairer.copying,
+                "rebuild": self.repairer.rebuild,
+                "drain": lambda: self.drainer.progress,
+            }
+        )
         routes = Routes(
             volume.id,
             token,
@@ -154,6 +164,7 @@ class Agent:
             self.take_copy,
         )
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
+        metrics.IN_ONE_ZONE.set_function(self.in_one_zone)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
 
     async def take_copy(self, segment: SegmentId, length: int, pieces: AsyncIterator[bytes]) -> str | None:
@@ -180,9 +191,11 @@ class Agent:
             },
             "lag_bytes": self.follower.lag_bytes,
             "under_replicated": self.under_replicated(),
-            "drain": self.drainer.progress,
-            "rebuild": self.repairer.rebuild(),
-            "copying": self.repairer.copying(),
+            "second_deliveries": self.deduplicator.owed,
+            "in_one_zone": self.in_one_zone(),
+            "drain": self.time_left.show("drain"),
+            "rebuild": self.time_left.show("rebuild"),
+            "copying": self.time_left.show("copying"),
             "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
@@ -211,6 +224,10 @@ class Agent:
                     short.add(holding.segment)
         return len(short)
 
+    def in_one_zone(self) -> int:
+        """Segments whose copies are all in one zone and should not be; each is counted by its first holder."""
+        return self.repairer.together.count(self.volume.id)
+
     async def remember(self) -> None:
         """Save what is known of the catalog, at most once a second."""
         while True:
@@ -237,6 +254,7 @@ class Agent:
             self.drainer.run(),
             self.deduplicator.run(),
             self.scrubber.run(),
+            self.time_left.run(),
         ]
 
     async def settle_for_stop(self) -> None:

@@ -3,6 +3,9 @@
 Invariant: the catalog says whom to ask, never who holds. Counted is only a volume that gives out the last byte below L
 now: volumes offer durable bytes only, and hold all that is below. This volume answers for itself.
 
+Nobody waits for the word of a member that is lost, or retired: a drained server may be switched off for good, and
+`copies` others were found to hold what it held. Should it come back, it holds all that it held.
+
 Used before a compacted segment stands for its inputs, and again before an input's bytes are given up: those that held
 it then may be gone by now.
 """
@@ -32,16 +35,17 @@ class Prover:
         self._table = table
 
     async def missing(self, row: SegmentState, volumes: Sequence[VolumeRow]) -> str | None:
-        """What is missing until every member that is not lost holds it up to L, and `copies` volumes that count do."""
+        """What is missing until every member that is neither lost nor retired holds it up to L, and `copies` volumes
+        that count do."""
         length, facts = row.sealed_length, row.facts
         if not length:
             return "it is not sealed"
-        lost = {volume.id for volume in volumes if volume.lost}
-        wanted = [volume for volume in dict.fromkeys((*facts.members, *row.replicas)) if volume not in lost]
+        gone = {volume.id for volume in volumes if volume.lost or volume.retired}
+        wanted = [volume for volume in dict.fromkeys((*facts.members, *row.replicas)) if volume not in gone]
         answers = await asyncio.gather(*(self._holds(volume, facts.id, length) for volume in wanted))
         holders = {volume for volume, holds in zip(wanted, answers, strict=True) if holds}
         for member in facts.members:
-            if member not in lost and member not in holders:
+            if member not in gone and member not in holders:
                 return f"its member {member.hex()} does not say that it holds it"
         counted = len(holders.intersection(counting(self._table(), volumes)))
         return None if counted >= facts.copies else f"{counted} of {facts.copies} volumes say that they hold it"

@@ -107,6 +107,7 @@ class Registrar:
                 run.messages,
                 run.tombstones,
                 self._window,
+                time.time_ns() // 1000 - self._window,
             ),
         )
         if isinstance(result, NotRegistered):

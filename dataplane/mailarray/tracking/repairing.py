@@ -8,6 +8,7 @@ Invariants:
 - Counted are only volumes of servers that the table has as Serving: so a draining server's segments are short from the
   moment it drains, and its copies go elsewhere while it still serves them.
 - A member that has nothing of its segment fetches it at once: the catalog counts on it.
+- A segment that is in one zone alone gets one copy more in another (spreading.py).
 - A server that drains, or whose disk is below its reserve, fetches nothing for itself; the next target takes over.
 - While the catalog is closed (restored, being told) copies may not be told yet: then nothing is fetched before
   CLOSED_SECONDS, since a copy too many costs disk, and one too few is what the closed catalog waits for.
@@ -32,6 +33,7 @@ from mailarray.tracking.memory import CatalogMemory
 from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.settling import segment_states
 from mailarray.tracking.shelf import Shelf
+from mailarray.tracking.spreading import Together
 from mailarray.tracking.table import NewestTable
 from mailarray.tracking.targets import begins_after, counting, order
 
@@ -71,6 +73,7 @@ class Repairer:
         self.wake = asyncio.Event()
         self.copied: Callable[[], None] = lambda: None  # called after each copy, so that it is told to the catalog
         self.short: list[ShortSegment] = []  # as of the last look
+        self.together = Together()  # segments that are in one zone alone; as of the last look
         self.problem: str | None = None  # why nothing is fetched that should be
         self.rows: list[VolumeRow] = []
         self._counted: tuple[frozenset[VolumeId], int] = (frozenset(), 0)  # and the epoch, of the last look
@@ -112,17 +115,21 @@ class Repairer:
         busy = self.short or self._owed or self._unsealed or self._memory.lost - self._memory.repaired
         if same and now - self._looked_at < max(self._took / DUTY, 0.0 if busy else QUIET):
             return
-        if not same or now - self._whole_at >= WHOLE:
+        anew = not same or now - self._whole_at >= WHOLE
+        if anew:
             self._before, self._whole_at, self._named_until = None, now, 0
         all_told = await self._losses.all_told(self.rows, state.epoch)  # before the look that shall confirm it
         began = time.monotonic()
         unsealed = sum([len(await catalog.unsealed_segments(volume)) for volume in self._own_losses()])
         self.short, self._before = await catalog.short_segments(counted, self._before)
+        await self.together.look(catalog, self._table(), self.rows, servers, anew)
         await self._look_for_owed()
         self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - began
         self._unsealed = unsealed
         await self._losses.remember_repaired(self.short, state.epoch, all_told)
-        self._since = {s.facts.id: self._since.get(s.facts.id, now) for s in self.short}
+        self._since = {
+            id: self._since.get(id, now) for id in (*(s.facts.id for s in self.short), *self.together.segments)
+        }
         patience = 0.0 if state.open else CLOSED_SECONDS
         # In a thread: after the loss of a large volume these are some hundred thousand hashes.
         self._want(await self._shelf.run(lambda: self._choose(servers, now - patience)))
@@ -164,6 +171,10 @@ class Repairer:
             after = begins_after(order(facts.id, servers, short.holders, rebuilding, missing), own, missing)
             if after is not None and not self._shelf.holds(facts.id) and now - self._since[facts.id] >= after:
                 chosen[facts.id] = short
+        seconds = {id: now - since for id, since in self._since.items()}
+        for short in self.together.to_fetch(servers, own, seconds):
+            if not self._shelf.holds(short.facts.id):
+                chosen.setdefault(short.facts.id, short)
         for segment, state in self._owed.items():
             others = (*state.facts.members, *state.replicas)
             first = tuple(volume for volume in others if volume in servers)
@@ -204,6 +215,12 @@ class Repairer:
                 self._link.away(error)
             except (OSError, VolumeError) as error:
                 self._complain(f"segment {short.facts.id.hex()} cannot be copied: {error}")
+
+    def copy_told(self) -> None:
+        """The catalog knows one more copy here: when it was the last that was wanted, see at once what is left."""
+        if not self._wanted and not self._copier.under_way:
+            self._looked_at = float("-inf")
+            self.wake.set()
 
     async def _fetch(self, short: ShortSegment) -> None:
         lost = {row.id for row in self.rows if row.lost}

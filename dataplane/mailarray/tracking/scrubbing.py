@@ -8,8 +8,8 @@ Invariants (rules 4, 11):
 - What is written is what another replica gave for the same bytes, after it passed the checksums that stand for them;
   for one body that is the checksum in its own batch, which is good. So an offset never gets other bytes than it had.
 - Readers are never worse off: they check what they read, and ask another replica, before, while and after.
-- Only what was read through without damage, or mended wholly, counts as seen. What no replica could mend is tried
-  again, and the messages and mailboxes that it is about are named, in the log and in the status.
+- Only what was read through without damage, mended wholly, or written just now, counts as seen. What no replica could
+  mend is tried again, and the messages and mailboxes that it is about are named, in the log and in the status.
 
 At most `scrub_rate` bytes a second, and no more than it takes to see everything within `scrub_interval`; in a thread
 whose reads give way to everybody else's, where the disk's scheduler knows such a thing.
@@ -87,6 +87,8 @@ class Scrubber:
         self.bytes = self.damaged = self.mended = 0
         self.current: SegmentId | None = None
         metrics.SCRUB_AGE.set_function(self.oldest)
+        metrics.SCRUB_INTERVAL.set(interval)
+        metrics.UNMENDED.set_function(self.unmended)
 
     # -- what is told ------------------------------------------------------------------------------------
     def scrub_now(self) -> dict[str, int]:
@@ -97,9 +99,17 @@ class Scrubber:
         every = self._readable()
         return {"segments": len(every), "bytes": sum(holding.readable for holding in every)}
 
+    def written(self, segment: SegmentId) -> None:
+        """A copy of it was checked and written here now, however old the segment is."""
+        self._memory.note(segment, self._now())
+
     def oldest(self) -> float:
         """Seconds since the segment that was read longest ago was read."""
         return max((self._now() - self._last(holding) for holding in self._readable()), default=0.0)
+
+    def unmended(self) -> int:
+        """Segments here with damage that nobody could mend, or that the disk does not give."""
+        return sum(segment in self._shelf.holdings for segment in self.lost.keys() | self._again.keys())
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
@@ -108,6 +118,7 @@ class Scrubber:
             "bytes": self.bytes,
             "damaged": self.damaged,
             "mended": self.mended,
+            "damaged_segments": self.unmended(),
             "oldest_seconds": round(self.oldest()),
             "reading": None if self.current is None else self.current.hex(),
             "asked_for_left": len(left),

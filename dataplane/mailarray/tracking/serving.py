@@ -6,6 +6,7 @@ reader's business: it has them from the catalog, and asks another replica when t
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from mailarray.model.ids import SegmentId
 from mailarray.tracking.answers import answer, refuse
 from mailarray.tracking.local_index import LocalIndex
 from mailarray.tracking.memory import CatalogMemory
+from mailarray.tracking.sending import send_range
 from mailarray.tracking.shelf import Shelf
 
+log = logging.getLogger(__name__)
+
 ONE_PIECE = 1024 * 1024  # bytes of a range answered from memory
-PIECE = 1024 * 1024  # bytes of a longer one read in a thread and sent at a time
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -88,13 +91,14 @@ class Server:
             response = web.StreamResponse(status=status, headers=headers)
             response.content_length = end - start
             await response.prepare(request)
-            while start < end:
-                piece = await self._shelf.run(lambda at=start: os.pread(fd, min(PIECE, end - at), at))  # type: ignore[misc]
-                if not piece:
-                    break
-                await response.write(piece)
-                start += len(piece)
-            await response.write_eof()
+            transport = request.transport
+            if transport is None or request.method == "HEAD":
+                return response
+            try:
+                await send_range(transport, fd, start, end, self._shelf.run)
+            except OSError as error:
+                log.info("range not sent", extra={"segment": segment.hex(), "reason": str(error)})
+                transport.abort()  # the header has promised more: only a broken connection takes that back
             return response
         finally:
             os.close(fd)

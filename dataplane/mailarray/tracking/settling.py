@@ -93,6 +93,7 @@ class Settler:
         self._sought_at = float("-inf")  # what a writer that is gone began, and this process never heard of
         self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
+        self.copy_told: Callable[[], None] = lambda: None  # called when a repaired copy is at rest
 
     async def run(self) -> None:
         """Pass after pass, until cancelled."""
@@ -152,6 +153,8 @@ class Settler:
                         holding.settled_epoch = state.epoch
                         self._sealed_since.pop(holding.segment, None)
                         self._unsealed_since.pop(holding.segment, None)
+                        if holding.is_replica(self._shelf.volume.id):
+                            self.copy_told()
         if not state.open:
             await self._tell_caught_up(state.epoch)
 

@@ -100,6 +100,7 @@ class Shelf:
     def __init__(self, volume: Volume, executor: Executor) -> None:
         self.volume = volume
         self.holdings: dict[SegmentId, Holding] = {}
+        self.written: Callable[[SegmentId], None] = lambda _: None  # called with each whole copy that is adopted
         self.dropped: set[SegmentId] = set()  # superseded, and gone from here for ever
         self._executor = executor
 
@@ -236,6 +237,7 @@ class Shelf:
             before.close()
         holding.own = holding.header is not None and holding.header.writer == self.volume.id
         holding.settled_epoch = -1
+        self.written(segment)
         return holding
 
     async def supersedes(self, holding: Holding) -> tuple[SegmentId, ...]:

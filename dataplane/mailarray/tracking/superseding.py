@@ -2,8 +2,8 @@
 
 Invariants:
 
-- It counts only when it is sealed up to its closing record, every member not lost holds it durably to there, and
-  `copies` volumes do, each asked directly. Until then the inputs stay, and so does every location in them.
+- It counts only when it is sealed up to its closing record, every member neither lost nor retired holds it durably to
+  there, and `copies` volumes do, each asked directly. Until then the inputs stay, and so does every location in them.
 - That it counts is durable here before the catalog hears it, and so before any input goes. It is true for ever: a
   catalog that is restored or made anew is told again, by whoever noted it, before it opens (rule 19).
 

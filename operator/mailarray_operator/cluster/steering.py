@@ -21,9 +21,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from mailarray_operator.cluster import metrics, mx_keeping
+from mailarray_operator.cluster import metrics, mx_events, mx_keeping
 from mailarray_operator.cluster.client import ApiError
 from mailarray_operator.cluster.dns_answers import Answers, wanted_records, zone_of
 from mailarray_operator.cluster.endpoints import Endpoints, Reads
@@ -49,9 +49,7 @@ from mailarray_operator.mx import (
     records,
     service_records,
 )
-from mailarray_operator.mx import reasons as mx_reasons
 from mailarray_operator.mx.endpoints import object_name
-from mailarray_operator.plan.decisions import Event
 from mailarray_operator.plan.mx_status import DNS_PUBLISHED
 
 log = logging.getLogger(__name__)
@@ -60,8 +58,6 @@ PLAN_SECONDS = 5.0
 SOON_SECONDS = 0.25  # until servers were asked for the first time; and between two plans, whatever happens
 FIRST_SECONDS = 30.0  # that a first plan waits for servers that start together
 DNS_SECONDS, CALM_DNS_SECONDS = 15.0, 30.0  # between two questions: while something differs, and else
-EVENTS_A_PLAN = 20  # servers of a lost zone are told in one sentence
-WARNINGS: Final = frozenset({mx_reasons.LOST, mx_reasons.NOT_ACCEPTING, mx_reasons.KEPT_FOR_MINIMUM})
 
 
 @dataclass(slots=True)
@@ -189,7 +185,7 @@ class Steering:
         self._render(array, now)
         self._tell(array, now)
         await self._save(array, bool(events))
-        await self._post(array, events, now)
+        await mx_events.post(self._poster, array.key, array.inputs, events, now)
         if array.inputs.spec.mx.publish == "ExternalDNS":
             whole = await array.endpoints.apply(array.manifests)
             if whole and array.records is not None and array.records.mx and array.stale_since is None:
@@ -293,26 +289,6 @@ class Steering:
         array.saved = None  # until it is written
         await mx_keeping.write(self._writer, array.key, kept)
         array.saved = kept.worth_keeping()
-
-    async def _post(self, array: _Array, changes: tuple[Decision, ...], now: float) -> None:
-        for decision in changes[:EVENTS_A_PLAN]:
-            candidate = array.inputs.servers.get(decision.server)
-            group = candidate.group if candidate is not None else decision.server.rpartition("-")[0]
-            uid = array.inputs.group_uids.get(group)
-            type_ = "Warning" if decision.reason in WARNINGS else "Normal"
-            note = f"MX: {decision.message}"
-            if uid is not None:
-                event = Event("MailServer", group, type_, decision.reason, note)  # type: ignore[arg-type]
-            else:
-                uid = array.inputs.uid
-                event = Event("MailCluster", array.key[1], type_, decision.reason, note)  # type: ignore[arg-type]
-            await self._poster.post(array.key[0], uid, event, now)
-        if len(changes) > EVENTS_A_PLAN:
-            more = len(changes) - EVENTS_A_PLAN
-            last = changes[-1]
-            note = f"MX: {more} more servers changed their place in the same plan, the last one because: {last.message}"
-            event = Event("MailCluster", array.key[1], "Normal", last.reason, note)
-            await self._poster.post(array.key[0], array.inputs.uid, event, now)
 
     def _tell(self, array: _Array, now: float) -> None:
         """Into the store; the MailCluster is looked at again when it says something new."""

@@ -59,7 +59,7 @@ def passwd(address: str, password_stdin: bool) -> int:
 @click.option("--containing", default="", help="Only accounts whose address has this text in it.")
 @output_option
 def list_accounts(containing: str, output: str) -> int:
-    """Show accounts."""
+    """Show accounts, and how much of its quota each holds."""
     client = kubectl()
     options = ["--json", *([f"--containing={containing}"] if containing else [])]
     cluster = _cluster(client)
@@ -67,11 +67,12 @@ def list_accounts(containing: str, output: str) -> int:
     if output == "json":
         click.echo(said, nl=False)
         return 0
-    table = drawing.table("ADDRESS", "ALIASES", "QUOTA", "LOGIN", right=("QUOTA",))
+    table = drawing.table("ADDRESS", "ALIASES", "USED", "QUOTA", "LOGIN", right=("USED", "QUOTA"))
     for one in json.loads(said):
         login = "disabled" if not one.get("enabled", True) else "yes" if one.get("hasPassword") else "no password"
         aliases = ", ".join(one.get("aliases") or []) or drawing.DASH
-        table.add_row(one.get("address", ""), aliases, drawing.size(one.get("quota")), login)
+        used, quota = drawing.size(one.get("used")), drawing.size(one.get("quota"))
+        table.add_row(one.get("address", ""), aliases, used, quota, login)
     drawing.console().print(table)
     return 0
 

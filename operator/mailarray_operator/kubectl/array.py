@@ -35,6 +35,7 @@ class ServerRow:
     name: str
     phase: str
     progress: int | None
+    time_left: str  # as the operator tells it, such as 25m; "" when nobody knows
     zone: str
     node: str
     volume: str
@@ -227,6 +228,7 @@ def _group(item: Mapping[str, Any]) -> Group:
             name=row.get("name", ""),
             phase=row.get("phase", ""),
             progress=row.get("progress"),
+            time_left=row.get("timeLeft", ""),
             zone=row.get("zone", ""),
             node=row.get("node", ""),
             volume=row.get("volume", ""),

@@ -14,7 +14,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from mailarray_operator.api import names
-from mailarray_operator.kubectl import array
+from mailarray_operator.kubectl import array, drawing
 from mailarray_operator.kubectl.advice import refusal, waiting
 from mailarray_operator.kubectl.array import Cluster, Group, ServerRow
 from mailarray_operator.kubectl.kubectl import Kubectl
@@ -183,13 +183,16 @@ class _Display:
     def show(self, row: ServerRow, group_says: str) -> None:
         """Its newest state."""
         message = row.message or group_says
-        now = (row.phase, row.progress, message)
+        now = (row.phase, row.progress, row.time_left, message)
         if self._progress is not None and self._task is not None:
             self._progress.update(
-                self._task, completed=row.progress or 0, description=f"{row.name} {row.phase}", message=message
+                self._task,
+                completed=row.progress or 0,
+                description=f"{row.name} {row.phase}{drawing.takes(row.time_left)}",
+                message=message,
             )
         elif now != self._last:
-            percent = "" if row.progress is None else f" {row.progress} %"
+            percent = "" if row.progress is None else f" {row.progress} %{drawing.takes(row.time_left)}"
             click.echo(f"{row.name} {row.phase}{percent}{': ' if message else ''}{message}")
         self._last = now
 

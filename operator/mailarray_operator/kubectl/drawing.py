@@ -45,12 +45,17 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def bar(percent: int | None) -> Text:
-    """`████▌····· 45 %`."""
+def bar(percent: int | None, time_left: str = "") -> Text:
+    """`████▌····· 45 %, 25m left`."""
     if percent is None:
         return Text(DASH)
     full = round(BAR * max(0, min(100, percent)) / 100)
-    return Text.assemble(("█" * full, "yellow"), ("·" * (BAR - full), "dim"), f" {percent} %")
+    return Text.assemble(("█" * full, "yellow"), ("·" * (BAR - full), "dim"), f" {percent} %{takes(time_left)}")
+
+
+def takes(time_left: str) -> str:
+    """`, 25m left`, to follow some progress."""
+    return f", {time_left} left" if time_left else ""
 
 
 def size(value: object) -> str:

@@ -54,9 +54,10 @@ def servers(no_ask: bool, output: str) -> int:
     for row in rows:
         sidecar = (answers.get(row.name) or Answer()).sidecar or {}
         table.add_row(
-            row.group, row.name, drawing.word(row.phase), drawing.bar(row.progress), row.zone or drawing.DASH,
-            row.node or drawing.DASH, drawing.short(row.volume), ", ".join(row.mirrors) or drawing.DASH,
-            drawing.size(sidecar.get("disk_free")), drawing.size(sidecar.get("lag_bytes")),
+            row.group, row.name, drawing.word(row.phase), drawing.bar(row.progress, row.time_left),
+            row.zone or drawing.DASH, row.node or drawing.DASH, drawing.short(row.volume),
+            ", ".join(row.mirrors) or drawing.DASH, drawing.size(sidecar.get("disk_free")),
+            drawing.size(sidecar.get("lag_bytes")),
         )  # fmt: skip
     console.print(table)
     for note in notes(rows, pods, answers):
@@ -87,7 +88,7 @@ def _rows(cluster: Cluster, pods: Mapping[str, Pod]) -> list[ServerRow]:
     for pod in pods.values():
         if pod.name not in known:
             group = next((g.name for g in cluster.groups if g.ordinal(pod.name) is not None), "")
-            rows.append(ServerRow(group, pod.name, "", None, "", pod.node, "", (), ""))
+            rows.append(ServerRow(group, pod.name, "", None, "", "", pod.node, "", (), ""))
     return sorted(rows, key=lambda row: (row.group, array.natural(row.name)))
 
 

@@ -18,6 +18,8 @@ from mailarray_operator.kubectl.asking import Answer
 from mailarray_operator.kubectl.kubectl import Forbidden, Kubectl
 from mailarray_operator.kubectl.targets import kubectl, output_option, target_options
 
+MOVING = ("Draining", "Rebuilding")  # phases in which mail is copied
+
 
 @click.command()
 @target_options
@@ -138,7 +140,10 @@ def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
         mirroring.get("spread", ""), ""
     )
     under = mirroring.get("underReplicatedSegments")
-    short = "" if under is None else f", {under} segments under-replicated"
+    short = (
+        "" if under is None else f", {under} segments under-replicated{drawing.takes(mirroring.get('timeLeft', ''))}"
+    )
+    under_way = [row for row in cluster.servers if row.phase in MOVING and row.progress is not None]
     return [
         ("domains", f"{', '.join(domains[:5])}{f' and {len(domains) - 5} more' if len(domains) > 5 else ''}"),
         (
@@ -146,6 +151,7 @@ def _facts(cluster: Cluster, answer: Answer | None) -> list[tuple[str, str]]:
             f"{_servers(cluster)} ready ({', '.join(f'{g.name} {g.wanted}' for g in cluster.groups) or 'none'})",
         ),
         ("mirroring", f"{storage.get('copies', 2)} copies, {table}{spread}{short}"),
+        *[("", f"{row.name} is {row.phase}, {row.progress} %{drawing.takes(row.time_left)}") for row in under_way],
         ("catalog", _catalog(cluster, answer)),
         ("accounts", _accounts(cluster)),
     ]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from mailarray.contract.mirroring_ring import Spread
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.time_left import told
 from mailarray_operator.api import names
 from mailarray_operator.plan import conditions, own_secrets, reasons
 from mailarray_operator.plan.conditions import Condition
@@ -71,6 +72,11 @@ def cluster_status(
         "servers": len(whole.table.servers),
         "underReplicatedSegments": under_replicated,
     }
+    if together := _in_one_zone(whole):
+        mirroring["segmentsInOneZone"] = together
+    time_left = _copying_takes(whole)
+    if time_left:
+        mirroring["timeLeft"] = time_left
     if whole.spread is not None:
         mirroring["spread"] = whole.spread
     reference = spec.catalog.database_secret_ref
@@ -86,6 +92,14 @@ def cluster_status(
     wanting = missing_secrets(observation, spec) is not None or own_secrets.missed(observation, spec) is not None
     told = said[1:] if whole.rolling.whole.outdated and not wanting else said
     return status, conditions.events("MailCluster", resource.name, resource.status, told)
+
+
+def _copying_takes(whole: Whole) -> str:
+    """Until the last server has fetched what it has to; "" when nobody fetches, or one of them cannot say."""
+    said = [(s.view.sidecar or {}).get("copying") for s in whole.shown]
+    times = [c.get("seconds_left") for c in said if isinstance(c, Mapping) and c.get("segments_left")]
+    known = [t for t in times if isinstance(t, (int, float))]
+    return told(max(known)) if known and len(known) == len(times) else ""
 
 
 def _kept(resource: Resource, said: Sequence[Condition]) -> list[dict[str, Any]]:
@@ -279,6 +293,9 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
 
 def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     wanted, holds = spec.storage.spread, whole.spread
+    together = _together(whole) if wanted == holds == "Zone" else ""
+    if together:
+        return Condition("SpreadAsAsked", False, reasons.COPIES_IN_ONE_ZONE, together)
     if holds == wanted or holds == "Zone":
         where = "in another zone" if holds == "Zone" else "on another node"
         return Condition("SpreadAsAsked", True, reasons.SPREAD, f"copies are kept {where}")
@@ -297,6 +314,35 @@ def _spread(spec: MailClusterSpec, whole: Whole) -> Condition:
     else:
         message = "some copies are kept on the same node, since there is no other one; add nodes"
     return Condition("SpreadAsAsked", False, reasons.SPREAD_NOT_POSSIBLE, message)
+
+
+def _in_one_zone(whole: Whole) -> int:
+    """Segments whose copies are all in one zone against the table, as the servers count them."""
+    return sum(int((s.view.sidecar or {}).get("in_one_zone") or 0) for s in whole.shown)
+
+
+def _together(whole: Whole) -> str:
+    """What is to be said of copies that are in one zone alone although there are others; "" when there are none."""
+    zones = {server.name: server.zone for server in whole.table.servers}
+    alone = []
+    for s in whole.shown:
+        mirrors = (s.view.writer or {}).get("mirrors")
+        used = [m.get("server") for m in mirrors or () if isinstance(m, Mapping) and m.get("in_use")]
+        if used and all(zones.get(str(mirror)) == s.view.zone for mirror in used):
+            alone.append(s.view.name)
+    count = _in_one_zone(whole)
+    some = "1 segment is" if count == 1 else f"{count} segments are"
+    if alone:
+        verb, whose = ("keeps", "its") if len(alone) == 1 else ("keep", "their")
+        stored = f"; {some} in one zone alone" if count else ""
+        return (
+            f"{conditions.names(alone)} {verb} new mail and its copies in {whose} own zone, since no server of another "
+            "one takes copies; mail flows, but would not outlive the loss of that zone too; bring back the servers of "
+            f"the other zones{stored}"
+        )
+    if count:
+        return f"{some} in one zone alone, since others were away; copies are made in another one as soon as it answers"
+    return ""
 
 
 def _placement(observation: Observation, spec: MailClusterSpec) -> list[Condition]:

@@ -145,7 +145,11 @@ def _decide_group(
     shown = group_status.show(fleet, rows, roll)
     rollout = roll.groups.get(fleet.name)
     calm = not fleet.drains and not fleet.refused and not fleet.waiting and fleet.replicas == len(fleet.servers)
-    made_of = (fleet.scale, rollout, [(s.phase, s.message, s.progress, s.view.volume, s.mirrors) for s in shown])
+    made_of = (
+        fleet.scale,
+        rollout,
+        [(s.phase, s.message, s.progress, s.time_left, s.view.volume, s.mirrors) for s in shown],
+    )
     if calm and known is not None and known.group is group and known.made_of == made_of:
         return known, shown
     growths: list[Growth] = []

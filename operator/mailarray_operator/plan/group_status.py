@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mailarray.contract.time_left import told
 from mailarray_operator.api import names
 from mailarray_operator.plan import conditions, reasons
 from mailarray_operator.plan.conditions import Condition
@@ -26,6 +27,7 @@ class Shown:
     phase: Phase
     message: str
     progress: int | None
+    time_left: str
     mirrors: Sequence[str]
 
     def entry(self) -> dict[str, Any]:
@@ -42,6 +44,8 @@ class Shown:
                 entry[key] = value
         if self.progress is not None:
             entry["progress"] = self.progress
+        if self.time_left:
+            entry["timeLeft"] = self.time_left
         if self.mirrors:
             entry["mirrors"] = list(self.mirrors)
         return entry
@@ -61,25 +65,27 @@ def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], rolling: Rol
             if view.name == rolling.restart and phase == "Serving":
                 # Written before the pod is deleted: when it is back, it counts as away until it has settled.
                 phase, message = "Joining", "restarts with the newest template"
-            shown.append(Shown(view, phase, message, progress, mirrors))
+            shown.append(Shown(view, phase, message, progress, view.time_left, mirrors))
         elif drain.state is State.DRAINED:
-            shown.append(Shown(view, "Drained", "others hold all of its mail; it stops after those above it", 100, ()))
+            message = "others hold all of its mail; it stops after those above it"
+            shown.append(Shown(view, "Drained", message, 100, "", ()))
         else:
             shown.append(Shown(view, "Draining", *_drains(view, drain.state), ()))
     return shown
 
 
-def _drains(view: ServerView, state: State) -> tuple[str, int]:
+def _drains(view: ServerView, state: State) -> tuple[str, int, str]:
+    """Message, progress and time left."""
     if view.phase == "Lost":
-        return "does not answer; its drain ends when it is back, and nothing is assumed until then", _kept(view)
+        return "does not answer; its drain ends when it is back, and nothing is assumed until then", _kept(view), ""
     if view.sidecar is None and not view.up:  # one that drains is never ready, since it takes no mail
-        return f"{view.message}; its drain goes on when it is back", _kept(view)
+        return f"{view.message}; its drain goes on when it is back", _kept(view), ""
     if state is State.LEAVING:
-        return "takes mail until its MX record is forgotten", 0
+        return "takes mail until its MX record is forgotten", 0, ""
     report = (view.sidecar or {}).get("drain")
     if isinstance(report, Mapping):
-        return "its mail is being copied to others", percent(report)
-    return "is told to drain", _kept(view)
+        return "its mail is being copied to others", percent(report), told(report.get("seconds_left"))
+    return "is told to drain", _kept(view), ""
 
 
 def _kept(view: ServerView) -> int:

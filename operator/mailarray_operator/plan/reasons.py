@@ -37,6 +37,7 @@ NOT_PAUSED: Final = "NotPaused"
 SPREAD: Final = "Spread"
 SPREAD_NOT_KNOWN: Final = "SpreadNotKnown"
 SPREAD_NOT_POSSIBLE: Final = "SpreadNotPossible"
+COPIES_IN_ONE_ZONE: Final = "CopiesInOneZone"
 # PlacementAsAsked, which is there only with rules
 GROUPS_FOUND: Final = "GroupsFound"
 GROUP_MISSING: Final = "GroupMissing"
@@ -93,6 +94,7 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     ACCOUNTS_SECRET_LARGE: "Warning",
     PAUSED: "Normal",
     SPREAD_NOT_POSSIBLE: "Warning",
+    COPIES_IN_ONE_ZONE: "Warning",
     GROUP_MISSING: "Warning",
     WOULD_LOSE_COPIES: "Warning",
     CLUSTER_MISSING: "Warning",

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from mailarray.contract.time_left import told
 from mailarray_operator.plan.observation import Claim, Group, Observation, Pod, ServerReport
 
 LOST_AFTER: Final = 20.0  # seconds; Kubernetes itself takes as long to say that a node does not answer
@@ -34,6 +35,7 @@ class ServerView:
     phase: Phase  # without its drain
     message: str
     progress: int | None  # percent of a rebuild
+    time_left: str  # of a rebuild; "" when nobody knows
     volume: str
     zone: str
     node: str
@@ -86,6 +88,7 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
     writer = report.writer if report is not None and fresh else None
     volume = str((sidecar or {}).get("volume") or before.get("volume") or "")
     progress: int | None = None
+    rebuild: Any = (sidecar or {}).get("rebuild")
     lost_in: float | None = None
     phase: Phase
     if pod is None or not pod.ready or pod.terminating:
@@ -103,7 +106,7 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
         message = "" if phase == "Serving" else "its pod is ready; the operator has not heard from it yet"
         kept = before.get("progress")
         progress = kept if phase == "Rebuilding" and isinstance(kept, int) else None
-    elif (rebuild := sidecar.get("rebuild")) and not rebuild.get("done"):
+    elif rebuild and not rebuild.get("done"):
         phase, message, progress = "Rebuilding", "fetches from its mirrors what its volume held", percent(rebuild)
     elif rebuild is None and (_has_another_volume(before, volume) or before.get("phase") == "Rebuilding"):
         # Its sidecar has not heard from the catalog yet what the lost volume held.
@@ -118,6 +121,7 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
         phase,
         message,
         progress,
+        told(rebuild.get("seconds_left")) if phase == "Rebuilding" and isinstance(rebuild, Mapping) else "",
         volume,
         pod.zone if pod is not None and pod.node else str(before.get("zone") or ""),
         pod.node if pod is not None and pod.node else str(before.get("node") or ""),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
-from mailarray.access import expunge, maildrop
+from mailarray.access import expunge, maildrop, sidecars
 from tests.support.access_fakes import MAILBOX, PASSWORD, FakeArray
 from tests.support.pop3_dialog import Client
 
@@ -122,3 +123,37 @@ async def test_the_lease_is_renewed(array: FakeArray, monkeypatch: pytest.Monkey
 
         monkeypatch.setattr(array.catalog, "acquire_lease", watched)
         await asyncio.wait_for(renewed.wait(), 5)
+
+
+async def test_a_session_lists_its_mailbox_once_and_not_for_each_message_that_nobody_has(
+    array: FakeArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings = 0
+    compile_mailbox = sidecars.compile_mailbox
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal listings
+        listings += 1
+        return await compile_mailbox(*arguments)
+
+    monkeypatch.setattr(maildrop, "compile_mailbox", counted)
+    monkeypatch.setattr(maildrop, "AGAIN", 1e6)
+    for i in range(20):
+        array.deliver(b"%d\r\n" % i)
+    await array.start()
+    array.catalog.away = True
+    async with Client(array.port) as client:
+        assert (await client.log_in(MAILBOX, PASSWORD)).startswith("+OK 20 messages")
+        assert [await client.retrieve(n) for n in range(1, 6)] == [b"%d\r\n" % i for i in range(5)]
+        assert listings == 1
+        for server in array.servers:
+            server.segments.clear()
+        for number in range(15, 21):
+            assert (await client.ask(f"RETR {number}")).startswith("-ERR")
+        assert listings == 2
+    monkeypatch.setattr(maildrop, "AGAIN", 0)
+    async with Client(array.port) as client:
+        assert (await client.log_in(MAILBOX, PASSWORD)).startswith("+OK 20 messages")
+        for number in (15, 16):  # after a while it is looked for again
+            assert (await client.ask(f"RETR {number}")).startswith("-ERR")
+    assert listings == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import random
@@ -10,7 +11,7 @@ import pytest
 
 from mailarray.catalog.catalog import Catalog, MessageRow, Registered
 from mailarray.catalog.duplicates import Seen, buckets, pairs
-from mailarray.model.ids import MessageId
+from mailarray.model.ids import MessageId, PlacementId
 from mailarray.tracking.deduplicating import hopeless
 from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone
 
@@ -28,9 +29,8 @@ def delivered(*mailboxes: str, fingerprint: bytes = FINGERPRINT, after: float = 
     return row._replace(id=MessageId(next(_ids).to_bytes(16, "big")), fingerprint=fingerprint, received_at=later)
 
 
-async def register(sidecar: Sidecar, *rows: MessageRow, window: int = WINDOW) -> int:
-    run = sidecar.run(rows)
-    object.__setattr__(run, "duplicate_window", window)
+async def register(sidecar: Sidecar, *rows: MessageRow, window: int = WINDOW, since: int = 0) -> int:
+    run = dataclasses.replace(sidecar.run(rows), duplicate_window=window, duplicates_since=since)
     answer = await sidecar.try_register(run)
     assert isinstance(answer, Registered)
     return answer.duplicates
@@ -82,9 +82,31 @@ async def test_nothing_is_looked_for_when_it_is_off_or_while_the_catalog_is_told
     await catalog.reset()
     await sidecar.check_in()
     sidecar.next_segment()
-    assert await register(sidecar, delivered("a@x"), delivered("a@x")) == 0
+    since = delivered("a@x").received_at + 1
+    assert await register(sidecar, delivered("a@x"), delivered("a@x"), since=since) == 0
+    assert await register(sidecar, delivered("b@x"), delivered("b@x"), since=since - 1) == 1  # of the last window
     assert await catalog.caught_up(sidecar.volume, sidecar.epoch, [sidecar.volume], 2)
     assert await register(sidecar, delivered("a@x"), delivered("a@x")) == 1  # in one run, too
+
+
+@pytest.mark.parametrize("gone", ["lost", "retired"])
+async def test_what_a_volume_owed_that_is_gone_is_owed_by_all_others(catalog: Catalog, gone: str) -> None:
+    one, two = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-1")
+    await one.join()
+    await two.check_in()
+    for number in range(3):
+        fingerprint = FINGERPRINT[:-1] + bytes([number])
+        await register(one, delivered("a@x", fingerprint=fingerprint), delivered("a@x", fingerprint=fingerprint))
+    assert await catalog.owed_duplicates(two.volume, 10) == []
+    if gone == "lost":
+        await catalog.mark_lost(one.volume)
+    else:
+        await catalog.mark_retired(one.volume)
+    everything = await catalog.owed_duplicates(two.volume, 10)
+    assert len(everything) == 3
+    middle, last = everything[1].dropped.placement, everything[2].dropped.placement
+    assert await catalog.owed_duplicates(two.volume, 1, middle) == everything[1:2]
+    assert await catalog.owed_duplicates(two.volume, 2, PlacementId(last.record, last.index + 1)) == []
 
 
 async def test_the_lower_id_stays_whichever_is_registered_first(catalog: Catalog) -> None:

@@ -63,6 +63,21 @@ async def test_short_is_what_too_few_of_the_counting_volumes_hold(catalog: Catal
     assert (await catalog.short_segments(everyone[2:])).short[0].holders == (three.volume,)
 
 
+async def test_what_none_of_some_volumes_holds(catalog: Catalog) -> None:
+    one, two, three = await sealed(catalog)
+    everyone = [one.volume, two.volume, three.volume]
+    assert (await catalog.held_by_none_of(everyone, [two.volume, three.volume])).short == []
+    (found,), looked_at = await catalog.held_by_none_of(everyone, [three.volume])
+    assert (found.facts, found.sealed_length, found.holders) == (one.segment, 2 * BODY, (one.volume, two.volume))
+    assert (await catalog.held_by_none_of(everyone, [three.volume], looked_at)).short == [found]
+    await catalog.add_replica(one.segment.id, three.volume, 2 * BODY)
+    assert (await catalog.held_by_none_of(everyone, [three.volume], looked_at)).short == []
+    one.segment, one.at = facts(one.volume, copies=1), 0  # one copy is in one zone, and shall be
+    await one.register(message("a@x"))
+    await catalog.propose_seal(one.segment, BODY, one.epoch)
+    assert (await catalog.held_by_none_of(everyone, [three.volume])).short == []
+
+
 @pytest.mark.parametrize("late", [0, 3])
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
@@ -71,10 +86,12 @@ async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
     print("seed", seed)
     chance = random.Random(seed)
     monkeypatch.setattr("mailarray.catalog.replicas.LATE_ROWS", late)
+    monkeypatch.setattr("mailarray.catalog.zones.LATE_ROWS", late)
     one, two, three = await sealed(catalog)
     volumes = [one.volume, two.volume, three.volume]
     counting = volumes[:2]
     before: LookedAt | None = None
+    before_elsewhere: LookedAt | None = None
     still_open: list[SegmentFacts] = []
     found: list[SegmentFacts] = []
     reached = set()
@@ -92,8 +109,10 @@ async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
         whole = await catalog.short_segments(counting)
         answer = await catalog.short_segments(counting, before)
         assert answer == whole
+        elsewhere = await catalog.held_by_none_of(volumes, volumes[1:], before_elsewhere)
+        assert elsewhere == await catalog.held_by_none_of(volumes, volumes[1:])
         if chance.random() < 0.7:
-            before = answer.looked_at
+            before, before_elsewhere = answer.looked_at, elsewhere.looked_at
             reached.add(before.number)
     assert len(reached) > 3  # it went on indeed
 

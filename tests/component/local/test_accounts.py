@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from mailarray.catalog.database import migrate, open_catalog
 from mailarray.cli.account import account
+from mailarray.contract import settings
+from mailarray.contract.settings import DirectorySettings, DomainSettings
 from mailarray.directory import passwords
 from mailarray.directory.accounts_file import AccountsError
+from tests.component.catalog.sidecar import Sidecar, message
+from tests.support.access_fakes import FakeArray
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +42,7 @@ def test_a_life(data: Path) -> None:
     assert added.exit_code == 0, added.output
     assert "correct horse" not in added.output
     listed = run(data, "list")
-    assert listed.output == "first@mail.example  no login\nann@mail.example  1Gi; aliases info@mail.example\n"
+    assert listed.output == "first@mail.example  no login\nann@mail.example  - of 1Gi used; aliases info@mail.example\n"
     text = (data / "accounts").read_text(encoding="utf-8")
     stored = text.splitlines()[2].split(":")[1]
     assert passwords.matches(stored, "correct horse")
@@ -68,6 +75,43 @@ def test_what_cannot_be_done_changes_nothing(data: Path, arguments: tuple[str, .
     said = str(result.exception) if isinstance(result.exception, AccountsError) else result.output
     assert words in said
     assert (data / "accounts").read_bytes() == before
+
+
+def test_what_accounts_hold_is_listed_while_the_catalog_says_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    (tmp_path / "token").write_text("t")
+    raw = json.loads(settings.dump(FakeArray(tmp_path).settings()))
+    raw["catalog"] = {"url": url}
+    directory = DirectorySettings(
+        domains=(DomainSettings(name="mail.example"),), accounts_file=str(tmp_path / "accounts")
+    )
+    raw["directory"] = json.loads(settings.dump(directory))
+    (tmp_path / "settings.json").write_text(json.dumps(raw))
+    (tmp_path / "accounts").write_text("first@mail.example:::\nann@mail.example:::1Ki\n", encoding="utf-8")
+
+    def listed(*options: str) -> Result:
+        return CliRunner().invoke(account, ["list", *options, "--settings", str(tmp_path / "settings.json")])
+
+    assert listed().stdout == "first@mail.example  no login\nann@mail.example  no login; - of 1Ki used\n"
+    assert not (tmp_path / "catalog.sqlite").exists()  # looking makes none
+
+    async def receive() -> None:
+        await migrate(url)
+        catalog = await open_catalog(url)
+        sidecar = Sidecar(catalog)
+        await sidecar.join()
+        await sidecar.register(message("ann@mail.example"), message("ann@mail.example"))
+        assert await catalog.caught_up(sidecar.volume, sidecar.epoch, [sidecar.volume], 2)
+        await catalog.close()
+
+    asyncio.run(receive())
+    assert listed().stdout == "first@mail.example  no login; 0 B used\nann@mail.example  no login; 200 B of 1Ki used\n"
+    rows = json.loads(listed("--json").stdout)
+    assert [(row["used"], row["quota"]) for row in rows] == [(0, None), (200, 1024)]
+    (tmp_path / "catalog.sqlite").write_bytes(b"no database")
+    away = listed()
+    assert away.stdout == "first@mail.example  no login\nann@mail.example  no login; - of 1Ki used\n"
+    assert "how much the mailboxes hold is not known" in away.stderr and away.exit_code == 0
 
 
 def test_the_data_folder_must_be_there(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_life(run: Run) -> None:
     )
     assert run("alias", "remove", "info@mail.example").exit_code == 0
     listed = run("list").output
-    assert listed == "ann@mail.example  1Gi; aliases sales@mail.example\nbob@mail.example  no login\n"
+    assert listed == "ann@mail.example  - of 1Gi used; aliases sales@mail.example\nbob@mail.example  no login\n"
     assert run("list", "--containing", "BOB").output == "bob@mail.example  no login\n"
     rows = json.loads(run("list", "--json").output)
     assert [(r["address"], r["aliases"], r["quota"], r["hasPassword"]) for r in rows] == [

@@ -20,6 +20,7 @@ from mailarray.journal.format import Tombstone
 from mailarray.journal.inspect import verify
 from mailarray.model.ids import MessageId, PlacementId, SegmentId
 from mailarray.model.message import Committed
+from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import NotMember
 from mailarray.tracking.proof import Prover
 from tests.support.array_of_three import Array, ArrayServer, bytes_on, fast_clocks, volume_of
@@ -29,12 +30,15 @@ from tests.support.segments import random_body
 ANNA, BEN = "anna@mail.example", "ben@mail.example"
 BOXES = (ANNA, BEN)
 SEGMENT = 20_000  # bytes: a few messages fill one, so that there are many
+PERCENT = 1  # however the messages fall into segments, every deleted one makes its segment worn
 
 
 @pytest.fixture
 async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
     fast_clocks(monkeypatch)
-    storage = StorageSettings(reserve=0, mirror_timeout=2.0, segment_size=SEGMENT, compact_least=1)
+    storage = StorageSettings(
+        reserve=0, mirror_timeout=2.0, segment_size=SEGMENT, compact_least=1, compact_percent=PERCENT
+    )
     made = Array(tmp_path, [Disk() for _ in range(3)], storage)
     yield made
     await made.close()
@@ -132,7 +136,7 @@ async def at_rest(array: Array) -> bool:
         agent = server.agent
         if agent is None:
             continue
-        if agent.superseder.pending() or agent.dropper.pending or await catalog.worn_segments(agent.volume.id, 50):
+        if agent.superseder.pending() or agent.dropper.pending or await catalog.worn_segments(agent.volume.id, PERCENT):
             return False
     return True
 
@@ -259,7 +263,7 @@ async def test_two_that_compact_the_same_segment_at_once_lose_and_double_nothing
     segment, mirror = await only_writer(array, ledger)
     for server in array.servers:
         assert server.agent is not None
-        server.agent.compactor._storage = StorageSettings(compact_percent=101)
+        server.agent.compactor._storage = StorageSettings(compact_percent=100)
         await server.kill_writer()
     await array.settled()
     await (await array.catalog()).expunge(
@@ -441,7 +445,14 @@ async def test_a_server_is_drained_only_when_what_it_compacted_counts(
     async def slow(self: Prover, *arguments: Any) -> str | None:
         return await missing(self, *arguments) if asked[0] else "nobody was asked yet"
 
+    drop = Dropper.look
+
+    async def later(self: Dropper) -> None:
+        if array.servers[0].agent is None:  # it is off, for good perhaps: nobody waits for its word
+            await drop(self)
+
     monkeypatch.setattr(Prover, "missing", slow)
+    monkeypatch.setattr(Dropper, "look", later)
     ledger = Ledger(array)
     segment, _ = await only_writer(array, ledger)
     await ledger.expunge(*list(ledger.mail)[:4])

@@ -27,7 +27,7 @@ POINTS = (SyncPoint.COPY_FILE, SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME)
 @pytest.fixture
 async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
     fast_clocks(monkeypatch)
-    monkeypatch.setattr("mailarray.tracking.copying.PIECE", 4000)  # a segment comes in several pieces
+    monkeypatch.setattr("mailarray.tracking.copying.PIECE", 4096)  # a segment comes in several pieces
     made_array = Array(tmp_path, [Disk(), PowerCutDisk(), Disk()], StorageSettings(reserve=0, mirror_timeout=2.0))
     yield made_array
     await made_array.close()
@@ -85,6 +85,8 @@ async def test_a_copy_is_whole_fenced_and_told(array: Array) -> None:
     assert (fence.fenced, fence.sealed_length, fence.whole) == (True, len(segment.data), True)
     assert volume.list_copies() == []
     assert volume.id in await holders(array, segment)
+    target = array.servers[1].agent  # the segment is years old, and was read through as it was copied
+    assert target is not None and target.scrubber.oldest() < 3600
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -137,22 +139,22 @@ async def test_a_copy_is_gone_on_with_and_one_that_nobody_wants_is_removed(
 ) -> None:
     segment = sealed(array, 0)
     volume = volume_of(array.servers[1])
-    half = 9000
+    half = 9000  # of which whole blocks are kept
     volume.copy_path(segment.header.segment).write_bytes(segment.data[:half])
     unwanted = made()
     volume.copy_path(unwanted.header.segment).write_bytes(b"x")
     asked: list[int] = []
-    fetch = Peers.fetch
+    fetch = Peers.fetch_into
 
-    async def watched(self: Peers, volume: VolumeId, of: object, start: int, end: int) -> bytes:
+    async def watched(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
         asked.append(start)
-        return await fetch(self, volume, of, start, end)  # type: ignore[arg-type]
+        return await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Peers, "fetch", watched)
+    monkeypatch.setattr(Peers, "fetch_into", watched)
     await array.servers[0].start_sidecar()
     await array.servers[1].start_sidecar()
     await array.until(is_told(array, 1, segment))
-    assert min(asked) == half
+    assert min(asked) == 8192
     assert on_disk(volume, segment) == segment.data
     await array.until(lambda: volume.list_copies() == [])
 
@@ -184,20 +186,113 @@ async def test_a_source_that_breaks_off_is_left_for_the_next(array: Array, monke
         await server.start_sidecar()
     agent = array.servers[1].agent
     assert agent is not None
-    fetch = Peers.fetch
+    fetch = Peers.fetch_into
     breaking = segment.header.members[segment.header.segment[-1] % 2]
 
-    async def broken(self: Peers, volume: VolumeId, of: object, start: int, end: int) -> bytes:
+    async def broken(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
         if volume == breaking and start > 5000:
             raise PeerUnreachable("the cable was pulled")
-        return await fetch(self, volume, of, start, end)  # type: ignore[arg-type]
+        return await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Peers, "fetch", broken)
+    monkeypatch.setattr(Peers, "fetch_into", broken)
     await array.until(lambda: agent.link.up)
     holding = array.servers[0].agent.shelf.holdings[segment.header.segment] if array.servers[0].agent else None
     assert holding is not None and holding.facts is not None
     assert await agent.repairer._copier.copy(holding.facts, len(segment.data), 1, holding.facts.members)
     assert on_disk(agent.volume, segment) == segment.data
+
+
+async def test_a_byte_that_changes_on_the_way_is_seen(array: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = sealed(array, 0)
+    fetch = Peers.fetch_into
+    changed: list[int] = []
+
+    async def noisy(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
+        count = await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
+        if start > 5000 and not changed:
+            changed.append(start)
+            buffer[100] ^= 1
+        return count
+
+    monkeypatch.setattr(Peers, "fetch_into", noisy)
+    await array.servers[0].start_sidecar()
+    await array.servers[1].start_sidecar()
+    await array.until(is_told(array, 1, segment))
+    assert changed
+    assert on_disk(volume_of(array.servers[1]), segment) == segment.data
+
+
+async def test_a_source_that_holds_less_than_it_should_is_left(array: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = sealed(array, 0, 2)
+    first = (0, 2)[segment.header.segment[-1] % 2]  # the one that is asked first
+    put_file(volume_of(array.servers[first]), segment.header.segment, segment.data[:9000])
+    for server in array.servers:
+        await server.start_sidecar()
+    agent = array.servers[1].agent
+    assert agent is not None
+    await array.until(lambda: all(s.agent and s.agent.link.up for s in array.servers))
+    facts = next(
+        holding.facts
+        for s in array.servers
+        if s.agent and (holding := s.agent.shelf.holdings.get(segment.header.segment)) and holding.facts
+    )
+    if not agent.shelf.holds(facts.id):
+        await agent.copier.copy(facts, len(segment.data), 1, segment.header.members)
+    await array.until(is_told(array, 1, segment))
+    assert on_disk(agent.volume, segment) == segment.data
+
+
+async def test_a_copy_that_is_cancelled_is_gone_on_with(array: Array, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = sealed(array, 0)
+    fetch, reached = Peers.fetch_into, asyncio.Event()
+
+    async def halting(self: Peers, volume: VolumeId, of: object, start: int, buffer: memoryview) -> int:
+        if start > 5000 and not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+        return await fetch(self, volume, of, start, buffer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Peers, "fetch_into", halting)
+    await array.servers[0].start_sidecar()
+    await array.servers[1].start_sidecar()
+    async with asyncio.timeout(30):
+        await reached.wait()
+    await array.servers[1].kill_sidecar()
+    volume = volume_of(array.servers[1])
+    assert volume.copy_path(segment.header.segment).stat().st_size == 8192
+    assert on_disk(volume, segment) is None
+    await array.servers[1].start_sidecar()
+    await array.until(is_told(array, 1, segment))
+    assert on_disk(volume, segment) == segment.data
+
+
+async def test_what_a_failed_sync_left_is_never_gone_on_with(array: Array) -> None:
+    segment = sealed(array, 0)
+    disk = array.servers[1].disk
+    failed: list[bool] = []
+    volume = volume_of(array.servers[1])
+
+    def fail(point: SyncPoint) -> None:
+        if point is SyncPoint.COPY_FILE and not failed:
+            failed.append(True)
+            raise OSError(5, os.strerror(5))
+
+    assert isinstance(disk, PowerCutDisk)
+    disk.hook = fail
+    removed: list[str] = []
+    remove = disk.remove
+
+    def watched(path: Path) -> None:
+        removed.append(path.name)
+        remove(path)
+
+    disk.remove = watched  # type: ignore[method-assign]
+    await array.servers[0].start_sidecar()
+    await array.servers[1].start_sidecar()
+    await array.until(lambda: on_disk(volume, segment) == segment.data, 30)
+    await array.until(is_told(array, 1, segment))
+    assert volume.copy_path(segment.header.segment).name in removed
+    assert on_disk(volume, segment) == segment.data
 
 
 async def test_a_disk_below_its_reserve_says_so_and_goes_on_later(

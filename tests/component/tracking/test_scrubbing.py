@@ -159,6 +159,7 @@ async def test_what_nobody_can_mend_is_named(array: Array, kind: str, caplog: py
     agent.scrubber.scrub_now()
     await until(lambda: agent.scrubber.lost)
     (lost,) = agent.status()["scrub"]["lost"]
+    assert agent.status()["scrub"]["damaged_segments"] == 1
     assert lost["message"] == second.hex() and sorted(lost["mailboxes"]) == [ANNA, BEN]
     assert "message damaged on every replica that answers" in caplog.text
     assert agent.scrubber.damaged == 1 and agent.scrubber.mended == 0
@@ -168,6 +169,7 @@ async def test_what_nobody_can_mend_is_named(array: Array, kind: str, caplog: py
     agent.scrubber.scrub_now()
     await until(lambda: agent.scrubber.mended == 1)
     await until(lambda: not agent.scrubber.lost)
+    assert agent.scrubber.unmended() == 0
 
 
 def _second_metadata(path: Path) -> int:

@@ -201,3 +201,42 @@ def test_every_metric_of_dashboard_and_alerts_exists() -> None:
     assert len(queries) > 20
     used = {name for query in queries for name in re.findall(r"\bmailarray_[a-z_0-9]+", query)}
     assert used <= known, f"nothing has these metrics: {sorted(used - known)}"
+
+
+def test_what_an_alert_sends_people_to_is_there() -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    headings = {line.lstrip("# ") for line in operations.splitlines() if line.startswith("#")}
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    named = set()
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert {"summary", "description"} == rule["annotations"].keys(), rule["alert"]
+        named |= set(re.findall(r'See "([^"]+)" in docs/operations.md', rule["annotations"]["description"]))
+    assert len(named) > 5 and named <= headings, f"no such section: {sorted(named - headings)}"
+
+
+@pytest.mark.parametrize(
+    ("alert", "quiet", "fires"),
+    [  # what the metrics say, and whether the alert's expression is true of it: by hand, for those without arithmetic
+        ("MailarrayDamageNotMended", {"mailarray_segments_damaged": 0}, {"mailarray_segments_damaged": 1}),
+        (
+            "MailarrayScrubLate",
+            {"mailarray_scrub_oldest_seconds": 1.9e6, "mailarray_scrub_interval_seconds": 1e6},
+            {"mailarray_scrub_oldest_seconds": 2.1e6, "mailarray_scrub_interval_seconds": 1e6},
+        ),
+        ("MailarraySecondDeliveriesWait", {"mailarray_duplicates_owed": 0}, {"mailarray_duplicates_owed": 1}),
+        ("MailarrayOneZone", {"mailarray_segments_in_one_zone": 0}, {"mailarray_segments_in_one_zone": 3}),
+    ],
+)
+def test_an_alert_fires_by_its_figures(alert: str, quiet: dict[str, float], fires: dict[str, float]) -> None:
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    (rule,) = [rule for group in alerts["groups"] for rule in group["rules"] if rule["alert"] == alert]
+
+    def holds(figures: dict[str, float]) -> bool:
+        """Of figures that stand still: any time's least and largest are themselves, and a sum is over one server."""
+        plain = re.sub(r"(?:sum by \(namespace\) |(?:min|max)_over_time)\((\w+)(?:\[\w+\])?\)", r"\1", rule["expr"])
+        return bool(eval(plain, {"__builtins__": {}}, dict(figures)))  # of our own file
+
+    assert not holds(quiet) and holds(fires)

@@ -20,6 +20,7 @@ from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec
 from mailarray.contract.resources.reading import Document, Duration, Free, Reader, Seconds, Size
+from mailarray.contract.settings import StorageSettings
 
 ROOT = Path(__file__).parents[3]
 CRDS = {c["spec"]["names"]["kind"]: c for c in (yaml.safe_load(p.read_text()) for p in (ROOT / "crds").glob("*.yaml"))}
@@ -80,6 +81,12 @@ def test_nested_defaults_are_reached(kind: str) -> None:
 def test_defaults_are_the_data_planes_own(kind: str, cls: type) -> None:
     compared = list(compare(schema(kind)["properties"]["spec"], cls, f"{kind}.spec"))
     assert len(compared) >= {"MailCluster": 29, "MailServer": 6, "MirrorPair": 0}[kind], compared
+
+
+def test_every_setting_of_storage_has_a_field() -> None:
+    fields = set(schema("MailCluster")["properties"]["spec"]["properties"]["storage"]["properties"])
+    wanted = {camel(field.name) for field in dataclasses.fields(StorageSettings)}
+    assert wanted <= fields, f"nobody can set {sorted(wanted - fields)}"
 
 
 def compare(node: Schema, cls: type, path: str) -> Iterator[str]:

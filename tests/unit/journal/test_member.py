@@ -27,7 +27,7 @@ class Recorder(Disk):
         if call == self.fail:
             raise OSError(errno.EIO, "Input/output error")
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         self._note("write")
         super().write(fd, buffers, offset)
 

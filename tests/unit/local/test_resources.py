@@ -168,6 +168,10 @@ def placed(rules: str) -> str:
             "c.yaml, MailCluster example: spec.accounts has a secretRef and a database; leave one of them out",
         ),
         (
+            with_spec("storage: {compactPercent: 5}"),
+            "c.yaml, MailCluster example: spec.storage.compactPercent must be from 10 to 100",
+        ),
+        (
             with_spec("smtp: {softLimitPercent: 101}"),
             "c.yaml, MailCluster example: spec.smtp.softLimitPercent must be from 1 to 100",
         ),
@@ -224,6 +228,14 @@ def test_one_sentence(document: str, sentence: str) -> None:
     assert str(error.value) == sentence
 
 
+def test_servers_take_turns_in_pretended_zones() -> None:
+    annotated = 'metadata: {annotations: {mailarray.io/local-zones: "east, west"}, name: example}'
+    text = GOOD.replace("metadata: {name: example}", annotated, 1)
+    servers = render(read_resources(text, "c.yaml"), Layout(Path("/d"))).table.servers
+    assert [(s.zone, s.node) for s in servers] == [("east", "node-0"), ("west", "node-1"), ("east", "node-2")]
+    assert {s.zone for s in render(read_resources(GOOD, "c.yaml"), Layout(Path("/d"))).table.servers} == {""}
+
+
 def test_what_means_nothing_here_is_noted() -> None:
     text = with_spec("mx: {strategy: Load, ttl: 60s}\nstorage: {spread: Zone}").replace(
         "replicas: 3", "replicas: 3, storage: {size: 100Gi}, expose: {type: LoadBalancer}"
@@ -238,7 +250,8 @@ def test_what_means_nothing_here_is_noted() -> None:
 
 def test_rendering(tmp_path: Path) -> None:
     text = with_spec(
-        "storage: {copies: 1, mirrorTimeout: 500ms, reserve: 10Mi, copyRate: 5M, duplicates: Keep, scrubInterval: 1h}\n"
+        "storage: {copies: 1, mirrorTimeout: 500ms, reserve: 10Mi, copyRate: 5M, duplicates: Keep, scrubInterval: 1h,\n"
+        "  compactPercent: 30, compactLeast: 1Mi}\n"
         "smtp: {maxMessageSize: 1Mi, idleTimeout: 5m}\ntls: {secretRef: {name: t}}"
     )
     text += SERVERS.replace("name: mail}", "name: far}").replace("3", '1, hostnames: "mx-{ordinal}.far.example"')
@@ -253,6 +266,7 @@ def test_rendering(tmp_path: Path) -> None:
     first = array.servers[0]
     assert (first.storage.copies, first.storage.mirror_timeout, first.storage.reserve) == (1, 0.5, 10 << 20)
     assert (first.storage.copy_rate, first.storage.duplicate_window) == (5_000_000, 0.0)
+    assert (first.storage.compact_percent, first.storage.compact_least) == (30, 1 << 20)
     assert (first.storage.scrub_interval, first.storage.scrub_rate) == (3600.0, 16 << 20)
     assert (first.smtp.limits.max_message_size, first.smtp.limits.idle_timeout) == (1 << 20, 300.0)
     assert first.smtp.tls is not None and first.smtp.tls.key == str(tmp_path / "tls" / "tls.key")

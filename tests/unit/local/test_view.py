@@ -54,7 +54,7 @@ def test_figures_are_added_up() -> None:
     assert status["ready"] is True
     assert status["totals"] == {
         "accepted": 3000, "accepted_per_second": 37.5, "sessions": 6, "pending": 0, "segments": 12,
-        "lag_bytes": 297, "under_replicated": 3,
+        "lag_bytes": 297, "under_replicated": 3, "in_one_zone": 0,
     }  # fmt: skip
     assert status["servers"][0]["smtp"]["uptime_seconds"] == 60.0
     assert plain_line(status) == (
@@ -82,6 +82,22 @@ def test_a_process_that_died_or_says_nothing_is_shown_as_such() -> None:
     assert words == ["restarting", "starting", "serving"]
     assert status["servers"][0]["smtp"]["last_death"] == {"how": "exit code 1", "last_words": "no space left"}
     assert "mail-2 refuses mail: disk nearly full" in text(status, 80)
+
+
+def test_what_is_moved_is_shown_with_the_time_that_it_takes() -> None:
+    status = whole()
+    rebuild = {"segments_total": 9, "segments_left": 3, "bytes_total": 9 << 30, "bytes_left": 3 << 30, "done": False}
+    idle = {"segments_left": 0, "bytes_left": 0, "problem": None, "seconds_left": None}
+    status["servers"][0]["sidecar"] |= {"rebuild": {**rebuild, "seconds_left": 301}, "copying": idle}
+    status["servers"][1]["sidecar"] |= {"drain": {**rebuild, "seconds_left": None, "waiting_for": "nobody has room"}}
+    status["servers"][2]["sidecar"] |= {"rebuild": {**rebuild, "done": True, "seconds_left": None}}
+    assert "in one zone" not in text(status, 110)
+    status["totals"]["in_one_zone"] = 4
+    picture = text(status, 110)
+    assert "4 segments are in one zone alone" in picture
+    assert "mail-0 gets back what its volume held: 3 segments, 3 GiB left, 6m" in picture
+    assert "mail-1 drains: 3 segments, 3 GiB left; nobody has room" in picture
+    assert "mail-0 copies" not in picture and "mail-2 gets back" not in picture
 
 
 def test_metrics_of_all_processes_become_one_page() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mailarray.contract.mirroring_ring import ring
@@ -100,15 +100,18 @@ class SilentAnnouncer(Announcer):
         pass
 
 
-def servers(count: int) -> list[Server]:
-    return [Server(f"mail-{i}", f"127.0.0.1:{i + 1}", f"127.0.0.1:{i + 101}") for i in range(count)]
+def servers(count: int, zones: Sequence[str] = ()) -> list[Server]:
+    places = zones or [""] * count
+    return [Server(f"mail-{i}", f"127.0.0.1:{i + 1}", f"127.0.0.1:{i + 101}", places[i]) for i in range(count)]
 
 
 class Bench:
     """One writer, mail-0, with fake mirrors mail-1, mail-2, ..."""
 
-    def __init__(self, root: Path, mirrors: int = 2, disk: Disk | None = None, **storage: object) -> None:
-        self.table: MirroringTable = ring(servers(mirrors + 1), 1)
+    def __init__(
+        self, root: Path, mirrors: int = 2, disk: Disk | None = None, zones: Sequence[str] = (), **storage: object
+    ) -> None:
+        self.table: MirroringTable = ring(servers(mirrors + 1, zones), 1)
         self.volume = open_volume(root / "mail-0", disk or Disk())
         self.mirrors = Mirrors("mail-0", self.table, "token", 1.0)
         self.links = [FakeLink(s, open_volume(root / s.name, Disk())) for s in self.table.servers[1:]]

@@ -146,6 +146,22 @@ async def test_an_under_replicated_segment_is_left_when_a_mirror_returns(tmp_pat
         assert all(second in held(link.store) for link in bench.links)
 
 
+async def test_a_segment_is_left_when_a_mirror_of_the_best_class_returns(tmp_path: Path) -> None:
+    async with Bench(tmp_path, mirrors=2, zones=("east", "west", "east")) as bench:
+        far, near = bench.links
+        far.up = False
+        await bench.accept()
+        assert (len(held(far.store)), len(held(near.store))) == (0, 1)
+        far.up = True
+        await until(lambda: bench.writer.segment is None)
+        await bench.accept()
+        assert (len(held(far.store)), len(held(near.store))) == (1, 1)
+        near.up = near.ready = False
+        near.up = near.ready = True  # of the worse class: nothing is left for it
+        bench.writer._rotate()
+        assert bench.writer.segment is not None
+
+
 async def test_segments_take_turns_among_the_mirrors(tmp_path: Path) -> None:
     async with Bench(tmp_path, mirrors=3, segment_size=1) as bench:
         for _ in range(6):
@@ -160,7 +176,7 @@ class FullDisk(Disk):
         self.room = 1 << 30
         self.error = errno.ENOSPC
 
-    def write(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def write(self, fd: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
         if self.room <= 0:
             raise OSError(self.error, "No space left on device")
         self.room -= 1

@@ -48,6 +48,8 @@ class Storage:
     segment_age: Duration = _STORAGE.segment_age
     reserve: Size = _STORAGE.reserve
     copy_rate: Size = _STORAGE.copy_rate
+    compact_percent: int = _STORAGE.compact_percent
+    compact_least: Size = _STORAGE.compact_least
     scrub_interval: Duration = _STORAGE.scrub_interval
     scrub_rate: Size = _STORAGE.scrub_rate
     duplicates: Literal["Drop", "Keep"] = "Drop"

@@ -44,6 +44,8 @@ def storage(spec: MailClusterSpec) -> StorageSettings:
         segment_age=kept.segment_age,
         reserve=kept.reserve,
         copy_rate=kept.copy_rate,
+        compact_percent=kept.compact_percent,
+        compact_least=kept.compact_least,
         scrub_interval=kept.scrub_interval,
         scrub_rate=kept.scrub_rate,
         duplicate_window=kept.duplicate_window if kept.duplicates == "Drop" else 0.0,

@@ -151,6 +151,7 @@ def test_account_import_tells_of_the_lines_that_were_refused(theatre: Theatre, t
 
 def test_account_list(theatre: Theatre, golden: Golden) -> None:
     first = {"address": "ann@mail.example", "aliases": ["info@mail.example", "post@mail.example"], "quota": 1 << 30,
+             "used": 300 << 20,
              "enabled": True, "hasPassword": True}  # fmt: skip
     second: dict[str, object] = {
         "address": "list@mail.example",

@@ -36,13 +36,14 @@ def troubled() -> list[Play]:
                 recorded.condition("SpreadAsAsked", "False", "SpreadNotPossible", "all nodes are in one zone"),
             ],
             "servers": {"desired": 3, "ready": 2},
-            "mirroring": {"generation": 13, "servers": 3, "underReplicatedSegments": 4, "spread": "Node"},
+            "mirroring": {"generation": 13, "servers": 3, "underReplicatedSegments": 4, "spread": "Node",
+                          "timeLeft": "1h30m"},
         }
     )  # fmt: skip
     rows = [
         recorded.row(0),
         recorded.row(1, phase="Lost", mirrors=[], node="", message="no word from it for 3 minutes; see to node node-2"),
-        recorded.row(2, phase="Draining", progress=42, mirrors=[]),
+        recorded.row(2, phase="Draining", progress=42, timeLeft="25m", mirrors=[]),
     ]
     refused = recorded.condition(
         "Draining", "False", "WouldLoseCopies", "scaling mail to 1 would leave 1 server; nothing is stopped"

@@ -305,3 +305,57 @@ def test_a_server_whose_volume_is_full_is_nobodys_mirror_until_it_has_room_again
     assert mirrors({}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
     assert mirrors(full) == ({"mx-0", "mx-1", "mx-3"}, before.generation + 1)
     assert mirrors({f"mx-{i}": True for i in range(4)}) == ({"mx-0", "mx-1", "mx-2", "mx-3"}, before.generation)
+
+
+def shown(world: World, **said: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first server in the MailServer's status, and `mirroring` of the MailCluster's, when it says that."""
+    seen = world.observe()
+    report = seen.reports["mx-0"]
+    changed = dataclasses.replace(report, sidecar={**(report.sidecar or {}), **said})
+    decisions = decide(dataclasses.replace(seen, reports={**seen.reports, "mx-0": changed}), CONFIGURATION, world.now())
+    assert decisions.cluster_status is not None
+    entry = next(s for s in decisions.groups["mx"].status["servers"] if s["name"] == "mx-0")
+    return entry, decisions.cluster_status["mirroring"]
+
+
+def test_how_long_a_rebuild_and_copying_take_is_told_when_it_is_known() -> None:
+    world = settled()
+    rebuild = {"bytes_total": 100, "bytes_left": 50, "done": False, "seconds_left": 1201}
+    copying = {"segments_left": 3, "bytes_left": 50, "seconds_left": 61}
+    entry, mirroring = shown(world, rebuild=rebuild, copying=copying)
+    assert (entry["phase"], entry["progress"], entry["timeLeft"]) == ("Rebuilding", 50, "25m")
+    assert mirroring["timeLeft"] == "2m"
+    unknown = {**rebuild, "seconds_left": None}, {**copying, "seconds_left": None}
+    entry, mirroring = shown(world, rebuild=unknown[0], copying=unknown[1])
+    assert "timeLeft" not in entry and "timeLeft" not in mirroring
+    entry, mirroring = shown(world, rebuild={**rebuild, "done": True}, copying={**copying, "segments_left": 0})
+    assert "timeLeft" not in entry and "timeLeft" not in mirroring
+
+
+def test_copies_that_a_lost_zone_left_in_one_are_told_and_counted() -> None:
+    world = settled()
+
+    def spread(mirror: str, together: int) -> tuple[str, str, Any]:
+        seen = world.observe()
+        writer = {"mirrors": [{"server": "mx-1", "in_use": mirror == "mx-1"}, {"server": "mx-0", "in_use": False}]}
+        writer["mirrors"].append({"server": "mx-3", "in_use": mirror == "mx-3"})
+        report = seen.reports["mx-0"]
+        changed = dataclasses.replace(
+            report, sidecar={**(report.sidecar or {}), "in_one_zone": together}, writer=writer
+        )
+        observation = dataclasses.replace(seen, reports={**seen.reports, "mx-0": changed})
+        status = decide(observation, CONFIGURATION, world.now()).cluster_status
+        assert status is not None
+        condition = next(c for c in status["conditions"] if c["type"] == "SpreadAsAsked")
+        return condition["reason"], condition["message"], status["mirroring"].get("segmentsInOneZone")
+
+    world.scale_mailserver("mx", 4)
+    world.settle()
+    assert spread("mx-1", 0)[0] == "Spread" and spread("mx-1", 0)[2] is None
+    reason, message, count = spread("mx-3", 0)
+    assert reason == "CopiesInOneZone" and count is None
+    assert message.startswith("mx-0 keeps new mail and its copies in its own zone")
+    reason, message, count = spread("mx-1", 3)
+    assert (reason, count) == ("CopiesInOneZone", 3) and message.startswith("3 segments are in one zone alone")
+    world.spread = "Node"
+    assert spread("mx-3", 3)[0] == "Spread"  # zones were not asked for
