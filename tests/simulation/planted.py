@@ -452,7 +452,7 @@ def _closed(put: Put) -> None:
     "read",
 )
 def _half_a_mailbox(put: Put) -> None:
-    put(sidecars, "missing_volumes", lambda answers, silent: 0)
+    put(sidecars, "missing_volumes", lambda *_: 0)
 
 
 # -- delete --------------------------------------------------------------------------------------------

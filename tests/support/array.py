@@ -30,6 +30,9 @@ from typing import Any, TypeVar
 import argon2
 import yaml
 
+from mailarray.contract.server_names import volume_name
+from mailarray.local.layout import Layout
+
 ROOT = Path(__file__).parents[2]
 DOMAIN = "mail.example"
 PASSWORD = "correct horse"  # of every account
@@ -128,15 +131,18 @@ class Array:
         catalog_url: str | None = None,
         isolate: bool = True,
         groups: dict[str, int] | None = None,
+        volumes: int = 1,
     ) -> None:
-        """`groups` names MailServers and their replicas, instead of one of `servers` replicas named mail."""
+        """`groups` names MailServers and their replicas, instead of one of `servers` replicas named mail. With several
+        `volumes` in each server `names` are those of the volumes, server by server."""
         groups = groups or {"mail": servers}
         self.home = Path(tempfile.mkdtemp(prefix="mailarray-"))  # short: UNIX sockets lie in it
         self.home.chmod(0o755)
         self.data = self.home / "data"
         self.data.mkdir()
         self.ports = PortBlock()
-        self.names = tuple(f"{group}-{i}" for group, replicas in groups.items() for i in range(replicas))
+        self.servers = tuple(f"{group}-{i}" for group, replicas in groups.items() for i in range(replicas))
+        self.names = tuple(volume_name(server, number) for server in self.servers for number in range(volumes))
         self.isolated = isolate and isolation_problem() is None
         self._catalog_url = catalog_url
         self._launcher: subprocess.Popen[bytes] | None = None
@@ -159,7 +165,11 @@ class Array:
                 "apiVersion": "mailarray.io/v1alpha1",
                 "kind": "MailServer",
                 "metadata": {"name": group},
-                "spec": {"clusterRef": {"name": "test"}, "replicas": replicas},
+                "spec": {
+                    "clusterRef": {"name": "test"},
+                    "replicas": replicas,
+                    **({"storage": {"volumes": volumes}} if volumes > 1 else {}),
+                },
             }
             for group, replicas in groups.items()
         ]
@@ -182,8 +192,8 @@ class Array:
         new.replace(path)
 
     def volume(self, index: int) -> Path:
-        """The volume of a server."""
-        return self.data / "servers" / self.names[index] / "volume"
+        """A volume, by the place of its name."""
+        return Layout(self.data).volume(self.names[index])
 
     @property
     def token(self) -> str:
@@ -193,7 +203,7 @@ class Array:
     def log(self, process: str) -> str:
         """The log of `mail-0/smtp`, `access`."""
         server, _, role = process.partition("/")
-        folder = self.data / ("access" if server == "access" else f"servers/{server}") / "log"
+        folder = self.data / "access" / "log" if server == "access" else Layout(self.data).logs(server)
         return (folder / f"{role or 'access'}.log").read_text()
 
     def output(self) -> str:
@@ -221,7 +231,8 @@ class Array:
             self.ports.status,
             self.ports.pop3,
             inside + 30,
-            *(port for i in count for port in (self.smtp(i), inside + 10 + i, inside + 20 + i)),
+            *(self.smtp(i) for i in range(len(self.servers))),
+            *(port for i in count for port in (inside + 10 + i, inside + 20 + i)),
         ]
 
     # -- running -------------------------------------------------------------------------------------

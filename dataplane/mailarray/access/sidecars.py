@@ -3,18 +3,18 @@
 Every server is asked in parallel. A message is listed once, however many volumes hold it; what any tombstone
 names is not listed. Called when a maildrop opens.
 
-Invariant: an answer stands for its volume; all volumes but `copies` - 1 must have answered, or there is no list.
-A message that was acknowledged lies on `copies` volumes, so one of those that answered has it. The volumes are those of
-the mirroring table's servers and all that any segment of those that answered names as a member, but those that were
-drained or repaired: what they held is on `copies` others, as a sidecar that answered remembers. A drained one that is
-back is a server of the table.
+Invariant: an answer stands for its volume; all volumes but those of `copies` - 1 servers must have answered, or there
+is no list. A message that was acknowledged lies on `copies` servers, so one that answered for all its volumes has it.
+They are those of the mirroring table's servers and all that any segment of those that answered names as a member, but
+those that were drained or repaired: what they held is on `copies` others, as a sidecar that answered remembers. A
+drained one that is back is a server of the table.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from mailarray.access.array import ANSWER_ERRORS, ServerArray
 from mailarray.catalog.catalog import Location
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
+from mailarray.contract.server_names import host_of
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId, parse_id
 
 log = logging.getLogger(__name__)
@@ -98,24 +99,31 @@ def merge(answers: Iterable[Answer]) -> list[Found]:
     return kept
 
 
-def missing_volumes(answers: Iterable[Answer], silent: Iterable[frozenset[VolumeId]]) -> int:
-    """How many volumes did not answer.
+def missing_volumes(
+    answers: Iterable[Answer], silent: Iterable[frozenset[VolumeId]], hosts: Sequence[str] | None = None
+) -> int:
+    """How many volumes did not answer, those of one host counted once.
 
     `silent` holds, for each server without an answer, the volumes it is known to have: none when it was never
-    heard. Such a server is taken to have one of the volumes that messages name and nobody answered for.
+    heard. Such a server is taken to have one of the volumes that messages name and nobody answered for. `hosts` names
+    the host of each of them; without, each is one.
     """
     answered = {answer.volume for answer in answers}
     named = {m for answer in answers for _, location in answer.messages for m in location.members}
     named = named.union(*(answer.named for answer in answers)) - answered
     for answer in answers:
         named -= answer.gone
-    known: set[VolumeId] = set()
+    known: dict[VolumeId, str] = {}
     strangers = 0
-    for volumes in silent:
-        known |= volumes
+    places = set[str]()
+    for number, volumes in enumerate(silent):
+        host = hosts[number] if hosts is not None else str(number)
+        left = volumes - answered
+        known.update(dict.fromkeys(left, host))
+        if left or not volumes:
+            places.add(host)
         strangers += not volumes
-    known -= answered
-    return len(named | known) + max(0, strangers - len(named - known))
+    return len(places) + max(0, len(named - known.keys()) - strangers)
 
 
 async def compile_mailbox(array: ServerArray, mailbox: str, copies: int) -> list[Found]:
@@ -137,12 +145,13 @@ async def compile_mailbox(array: ServerArray, mailbox: str, copies: int) -> list
                 if answer is not None:
                     answers.append(answer)
                     silent.discard(tasks[task].name)
-            if len(answers) > len(servers) - copies:
+            if len({host_of(name) for name in silent}) < copies:
                 limit = min(limit, asyncio.get_running_loop().time() + STRAGGLER_SECONDS)
     finally:
         for task in waiting:
             task.cancel()
-    missing = missing_volumes(answers, [frozenset(array.volumes_of(name)) for name in silent])
+    names = sorted(silent)
+    missing = missing_volumes(answers, [frozenset(array.volumes_of(n)) for n in names], [host_of(n) for n in names])
     if not servers or missing > copies - 1:
         raise MailboxIncomplete(f"{missing} volumes did not answer, {copies - 1} may be missing")
     return merge(answers)

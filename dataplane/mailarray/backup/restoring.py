@@ -36,7 +36,7 @@ from mailarray.contract.mirroring_table import Server
 from mailarray.directory.database.changes import Counts, Wanted
 from mailarray.journal.scan import read_segment_header
 from mailarray.model.ids import PlacementId, SegmentId, VolumeId
-from mailarray.tracking.targets import counting, order
+from mailarray.tracking.targets import counting, held_on, order
 
 PARALLEL = 3  # segments under way
 LOOK_SECONDS = 0.5  # between two looks at what is registered
@@ -168,7 +168,7 @@ class _Bringer:
                     f"{file.parent} cannot be written: {error.strerror}; give another --scratch"
                 ) from None
             await self._mark_gone(header.members)
-            wanted = self.copies[stored.segment] = min(max(1, header.copies), len(self._servers))
+            wanted = self.copies[stored.segment] = min(max(1, header.copies), held_on(self._servers, self._servers))
             having = {
                 volume
                 for volume, rows in self._listing.items()
@@ -177,13 +177,17 @@ class _Bringer:
                 and rows[stored.segment].length == stored.length
                 and volume in self._servers
             }
-            missing, reasons = wanted - len(having), []
+            missing, reasons = wanted - held_on(having, self._servers), []
+            brought: set[str] = set()  # to which hosts: one copy each
             for volume in order(stored.segment, self._servers, having, (), max(0, missing)):
                 if missing <= 0:
                     break
+                if self._servers[volume].host in brought:
+                    continue
                 try:
                     await self._array.bring(volume, stored.segment, stored.length, file)
                     missing -= 1
+                    brought.add(self._servers[volume].host)
                 except SourceError as error:  # full, stopping, or repair was faster: the next one takes it
                     reasons.append(str(error))
             if missing >= wanted:

@@ -257,7 +257,7 @@ class CatalogCounts:
     placements: int
     segments: int
     unsealed_segments: int
-    under_replicated_segments: int  # sealed ones that fewer volumes, lost and retired ones aside, hold than copies
+    under_replicated_segments: int  # sealed ones on fewer hosts than copies, lost and retired volumes aside
     tombstones: int
     dead_bytes: int = 0  # of messages that were deleted in segments that stand; a guess that is rather too high
 
@@ -298,8 +298,8 @@ class Catalog(Protocol):
     async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
 
-        It opens when all of `expected` and all volumes it knows, but at most `copies` - 1 (lost and not yet
-        repaired ones count among those), have said so [19]. Retired volumes are not waited for.
+        It opens when all of `expected` and all volumes it knows, but those of at most `copies` - 1 hosts (each lost
+        and not yet repaired one counts as a host), have said so [19]. Retired volumes are not waited for.
         """
         ...
 
@@ -360,7 +360,7 @@ class Catalog(Protocol):
         ...
 
     async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
-        """Sealed segments, not superseded, that fewer than their `copies` of those volumes hold; oldest row first.
+        """Sealed segments, not superseded, that those volumes hold on fewer hosts than their `copies`, oldest first.
 
         Without `before` it looks at every segment, some microseconds each. With what an earlier look at the same
         epoch and the same `counting` said, only at what may have changed; the answer is the same.

@@ -18,7 +18,7 @@ def counts(connection: Connection) -> CatalogCounts:
     short = (
         select(func.count())
         .select_from(_segments)
-        .where(_segments.c.sealed_length > 0, live, living_holders() < _segments.c.copies)
+        .where(_segments.c.sealed_length > 0, live, living_holders(connection) < _segments.c.copies)
     )
     wear = schema.segment_wear.c
     dead = select(func.sum(wear.dead)).join_from(schema.segment_wear, _segments, _segments.c.number == wear.segment)

@@ -5,13 +5,14 @@ Those that are asked all the time are made once, here and in the files beside: m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, distinct, func, null, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import SegmentFacts
+from mailarray.contract.server_names import SEPARATOR, host_of
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 
 PIECE = 500  # ids in one statement
@@ -70,27 +71,63 @@ def replicas_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, tup
     return found
 
 
-def holder_count(members: ColumnElement[bool], replicas: ColumnElement[bool]) -> ColumnElement[int]:
-    """How many volumes hold a row of `segments`, in the statement around it; the conditions say which ones count."""
-    original: ScalarSelect[int] = (
-        select(func.count())
-        .where(_members.c.segment == _segments.c.number, members)
-        .correlate(_segments)
-        .scalar_subquery()
-    )
-    repaired: ScalarSelect[int] = (
-        select(func.count())
-        .where(_replicas.c.segment_id == _segments.c.id, replicas)
-        .correlate(_segments)
-        .scalar_subquery()
-    )
-    return original + repaired
+Counts = Callable[[ColumnElement[bytes]], ColumnElement[bool]]  # of a column of volumes: which ones count
 
 
-def living_holders() -> ColumnElement[int]:
+def volume_count(counts: Counts) -> ColumnElement[int]:
+    """How many volumes hold a row of `segments`, in the statement around it."""
+    original = select(func.count()).where(_members.c.segment == _segments.c.number, counts(_members.c.volume))
+    repaired = select(func.count()).where(_replicas.c.segment_id == _segments.c.id, counts(_replicas.c.volume))
+    return original.correlate(_segments).scalar_subquery() + repaired.correlate(_segments).scalar_subquery()
+
+
+def holder_count(connection: Connection, counts: Counts) -> ColumnElement[int]:
+    """On how many hosts they are: the same, as long as no server has several volumes."""
+    if not _several_volumes(connection):
+        return volume_count(counts)
+    # Of an original member nothing may be known yet: then it is taken for a host of its own.
+    volumes, others = _volumes.alias(), _volumes.alias()
+    original = (
+        select(func.count(distinct(_host(volumes.c.server))) + func.count(case((_host(volumes.c.server).is_(None), 1))))
+        .select_from(_members.outerjoin(volumes, volumes.c.id == _members.c.volume))
+        .where(_members.c.segment == _segments.c.number, counts(_members.c.volume))
+    )
+    inner = _members.alias()
+    originals = (
+        select(_host(others.c.server))
+        .select_from(inner.join(others, others.c.id == inner.c.volume))
+        .where(inner.c.segment == _segments.c.number, counts(inner.c.volume), others.c.server != "")
+        .correlate(_segments)
+    )
+    keepers = _volumes.alias()
+    repaired = (
+        select(func.count(distinct(_host(keepers.c.server))))
+        .select_from(_replicas.join(keepers, keepers.c.id == _replicas.c.volume))
+        .where(
+            _replicas.c.segment_id == _segments.c.id,
+            counts(_replicas.c.volume),
+            _host(keepers.c.server).not_in(originals),
+        )
+    )
+    return original.correlate(_segments).scalar_subquery() + repaired.correlate(_segments).scalar_subquery()
+
+
+def living_holders(connection: Connection) -> ColumnElement[int]:
     """The same, counting every volume that is neither lost nor retired."""
     gone = not_holders()
-    return holder_count(_members.c.volume.not_in(gone), _replicas.c.volume.not_in(gone))
+    return holder_count(connection, lambda volume: volume.not_in(gone))
+
+
+def _several_volumes(connection: Connection) -> bool:
+    names = connection.scalars(select(_volumes.c.server).where(_volumes.c.server.contains(SEPARATOR)))
+    return any(host_of(name) != name for name in names)
+
+
+def _host(server: ColumnElement[str]) -> ColumnElement[str | None]:
+    """`server_names.host_of` in SQL; NULL when nothing is known of the volume."""
+    head = func.rtrim(server, "0123456789")
+    further = (head.like("%" + SEPARATOR)) & (head != server)
+    return case((server == "", null()), (further, func.substr(server, 1, func.length(head) - 1)), else_=server)
 
 
 def facts_of(row: Row[Any], members: tuple[VolumeId, ...]) -> SegmentFacts:

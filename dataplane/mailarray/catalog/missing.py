@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.holders import PIECE, holder_count
+from mailarray.catalog.holders import PIECE, volume_count
 from mailarray.model.ids import MessageId, PlacementId
 
 _segments, _messages, _locations, _placements = (
@@ -53,7 +53,7 @@ def missing(connection: Connection) -> Missing:
 
 def _dead_segments(connection: Connection) -> set[int]:
     lost = select(schema.volumes.c.id).where(schema.volumes.c.lost)
-    living = holder_count(schema.segment_members.c.volume.not_in(lost), schema.segment_replicas.c.volume.not_in(lost))
+    living = volume_count(lambda volume: volume.not_in(lost))
     return set(connection.scalars(select(_segments.c.number).where(living == 0, _segments.c.superseded_by.is_(None))))
 
 

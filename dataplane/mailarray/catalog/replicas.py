@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
@@ -47,18 +47,6 @@ _POSITION = select(_members.c.position).where(
 _UNSEEN = _segments.c.number > bindparam("seen")
 _NEWEST = select(func.max(_segments.c.number))
 _FIRST_UNSEALED = select(func.min(_segments.c.number)).where(_UNSEEN, _segments.c.sealed_length.is_(None))
-_counting: BindParameter[Any] = bindparam("counting", expanding=True)
-_ALL_SHORT = (
-    select(_segments)
-    .where(
-        _segments.c.sealed_length > 0,
-        _segments.c.superseded_by.is_(None),
-        holder_count(_members.c.volume.in_(_counting), _replicas.c.volume.in_(_counting)) < _segments.c.copies,
-    )
-    .order_by(_segments.c.number)
-)
-_UNSEEN_SHORT = _ALL_SHORT.where(_UNSEEN)
-_SHORT = _ALL_SHORT.where(or_(_UNSEEN, _segments.c.id.in_(bindparam("known", expanding=True))))
 _NAMED = (
     select(_segments.c.id)
     .join(_members, _members.c.segment == _segments.c.number)
@@ -101,12 +89,15 @@ def short_segments(
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
     seen = 0 if before is None else before.number
-    wanted = {"seen": seen, "counting": list(counting)}
+    unseen = _segments.c.number > seen
     reached = _reached(connection, newest, seen)
-    if before is None or not before.short:  # one condition on the numbers: the database reads no others
-        rows = connection.execute(_UNSEEN_SHORT, wanted).all()
-    else:
-        rows = connection.execute(_SHORT, {**wanted, "known": before.short}).all()
+    wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
+    count = holder_count(connection, lambda volume: volume.in_(counting))
+    rows = connection.execute(
+        select(_segments)
+        .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)
+        .order_by(_segments.c.number)
+    ).all()
     members = members_of(connection, [row.number for row in rows])
     replicas = replicas_of(connection, [bytes(row.id) for row in rows])
     counted = frozenset(counting)

@@ -15,6 +15,7 @@ from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
 from mailarray.catalog.holders import living_holders
 from mailarray.catalog.sql import upsert
+from mailarray.contract.server_names import hosts
 from mailarray.model.ids import IncarnationId, VolumeId
 
 _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
@@ -32,18 +33,6 @@ _UPDATE = (
 _OUSTED = update(_volumes).where(_THIS).values(lost=True)
 _CAUGHT_UP = update(_volumes).where(_THIS).values(caught_up_epoch=bindparam("epoch"))
 _MEMBERS = select(_members.c.volume).distinct()
-# Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing.
-_NOT_REPAIRED = (
-    select(_members.c.volume)
-    .distinct()
-    .join(_segments, _segments.c.number == _members.c.segment)
-    .where(
-        _members.c.volume.in_(select(_volumes.c.id).where(_volumes.c.lost)),
-        func.coalesce(_segments.c.sealed_length, 1) > 0,
-        _segments.c.superseded_by.is_(None),
-        living_holders() < _segments.c.copies,
-    )
-)
 _OPEN = update(_state).values(open=True)
 _BEATS = select(_beats)
 _BEAT = (
@@ -128,11 +117,30 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
     members = {bytes(v) for v in connection.scalars(_MEMBERS)}
     missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
     missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
-    missing |= {bytes(volume) for volume in connection.scalars(_NOT_REPAIRED)}
-    if len(missing) > copies - 1:
+    missing |= _lost_and_not_repaired(connection)
+    names = {bytes(row.id): row.server for row in rows if row.server and not row.lost}
+    if hosts(missing, names) > copies - 1:  # each lost one counts, whatever is in its place now
         return False
     connection.execute(_OPEN)
     return True
+
+
+def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
+    """Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing."""
+    lost = select(_volumes.c.id).where(_volumes.c.lost)
+    members, segments = schema.segment_members, schema.segments
+    rows = connection.scalars(
+        select(members.c.volume)
+        .distinct()
+        .join(segments, segments.c.number == members.c.segment)
+        .where(
+            members.c.volume.in_(lost),
+            func.coalesce(segments.c.sealed_length, 1) > 0,
+            segments.c.superseded_by.is_(None),
+            living_holders(connection) < segments.c.copies,
+        )
+    )
+    return {bytes(row) for row in rows}
 
 
 def mark_lost(connection: Connection, volume: VolumeId) -> None:

@@ -6,10 +6,12 @@ candidates, and a writer finds out by itself which of them answer.
 Invariants
 - A server's classes are: servers in another zone, then on another node, then on its own node (with spread Node: on
   another node, then on its own). A class that is empty is left out.
-- A server is never its own candidate, and one that drains is nobody's; it has candidates of its own nevertheless, for
-  the mail that was on its way when it began to drain.
+- A server is never its own candidate, nor is another volume of the host that it is on, and one that drains is nobody's;
+  it has candidates of its own nevertheless, for the mail that was on its way when it began to drain.
 - At most CANDIDATES in all, so that the table of 1,500 servers fits a ConfigMap. RESERVED of them come from the worse
   classes where there are such, so that mail goes on when a whole zone is lost.
+- A second volume of a host is a candidate only when each other host has one in the row, as far as the class has room:
+  a writer needs as many hosts as copies, and further volumes of them for when a disk is lost.
 - Evenly: servers of one zone stand at even distances on the ring, and each takes the next ones that follow it. With
   zones and nodes of equal size all servers are candidates equally often. A zone that is smaller than the others
   mirrors more, since its neighbours have nowhere else to go.
@@ -18,12 +20,12 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 from mailarray.contract.mirroring_table import MirroringTable, Server
+from mailarray.contract.server_names import host_of
 
 CANDIDATES = 8  # for each server, in all classes: six for the most copies there can be, and two for a lost zone
 FULL = "Full"  # instead of a server's state, while rows are made; no table says so
@@ -49,8 +51,8 @@ def ring_rows(servers: Iterable[Server], spread: Spread = "Zone") -> Rows:
     for rank, server in enumerate(everyone):
         rings = (whole, zones.get(whole.key(server), empty), nodes.get(_node(server), empty))
         quotas = _quotas([ring.others(server) for ring in rings])
-        classes = [ring.follow(server, quota, rank) for ring, quota in zip(rings, quotas, strict=True)]
-        rows[server.name] = tuple(group for group in classes if group)
+        around = [ring.around(server, rank) for ring in rings]
+        rows[server.name] = _row(server.name, around, quotas)
     return rows
 
 
@@ -61,7 +63,7 @@ def mirrors_among(servers: Iterable[Server], full: Collection[str], copies: int)
     deletions, which nobody else could keep.
     """
     every = tuple(servers)
-    room = sum(server.serving and server.name not in full for server in every)
+    room = len({server.host for server in every if server.serving and server.name not in full})
     if not full or room <= copies:
         return every
     return tuple(replace(server, state=FULL) if server.serving and server.name in full else server for server in every)
@@ -70,16 +72,49 @@ def mirrors_among(servers: Iterable[Server], full: Collection[str], copies: int)
 def class_rows(sources: Sequence[str], classes: Sequence[Sequence[str]]) -> Rows:
     """Rows for servers whose classes were named by a person: each takes the next ones of each class, evenly."""
     places = [{name: i for i, name in enumerate(group)} for group in classes]
+    hosts = [{host_of(name) for name in group} for group in classes]
     rows: Rows = {}
     for rank, source in enumerate(sources):
-        quotas = _quotas([len(group) - (source in group) for group in places])
-        row: list[tuple[str, ...]] = []
-        for group, place, quota in zip(classes, places, quotas, strict=True):
+        quotas = _quotas([len(group - {host_of(source)}) for group in hosts])
+        around: list[Iterator[str]] = []
+        for group, place in zip(classes, places, strict=True):
             start = place[source] + 1 if source in place else rank * len(group) // len(sources)
-            around = (group[(start + i) % len(group)] for i in range(len(group)))
-            row.append(tuple(islice((name for name in around if name != source), quota)))
-        rows[source] = tuple(group for group in row if group)
+            around.append(_turned(group, start))
+        rows[source] = _row(source, around, quotas)
     return rows
+
+
+def _turned(group: Sequence[str], start: int) -> Iterator[str]:
+    return (group[(start + i) % len(group)] for i in range(len(group)))
+
+
+def _row(server: str, around: Sequence[Iterable[str]], quotas: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Classes of candidates, out of those of each class in the order in which they come round: `quotas` hosts, then
+    further volumes of them, the best class first, up to CANDIDATES."""
+    own = host_of(server)
+    room = CANDIDATES - sum(quotas)  # for further volumes; none where there are hosts enough
+    row: list[list[str]] = []
+    spare: list[list[str]] = []
+    for candidates, quota in zip(around, quotas, strict=True):
+        hosts, chosen, further = {own}, list[str](), list[str]()
+        for name in candidates:
+            if len(chosen) >= quota and len(further) >= room:
+                break
+            host = host_of(name)
+            if host == own:
+                continue
+            if host not in hosts and len(chosen) < quota:
+                hosts.add(host)
+                chosen.append(name)
+            else:
+                further.append(name)
+        row.append(chosen)
+        spare.append(further)
+    left = CANDIDATES - sum(map(len, row))
+    for chosen, further in zip(row, spare, strict=True):
+        chosen += further[:left]
+        left -= len(further[:left])
+    return tuple(tuple(group) for group in row if group)
 
 
 def spread_that_holds(servers: Iterable[Server], rows: Mapping[str, Sequence[Sequence[str]]]) -> Spread | None:
@@ -121,7 +156,8 @@ class _Ring:
         self._names = [server.name for server in self.servers]
         self._buckets = [bucket for _, bucket, _ in placed]
         self._places = {name: _Place(i, self._buckets[i]) for i, name in enumerate(self._names)}
-        self._sizes = {name: len(members) for name, members in buckets.items()}
+        self._sizes = {name: len({server.host for server in members}) for name, members in buckets.items()}
+        self._hosts = sum(self._sizes.values())
         self._next = self._next_buckets()
 
     def _next_buckets(self) -> list[int]:
@@ -139,25 +175,26 @@ class _Ring:
         return following
 
     def others(self, server: Server) -> int:
-        """Servers of other buckets."""
-        return len(self.servers) - self._sizes.get(self.key(server), 0)
+        """Hosts in other buckets."""
+        return self._hosts - self._sizes.get(self.key(server), 0)
 
-    def follow(self, server: Server, count: int, rank: int) -> tuple[str, ...]:
-        """The next `count` servers of other buckets; one that is not on the ring begins where its rank puts it."""
-        if count <= 0 or not self.servers:
-            return ()
-        bucket = self.key(server)
+    def around(self, server: Server, rank: int) -> Iterator[str]:
+        """All servers of other buckets, as they follow; one that is not on the ring begins where its rank puts it."""
         size = len(self._names)
+        if not size:
+            return
+        bucket = self.key(server)
         place = self._places.get(server.name)
         at = (place.index + 1 if place is not None else rank) % size
-        found: list[str] = []
-        while len(found) < count:
+        steps = 0
+        while steps < size:
+            step = 1
             if self._buckets[at] == bucket:
-                at = (at + self._next[at]) % size
+                step = self._next[at] or size  # 0: there are no others
             else:
-                found.append(self._names[at])
-                at = (at + 1) % size
-        return tuple(found)
+                yield self._names[at]
+            at = (at + step) % size
+            steps += step
 
 
 def _quotas(available: Sequence[int]) -> list[int]:
@@ -191,4 +228,4 @@ def _nowhere(_: Server) -> str:
 
 
 def _itself(server: Server) -> str:
-    return server.name
+    return server.host

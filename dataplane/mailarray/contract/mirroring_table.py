@@ -19,18 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mailarray.contract.server_names import group_of, host_of
+
 SERVING = "Serving"
 DRAINING = "Draining"
 
 
-def group_of(server: str) -> str:
-    """The MailServer that a server belongs to: servers are named `<group>-<ordinal>`."""
-    return server.rpartition("-")[0]
-
-
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server of the array, as its peers reach it."""
+    """A server of the array, as its peers reach it. One with several volumes stands here once for each of them."""
 
     name: str
     sidecar: str  # host:port of the catalog sidecar's internal port
@@ -43,6 +40,11 @@ class Server:
     def group(self) -> str:
         """The MailServer that it belongs to."""
         return group_of(self.name)
+
+    @property
+    def host(self) -> str:
+        """The server that it is a volume of: its own name, but for a further volume. Copies are never on one twice."""
+        return host_of(self.name)
 
     @property
     def draining(self) -> bool:
@@ -68,11 +70,11 @@ class MirroringTable:
         return next((s for s in self.servers if s.name == name), None)
 
     def candidates(self, name: str) -> tuple[tuple[Server, ...], ...]:
-        """Candidate mirrors of a server, in classes, best first; never a draining one; empty when it has no row."""
-        by_name = {s.name: s for s in self.servers if s.serving}
-        return tuple(
-            tuple(by_name[m] for m in group if m in by_name and m != name) for group in self.rows.get(name, ())
-        )
+        """Candidate mirrors of a server, in classes, best first; never a draining one, nor one on the same host; empty
+        when it has no row."""
+        own = host_of(name)
+        by_name = {s.name: s for s in self.servers if s.serving and s.host != own}
+        return tuple(tuple(by_name[m] for m in group if m in by_name) for group in self.rows.get(name, ()))
 
 
 def dump(table: MirroringTable) -> str:

@@ -86,6 +86,7 @@ class SmtpSettings:
     limits: SmtpLimits = field(default_factory=SmtpLimits)
     proxy_trusted_networks: tuple[str, ...] = ()  # CIDRs that must send a PROXY header; others are taken as they are
     tls: TlsSettings | None = None
+    shared_port: bool = False  # the server's other volumes listen on it, too, and it is left while no mail can be taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +190,11 @@ class DirectorySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """One server of the array: its smtp process and its catalog sidecar read the same file."""
+    """One server of the array, or a further volume of one: its smtp process and its sidecar read the same file."""
 
     cluster: str
-    server: str  # name of the server, for example mail-0
-    volume: str  # directory of its volume
+    server: str  # name of the server, for example mail-0; of its second volume mail-0.1 (server_names.py)
+    volume: str  # directory of the volume
     run_directory: str  # directory for its UNIX socket
     smtp: SmtpSettings
     writer: Listen  # internal port of the smtp process
@@ -233,11 +234,19 @@ class AccessSettings:
 
 
 T = TypeVar("T")
+# Left out of the files while they have these values: files of servers that do not need them, in pods above all, stay
+# what they were before there were such fields, and older processes can read them.
+_LEFT_OUT = (("shared_port", False),)
 
 
 def dump(settings: object) -> str:
     """Render settings as JSON, indented and with sorted keys, so that equal settings give equal files."""
-    return json.dumps(dataclasses.asdict(settings), indent=2, sort_keys=True) + "\n"  # type: ignore[call-overload]
+    whole = dataclasses.asdict(settings, dict_factory=_object)  # type: ignore[call-overload]
+    return json.dumps(whole, indent=2, sort_keys=True) + "\n"
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if (name, value) not in _LEFT_OUT}
 
 
 def load(cls: type[T], path: str | Path, name: str | None = None) -> T:

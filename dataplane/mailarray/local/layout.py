@@ -11,6 +11,7 @@
       catalog/accounts.sqlite           the accounts, when they are in the database; not to be deleted
       servers/mail-0/volume/            the mail itself: the journals of one server
       servers/mail-0/run/  log/         UNIX socket; logs
+      servers/mail-0/volume-1/ run-1/ log-1/     those of its second volume, where spec.storage.volumes is 2 or more
       access/run/  log/
       log/up.log                        the launcher's own
       tls/tls.crt  tls.key              when the MailCluster has spec.tls
@@ -25,6 +26,8 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from mailarray.contract.server_names import host_of, number_of
 
 TOKEN_BYTES = 32
 ISOLATED_USER_BASE = 42000  # first user id of isolated servers; its number is also the shared group's id
@@ -98,11 +101,23 @@ class Layout:
 
     def server(self, name: str) -> Path:
         """Folder of one server."""
-        return self.data / "servers" / name
+        return self.data / "servers" / host_of(name)
 
     def volume(self, name: str) -> Path:
-        """Volume of one server."""
-        return self.server(name) / "volume"
+        """One volume of a server, by its name."""
+        return self._numbered(name, "volume")
+
+    def run(self, name: str) -> Path:
+        """Folder of its UNIX socket."""
+        return self._numbered(name, "run")
+
+    def logs(self, name: str) -> Path:
+        """Folder of its logs."""
+        return self._numbered(name, "log")
+
+    def _numbered(self, name: str, folder: str) -> Path:
+        number = number_of(name)
+        return self.server(name) / (f"{folder}-{number}" if number else folder)
 
     def settings_file(self, name: str) -> Path:
         """Settings of one server, or of `access`."""
@@ -133,8 +148,9 @@ class Isolation:
         return Owner(self.base + index, self.group)
 
 
-def prepare(layout: Layout, servers: tuple[str, ...], isolation: Isolation | None) -> None:
-    """Make all folders, and the token when there is none. Raises OSError. May be run again and again."""
+def prepare(layout: Layout, volumes: tuple[str, ...], isolation: Isolation | None) -> None:
+    """Make all folders, and the token when there is none; `volumes` are names, server by server. Raises OSError. May be
+    run again and again."""
     group = isolation.group if isolation else None
     _folder(layout.data, 0o750, group=group)
     _folder(layout.data / "servers", 0o750, group=group)
@@ -146,10 +162,13 @@ def prepare(layout: Layout, servers: tuple[str, ...], isolation: Isolation | Non
         layout.catalog_file.touch()
         for file in layout.catalog.iterdir():
             share(file, 0o660, group)
+    servers = tuple(dict.fromkeys(map(host_of, volumes)))
     for index, name in enumerate((*servers, None)):
         folder = layout.access if name is None else layout.server(name)
         owner = isolation.owner(index) if isolation else None
-        for path in (folder, folder / "run", folder / "log", *([] if name is None else [folder / "volume"])):
+        own = [volume for volume in volumes if host_of(volume) == name]
+        further = [path for one in own for path in (layout.volume(one), layout.run(one), layout.logs(one))]
+        for path in (folder, *(further or (folder / "run", folder / "log"))):
             _folder(path, 0o700, owner=owner)
     if not layout.token.exists():
         write_private(layout.token, secrets.token_urlsafe(TOKEN_BYTES) + "\n")

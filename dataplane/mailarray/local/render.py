@@ -1,20 +1,21 @@
 """Resources and a layout in, settings out. Pure: no clock, environment or file is touched.
 
-Ports on loopback: SMTP from `ports.smtp` up, one a server; internal ports from `ports.internal`: writers +10,
-sidecars +20, access +30. Called by `up.py`, which writes the files and starts the processes.
+Ports on loopback: SMTP from `ports.smtp` up, one a server, which all its volumes share; internal ports from
+`ports.internal`, one a volume: writers +10, sidecars +20, access +30. Called by `up.py`, which writes the files and
+starts the processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailarray.contract import mirroring_ring, mirroring_table, settings
 from mailarray.contract.resources import to_settings
+from mailarray.contract.server_names import group_of, host_of
 from mailarray.contract.settings import AccessSettings, Listen, ServerSettings, TlsSettings
 from mailarray.local.layout import Layout
-from mailarray.local.resources import Resources, ServerGroup
+from mailarray.local.resources import Resources
 
 HOST = "127.0.0.1"  # one machine is for a first look, development and tests: nothing listens to the outside
 WRITER_OFFSET, SIDECAR_OFFSET, ACCESS_OFFSET = 10, 20, 30
@@ -26,7 +27,7 @@ class RenderedArray:
     """Everything the processes of one array are told."""
 
     cluster: str
-    servers: tuple[ServerSettings, ...]
+    servers: tuple[ServerSettings, ...]  # one for each volume, server by server
     access: AccessSettings
     table: mirroring_table.MirroringTable
     status: Listen
@@ -47,7 +48,7 @@ class RenderedArray:
         ]
         for server in self.servers:
             wanted += [
-                (server.smtp.listen, f"SMTP of {server.server}"),
+                (server.smtp.listen, f"SMTP of {host_of(server.server)}"),
                 (server.writer, f"internal port of {server.server}"),
                 (server.sidecar, f"catalog sidecar of {server.server}"),
             ]
@@ -60,13 +61,12 @@ def render(
     """The whole array. `catalog_url` replaces the SQLite file of the layout."""
     catalog = settings.CatalogSettings(url=catalog_url or f"sqlite:///{layout.catalog_file}")
     servers = tuple(
-        _server(resources, layout, group, ordinal, index, catalog)
-        for index, (group, ordinal) in enumerate((g, o) for g in resources.groups for o in range(g.spec.replicas))
+        _server(resources, layout, name, index, catalog) for index, name in enumerate(resources.volume_names)
     )
     table = mirroring_ring.ring(
         [
-            mirroring_table.Server(s.server, str(s.sidecar), str(s.writer), *_place(resources.zones, index))
-            for index, s in enumerate(servers)
+            mirroring_table.Server(s.server, str(s.sidecar), str(s.writer), *_place(resources, host_of(s.server)))
+            for s in servers
         ],
         generation,
     )
@@ -79,32 +79,30 @@ def render(
     )
 
 
-def _place(zones: Sequence[str], index: int) -> tuple[str, str]:
+def _place(resources: Resources, server: str) -> tuple[str, str]:
     """Zone and node that a server pretends to be in."""
+    zones, index = resources.zones, resources.server_names.index(server)
     return (zones[index % len(zones)], f"node-{index}") if zones else ("", "")
 
 
 def _server(
-    resources: Resources,
-    layout: Layout,
-    group: ServerGroup,
-    ordinal: int,
-    index: int,
-    catalog: settings.CatalogSettings,
+    resources: Resources, layout: Layout, name: str, index: int, catalog: settings.CatalogSettings
 ) -> ServerSettings:
-    spec, ports = resources.spec, resources.ports
-    name = f"{group.name}-{ordinal}"
+    spec, ports, host = resources.spec, resources.ports, host_of(name)
+    group = next(g for g in resources.groups if g.name == group_of(name))
+    ordinal = host.rpartition("-")[2]
     return ServerSettings(
         cluster=resources.cluster,
         server=name,
         volume=str(layout.volume(name)),
-        run_directory=str(layout.server(name) / "run"),
+        run_directory=str(layout.run(name)),
         smtp=settings.SmtpSettings(
-            listen=Listen(host=HOST, port=ports.smtp + index),
-            hostname=group.spec.hostname(group.name, str(ordinal), spec.domains[0].name),
+            listen=Listen(host=HOST, port=ports.smtp + resources.server_names.index(host)),
+            hostname=group.spec.hostname(group.name, ordinal, spec.domains[0].name),
             limits=to_settings.smtp_limits(spec),
             proxy_trusted_networks=spec.smtp.proxy_protocol.trusted_networks,
             tls=_tls(resources, layout),
+            shared_port=group.spec.storage.volumes > 1,
         ),
         writer=Listen(host=HOST, port=ports.internal + WRITER_OFFSET + index),
         sidecar=Listen(host=HOST, port=ports.internal + SIDECAR_OFFSET + index),

@@ -1,8 +1,8 @@
 """MailCluster and MailServer, as a person writes them, for the array on one machine.
 
 The same documents that a Kubernetes cluster takes. What has no meaning on one machine (where pods run, DNS) is read
-and named in a note; what one machine cannot do and a person would miss (a database of its own, several volumes) is
-refused with a sentence. Called by `up.py`; pure: text in, resources out.
+and named in a note; what one machine cannot do and a person would miss (a database of its own) is refused with a
+sentence. Called by `up.py`; pure: text in, resources out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from mailarray.contract.resources.common import API_VERSION, Metadata, read_enve
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.reading import Document, Reader, ResourceError
+from mailarray.contract.server_names import volume_name
 from mailarray.directory.addresses import canonical_domain, split
 from mailarray.local.documents import read_documents
 
 PORTS_ANNOTATION = "mailarray.io/local-ports"
 RESTART_ANNOTATION = "mailarray.io/local-max-restart-delay"  # a duration; tests that kill processes want it short
+MAX_VOLUMES = 10  # of all servers: two processes each, and internal ports are given out in tens
 ZONES_ANNOTATION = "mailarray.io/local-zones"  # names; servers take turns in them, for a look at what a lost zone does
-MAX_SERVERS = 10  # two processes each, and internal ports are given out in tens
 MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")  # as Kubernetes' own; they become folder and process names
 _DOMAIN = re.compile(r"(?!-)[^\s@:,/]{1,63}(\.[^\s@:,/]{1,63})*")
@@ -46,7 +47,7 @@ class Ports:
     smtp: int = 2525  # of the first server; each further server has the next one
     pop3: int = 2110
     status: int = 2180  # page, JSON and metrics
-    internal: int = 2200  # first of 40: writers +10, sidecars +20 (at most ten servers), access +30
+    internal: int = 2200  # first of 40: writers +10, sidecars +20 (at most ten volumes), access +30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,16 @@ class Resources:
     def server_names(self) -> tuple[str, ...]:
         """Every server, `<group>-<ordinal>`, in the order of their ports."""
         return tuple(f"{g.name}-{i}" for g in self.groups for i in range(g.spec.replicas))
+
+    @property
+    def volume_names(self) -> tuple[str, ...]:
+        """Every volume, server by server; the first has its server's name."""
+        return tuple(
+            volume_name(f"{g.name}-{i}", number)
+            for g in self.groups
+            for i in range(g.spec.replicas)
+            for number in range(g.spec.storage.volumes)
+        )
 
 
 def read_resources(text: str, file: str) -> Resources:
@@ -103,10 +114,11 @@ def read_resources(text: str, file: str) -> Resources:
     zones = tuple(filter(None, metadata.annotations.get(ZONES_ANNOTATION, "").replace(",", " ").split()))
     resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay, zones)
     servers = len(resources.server_names)
-    if servers > MAX_SERVERS:
-        raise ResourceError(
-            f"{file}: {servers} servers are more than the {MAX_SERVERS} of one machine; lower spec.replicas"
-        )
+    volumes = len(resources.volume_names)
+    if volumes > MAX_VOLUMES:
+        few = f"{volumes} servers are" if volumes == servers else f"{volumes} volumes of {servers} servers are"
+        lower = "spec.replicas" if volumes == servers else "spec.replicas or spec.storage.volumes"
+        raise ResourceError(f"{file}: {few} more than the {MAX_VOLUMES} of one machine; lower {lower}")
     if cluster.storage.copies > servers:
         raise reader.fail(
             "spec.storage.copies",
@@ -199,8 +211,8 @@ def _check_groups(file: str, cluster: str, groups: list[tuple[Reader, ServerGrou
             )
         if group.spec.replicas < 1:
             raise reader.fail("spec.replicas", "must be at least 1")
-        if group.spec.storage.volumes != 1:
-            raise reader.fail("spec.storage.volumes", "must be 1 on one machine")
+        if group.spec.storage.volumes < 1:
+            raise reader.fail("spec.storage.volumes", "must be at least 1")
         if group.spec.hostnames is not None:
             pattern = group.spec.hostnames
             if group.spec.replicas > 1 and "{ordinal}" not in pattern:

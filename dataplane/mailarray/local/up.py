@@ -22,6 +22,7 @@ from rich.live import Live
 
 from mailarray.contract import mirroring_table
 from mailarray.contract.resources.reading import ResourceError
+from mailarray.contract.server_names import host_of
 from mailarray.contract.settings import Listen
 from mailarray.local import checks, supervisor
 from mailarray.local.array_status import ACCESS, SIDECAR, SMTP, array_status
@@ -92,7 +93,7 @@ def run_up(options: UpOptions, console: Console) -> None:
         try:
             if resources.spec.accounts.database is None:
                 make_demo_account(layout, domains)
-            prepare(layout, resources.server_names, isolation)
+            prepare(layout, resources.volume_names, isolation)
             if resources.spec.accounts.database is not None:
                 asyncio.run(make_demo_in_database(layout, domains, array.access.catalog))
             array = _write_settings(resources, layout, options, isolation)
@@ -222,7 +223,7 @@ def process_specs(array: RenderedArray, layout: Layout, isolation: Isolation | N
     """Every process of an array, with its command line."""
 
     def spec(name: str, server: str, role: str, folder: Path, settings: Path, index: int) -> ProcessSpec:
-        arguments = ["run", role, str(settings), "--log-file", str(folder / "log" / f"{role}.log")]
+        arguments = ["run", role, str(settings), "--log-file", str(folder / f"{role}.log")]
         if isolation is not None:
             owner = isolation.owner(index)
             arguments += ["--user", str(owner.user), "--group", str(owner.group)]
@@ -230,12 +231,14 @@ def process_specs(array: RenderedArray, layout: Layout, isolation: Isolation | N
         return ProcessSpec(name, server, role, tuple(arguments), stop_phase=phase, stop_seconds=seconds)
 
     specs = []
-    for index, server in enumerate(array.servers):
+    servers = list(dict.fromkeys(host_of(server.server) for server in array.servers))
+    for server in array.servers:
         for role in (SIDECAR, SMTP):
-            folder, settings = layout.server(server.server), layout.settings_file(server.server)
+            folder, settings = layout.logs(server.server), layout.settings_file(server.server)
+            index = servers.index(host_of(server.server))  # the volumes of one share its port, and so its user
             specs.append(spec(f"{server.server}/{role}", server.server, role, folder, settings, index))
     settings = layout.settings_file(ACCESS_NAME)
-    specs.append(spec(ACCESS, ACCESS_NAME, ACCESS, layout.access, settings, len(array.servers)))
+    specs.append(spec(ACCESS, ACCESS_NAME, ACCESS, layout.access / "log", settings, len(servers)))
     return specs
 
 

@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mailarray.contract.server_names import host_of
 from mailarray.contract.time_left import told
 from mailarray.local.array_status import SIDECAR, SMTP
 
@@ -51,7 +52,7 @@ def draw(
 
 
 def servers_table(status: dict[str, Any], *, narrow: bool = False) -> Table:
-    """One row a server; `narrow` leaves out what fits no 80 columns."""
+    """One row a server, or a volume of one that has several; `narrow` leaves out what fits no 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, expand=False, pad_edge=False, padding=(0, 1))
     for column in _COLUMNS:
         if not (narrow and column.wide_only):
@@ -84,8 +85,10 @@ def plain_line(status: dict[str, Any]) -> str:
     totals = status.get("totals", {})
     servers = status.get("servers", [])
     serving = sum(1 for s in servers if s["smtp"]["state"] == "serving" and s["sidecar"]["state"] == "serving")
+    hosts = len({host_of(str(server.get("name", ""))) for server in servers})
+    what = "servers" if hosts == len(servers) else f"volumes of {hosts} servers"
     return (
-        f"{serving}/{len(servers)} servers, pop3 {status.get('access', {}).get('state', DASH)}, "
+        f"{serving}/{len(servers)} {what}, pop3 {status.get('access', {}).get('state', DASH)}, "
         f"accepted {totals.get('accepted', 0)} ({totals.get('accepted_per_second', 0):.0f}/s), "
         f"sessions {totals.get('sessions', 0)}, lag {human_size(totals.get('lag_bytes', 0))}, "
         f"under-replicated {totals.get('under_replicated', 0)}"

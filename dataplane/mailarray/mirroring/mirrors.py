@@ -63,13 +63,13 @@ class Mirrors:
                 self.links[name] = MirrorLink(server, self._token, self._timeout, self._now)
 
     def ready_count(self) -> int:
-        """Mirrors that could be chosen now."""
-        return sum(link.ready for link in self.links.values())
+        """Mirrors that could be chosen now together: of a host that has several volumes, one."""
+        return len({link.server.host for link in self.links.values() if link.ready})
 
     def better_than(self, links: Sequence[MirrorLink]) -> bool:
         """Whether fewer of these are of the best class than could be: other zones were away, and one is back."""
         best = {server.name for server in next(iter(self.table.candidates(self._server)), ())}
-        ready = sum(name in best and link.ready for name, link in self.links.items())
+        ready = len({link.server.host for name, link in self.links.items() if name in best and link.ready})
         return sum(link.server.name in best for link in links) < min(len(links), ready)
 
     async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
@@ -84,7 +84,7 @@ class Mirrors:
         chosen = choose(classes, ready, count, turn)
         if full and len(chosen) < count:
             nearly_full = {name for name, link in self.links.items() if link.full}
-            chosen += choose(classes, nearly_full, count - len(chosen), turn)
+            chosen += choose(classes, nearly_full, count - len(chosen), turn, chosen)
         return [self.links[name] for name in chosen]
 
     async def probe_due(self) -> None:

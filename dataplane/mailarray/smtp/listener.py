@@ -69,12 +69,28 @@ class SmtpListener:
 
     async def start(self) -> None:
         """Bind and listen. Raises OSError when the address cannot be had."""
+        await self._listen()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def _listen(self) -> None:
         listen = self._settings.listen
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, listen.host, listen.port, backlog=BACKLOG)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, listen.host, self._port, backlog=BACKLOG, reuse_port=self._settings.shared_port or None
+        )
         self._port = self._server.sockets[0].getsockname()[1]
-        self._sweeper = loop.create_task(self._sweep())
         log.info("listening", extra={"host": listen.host, "port": self.port})
+
+    async def share_port(self, useful: bool) -> None:
+        """Of a port that several volumes listen on: leave it to the others while nothing could be taken here, and come
+        back. Sessions that are open go on. Raises OSError when the address cannot be had."""
+        if self._stopping or not self._settings.shared_port or useful == self.listening:
+            return
+        if useful:
+            await self._listen()
+        elif self._server is not None:
+            log.warning("the port is left to the other volumes", extra={"port": self.port})
+            self._server.close()
+            self._server = None
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop accepting; idle sessions hear 421 at once, messages under way have so long to end."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mailarray.contract import mirroring_table
+from mailarray.contract.server_names import group_of
 from mailarray.contract.settings import ServerSettings
 from mailarray.directory.opening import open_directory
 from mailarray.journal.disk import Disk
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 LOCK_PATIENCE = 15.0  # seconds: the own sidecar holds the lock while it scans what the last writer left (rule 9)
 LOCK_AGAIN = 0.1  # seconds between two tries
+PORT_LOOK = 0.25  # seconds; a shared port is left, or taken again, so soon after mail cannot be taken, or can
 
 
 def status(
@@ -76,8 +78,11 @@ def status(
     }
 
 
-def unready(writer: JournalWriter, listener: SmtpListener) -> str | None:
-    """Why no mail should be sent here now, or None; for /readyz."""
+def unready(writer: JournalWriter, listener: SmtpListener, *, shared: bool = False) -> str | None:
+    """Why no mail should be sent here now, or None; for /readyz. `shared`: the server's other volumes take mail on the
+    same port, so that one which cannot does not speak for the server."""
+    if shared and not writer.draining:
+        return None
     if not listener.listening:
         return "the SMTP port is not open"
     if writer.draining:
@@ -112,6 +117,18 @@ async def lock_writer(volume: Volume) -> int:
     return lock
 
 
+async def share_port(writer: JournalWriter, listener: SmtpListener) -> None:
+    """Until cancelled: clients come here only while mail can be taken. For a port that other volumes listen on, too: a
+    client that comes by chance to the one that is full would be told that the whole server is."""
+    while True:
+        await asyncio.sleep(PORT_LOOK)
+        try:
+            # A server that is to be emptied says so to whoever comes: all its volumes are.
+            await listener.share_port(writer.draining or writer.refusal() is None)
+        except OSError as error:
+            log.error("the port cannot be had again", extra={"reason": str(error)})
+
+
 async def run(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises VolumeError, OSError, ValueError with one sentence."""
     raise_file_limit()
@@ -130,14 +147,18 @@ async def run(settings: ServerSettings) -> None:
     listener = SmtpListener(settings.smtp, directory, sink, lambda: sink.pending_bytes, quotas)
     follow_table(writer, listener)
     meter = LoadMeter(settings, writer, listener)
+    shared = settings.smtp.shared_port
     app = internal_app(
-        token, lambda: status(settings, writer, listener, meter, placing), lambda: unready(writer, listener)
+        token,
+        lambda: status(settings, writer, listener, meter, placing),
+        lambda: unready(writer, listener, shared=shared),
     )
     add_routes(app, writer, lambda: follow_table(writer, listener))
     meter.add_route(app)
     runner = await serve(app, settings.writer)
     committing = asyncio.create_task(writer.run())
     measuring = asyncio.create_task(meter.run())
+    sharing = asyncio.create_task(share_port(writer, listener)) if shared else None
     asking = asyncio.create_task(QuotaKeeper(quotas, str(settings.sidecar), token).run())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -161,6 +182,9 @@ async def run(settings: ServerSettings) -> None:
         committing.cancel()
         measuring.cancel()
         asking.cancel()
+        if sharing is not None:
+            sharing.cancel()
+            await asyncio.gather(sharing, return_exceptions=True)
         await asyncio.gather(stopped, committing, measuring, asking, return_exceptions=True)
         writer.mirrors.close()
         await runner.cleanup()
@@ -184,6 +208,6 @@ def _placing(settings: ServerSettings, writer: JournalWriter, token: str) -> Pla
     """None without rules: then nothing stands between the sessions and the writer."""
     if not settings.placement.rules:
         return None
-    own = mirroring_table.group_of(settings.server)
+    own = group_of(settings.server)
     keepers = Keepers(settings.server, token, lambda: writer.mirrors.table)
     return PlacingSink(settings.placement, own, writer, keepers, settings.smtp.limits.soft_pending_bytes)

@@ -8,7 +8,7 @@ Invariants: before the tombstone is asked for, while the mailbox is locked, so t
 
 - the one that stays is in its mailbox, or was expunged before the copy was registered,
 - both bodies were read whole, right by their checksums, and their texts below our trace lines are the same bytes,
-- as many volumes as there are to be copies, each asked itself, gave the body of the one that stays.
+- as many servers as there are to be copies, each asked itself, gave the body of the one that stays.
 
 Whatever is missing puts it off; what can never be is forgotten, and the copy stays. A crash in between does no harm:
 the row in the catalog is taken away last, and a tombstone that comes twice is one.
@@ -20,10 +20,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from mailarray.catalog.catalog import Duplicate, Held, Location, TombstoneRow
 from mailarray.contract.mirroring_table import MirroringTable
+from mailarray.contract.server_names import hosts
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.format import crc32c
 from mailarray.model.ids import PlacementId, VolumeId
@@ -143,15 +144,16 @@ class Deduplicator:
     async def _differ(self, duplicate: Duplicate) -> str | None:
         """Why they are not the same, or None. Raises PeerUnreachable when it cannot be known now."""
         wanted = 1 if duplicate.kept_expunged else self._copies
-        kept = await self._read(duplicate.kept, wanted)
-        dropped = await self._read(duplicate.dropped, 1)
+        names = {row.id: row.server for row in await self._link.catalog.volumes()}
+        kept = await self._read(duplicate.kept, wanted, names)
+        dropped = await self._read(duplicate.dropped, 1, names)
         length = duplicate.text_length
         if kept[-length:] != dropped[-length:]:
             return "their texts are not the same"
         return None
 
-    async def _read(self, held: Held, volumes: int) -> bytes:
-        """The body, from so many volumes. Raises PeerUnreachable."""
+    async def _read(self, held: Held, wanted: int, names: Mapping[VolumeId, str]) -> bytes:
+        """The body, from so many servers; `names` are those of their volumes. Raises PeerUnreachable."""
         body, given = b"", set[VolumeId]()
         for place in held.locations:
             for volume in place.members:
@@ -164,9 +166,10 @@ class Deduplicator:
                 if len(found) == held.length and crc32c(found) == held.checksum:
                     body = found
                     given.add(volume)
-                if len(given) >= volumes:
+                if hosts(given, names) >= wanted:
                     return body
-        raise PeerUnreachable(f"message {held.message.hex()} is on {len(given)} volumes that answer, not on {volumes}")
+        found_on = hosts(given, names)
+        raise PeerUnreachable(f"message {held.message.hex()} is on {found_on} servers that answer, not on {wanted}")
 
     async def _bury(self, row: TombstoneRow) -> None:
         """Through any writer, the own one first. Raises PeerUnreachable."""

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mailarray.catalog.catalog import CatalogUnavailable, SegmentState, VolumeRow
+from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
@@ -32,7 +33,7 @@ from mailarray.tracking.repairing import progress
 from mailarray.tracking.settling import Settler, segment_states
 from mailarray.tracking.shelf import Holding, Shelf
 from mailarray.tracking.table import NewestTable
-from mailarray.tracking.targets import counting
+from mailarray.tracking.targets import counting, held_on
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Drainer:
         await self._find_unannounced()
         catalog = self._link.catalog
         rows = await catalog.volumes()
-        counted = set(counting(self._table(), rows))
+        counted = counting(self._table(), rows)
         states = await segment_states(catalog, [holding.segment for holding in self._shelf])
         unsettled = {holding.segment for holding in self._settler.unsettled}
         total: list[int] = []
@@ -117,9 +118,10 @@ class Drainer:
                 waiting = waiting or f"segment {holding.segment.hex()} is not sealed and registered yet"
                 left.append(length)
             elif row.sealed_length and not row.superseded:
-                holders = frozenset(counted.intersection((*row.facts.members, *row.replicas)))
-                if len(holders) < row.facts.copies:
-                    waiting = waiting or _too_few(holding.segment, len(holders), row.facts.copies, len(counted))
+                holders = frozenset(counted.keys() & {*row.facts.members, *row.replicas})
+                if held_on(holders, counted) < row.facts.copies:
+                    now, every = held_on(holders, counted), held_on(counted, counted)
+                    waiting = waiting or _too_few(holding.segment, now, row.facts.copies, every)
                     left.append(length)
                 else:
                     wanted[holding.segment] = (row.sealed_length, holders)
@@ -127,7 +129,7 @@ class Drainer:
             if holding.own:
                 waiting = waiting or f"compacted segment {holding.segment.hex()} does not stand for its inputs yet"
         if waiting is None and wanted != self._proved:
-            waiting = await self._prove(wanted, states)
+            waiting = await self._prove(wanted, states, counted)
             self._proved = wanted if waiting is None else None
         self._empty = waiting is None  # from here on no check-in says that it serves
         if waiting is None:
@@ -173,7 +175,9 @@ class Drainer:
         for segment in await self._shelf.run(self._shelf.volume.list_segments):
             self._shelf.adopt_left(segment)
 
-    async def _prove(self, wanted: Proof, states: Mapping[SegmentId, SegmentState]) -> str | None:
+    async def _prove(
+        self, wanted: Proof, states: Mapping[SegmentId, SegmentState], counted: Mapping[VolumeId, Server]
+    ) -> str | None:
         """Ask every holder what it holds; answers what is missing."""
         volumes = {volume for _, holders in wanted.values() for volume in holders}
 
@@ -186,7 +190,7 @@ class Drainer:
 
         held = dict(zip(volumes, await asyncio.gather(*map(ask, volumes)), strict=True))
         for segment, (length, holders) in wanted.items():
-            confirmed = sum(held[volume].get(segment, 0) >= length for volume in holders)
+            confirmed = held_on((v for v in holders if held[v].get(segment, 0) >= length), counted)
             if confirmed < states[segment].facts.copies:
                 return f"segment {segment.hex()}: only {confirmed} of its holders confirm that they have it"
         return None

@@ -21,7 +21,7 @@ from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.table import NewestTable
-from mailarray.tracking.targets import counting
+from mailarray.tracking.targets import counting, held_on
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Prover:
         self._table = table
 
     async def missing(self, row: SegmentState, volumes: Sequence[VolumeRow]) -> str | None:
-        """What is missing until every member that is neither lost nor retired holds it up to L, and `copies` volumes
+        """What is missing until every member that is neither lost nor retired holds it up to L, and `copies` servers
         that count do."""
         length, facts = row.sealed_length, row.facts
         if not length:
@@ -47,8 +47,8 @@ class Prover:
         for member in facts.members:
             if member not in gone and member not in holders:
                 return f"its member {member.hex()} does not say that it holds it"
-        counted = len(holders.intersection(counting(self._table(), volumes)))
-        return None if counted >= facts.copies else f"{counted} of {facts.copies} volumes say that they hold it"
+        counted = held_on(holders, counting(self._table(), volumes))
+        return None if counted >= facts.copies else f"{counted} of {facts.copies} servers say that they hold it"
 
     async def _holds(self, volume: VolumeId, segment: SegmentId, length: int) -> bool:
         if volume == self._shelf.volume.id:

@@ -5,8 +5,8 @@ target of (targets.py). Nobody leads, and nothing is remembered: what was begun 
 
 Invariants:
 
-- Counted are only volumes of servers that the table has as Serving: so a draining server's segments are short from the
-  moment it drains, and its copies go elsewhere while it still serves them.
+- Counted are only volumes of servers that the table has as Serving, those of one host once: so a draining server's
+  segments are short from the moment it drains, and its copies go elsewhere while it still serves them.
 - A member that has nothing of its segment fetches it at once: the catalog counts on it.
 - A segment that is in one zone alone gets one copy more in another (spreading.py).
 - A server that drains, or whose disk is below its reserve, fetches nothing for itself; the next target takes over.
@@ -35,7 +35,7 @@ from mailarray.tracking.settling import segment_states
 from mailarray.tracking.shelf import Shelf
 from mailarray.tracking.spreading import Together
 from mailarray.tracking.table import NewestTable
-from mailarray.tracking.targets import begins_after, counting, order
+from mailarray.tracking.targets import begins_after, counting, held_on, order
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Repairer:
         chosen: dict[SegmentId, ShortSegment] = {}
         for short in self.short:
             facts = short.facts
-            missing = facts.copies - len(short.holders)
+            missing = facts.copies - held_on(short.holders, servers)
             rebuilding = {owners[member] for member in facts.members if member in owners}
             after = begins_after(order(facts.id, servers, short.holders, rebuilding, missing), own, missing)
             if after is not None and not self._shelf.holds(facts.id) and now - self._since[facts.id] >= after:

@@ -325,18 +325,18 @@ class Settler:
         lost = {row.server for row in volumes if row.lost}
         found = {name: volume for volume, name in (await self._peers.refresh()).items()}
         expected: set[VolumeId] = {self._shelf.volume.id}
-        unknown = 0
+        unknown: set[str] = set()  # hosts: what a volume of one holds is on another host, too
         for server in self._table().servers:
             volume = found.get(server.name) or known.get(server.name)
             if volume is not None:
                 expected.add(volume)
             elif server.name not in lost:  # a lost volume counts by itself; one made since is named by headers
-                unknown += 1
+                unknown.add(server.host)
         for holding in self._shelf:
             if holding.header is not None:
                 expected.update(holding.header.members)
-        if unknown <= self._copies - 1 and await self._link.catalog.caught_up(
-            self._shelf.volume.id, epoch, expected, self._copies - unknown
+        if len(unknown) <= self._copies - 1 and await self._link.catalog.caught_up(
+            self._shelf.volume.id, epoch, expected, self._copies - len(unknown)
         ):
             log.info("catalog open to readers", extra={"epoch": epoch})
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from mailarray.catalog.catalog import Catalog, LookedAt, ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
-from mailarray.tracking.targets import begins_after, order
+from mailarray.tracking.targets import begins_after, held_on, order
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Together:
             segments, self._before[zone] = await catalog.held_by_none_of(tuple(servers), others, self._before.get(zone))
             for segment in segments:
                 # On too few servers, or on none, is another matter: a copy for that goes to another zone anyway.
-                enough = len(segment.holders) >= segment.facts.copies
+                enough = held_on(segment.holders, servers) >= segment.facts.copies
                 if enough and wants_zones(table, names.get(segment.facts.writer, "")):
                     found[segment.facts.id] = segment
         self.segments = found

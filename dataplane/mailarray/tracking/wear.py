@@ -2,7 +2,7 @@
 
 Invariants:
 
-- Never touched: a segment that too few volumes hold.
+- Never touched: a segment that too few servers hold.
 - The first holder that counts compacts, the writer's volume first; each later one waits RANK_SECONDS longer, so that
   one that is full is replaced without anybody saying so. Once one has begun, a claim in the catalog keeps others away.
 - What is left of several segments goes into one of at most `segment_size`; less than `least` dead bytes in all are not
@@ -11,11 +11,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mailarray.catalog.catalog import SegmentState, WornSegment
+from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import SegmentId, VolumeId
+from mailarray.tracking.targets import held_on
 
 RANK_SECONDS = 120.0  # what a first holder has to claim the segment, or to begin
 MAX_INPUTS = 100  # segments compacted into one: they are held open, and named in its closing record
@@ -35,10 +37,10 @@ class Measured:
         return self.dead > 0 and self.dead * 100 >= self.length * percent
 
 
-def begins_after(state: SegmentState, counting: Collection[VolumeId], own: VolumeId) -> float | None:
+def begins_after(state: SegmentState, counting: Mapping[VolumeId, Server], own: VolumeId) -> float | None:
     """Seconds that the segment must have been worn before this volume compacts it; None: it never does."""
     holders = [volume for volume in (*state.facts.members, *state.replicas) if volume in counting]
-    if len(holders) < state.facts.copies or own not in holders:
+    if held_on(holders, counting) < state.facts.copies or own not in holders:
         return None
     return holders.index(own) * RANK_SECONDS
 

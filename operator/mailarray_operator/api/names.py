@@ -6,6 +6,8 @@ Renderers, observers, chart and tests use these; nothing else spells a name.
 
 from __future__ import annotations
 
+import re
+
 GROUP = "mailarray.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -30,6 +32,8 @@ ANNOTATION_DRAIN = f"{GROUP}/draining"  # on a StatefulSet: the drain's persiste
 PORT_SMTP = 2525
 PORT_WRITER = 2510  # internal port of the container `smtp`
 PORT_SIDECAR = 2520  # internal port of the container `catalog`
+FURTHER_WRITERS, FURTHER_SIDECARS = 2600, 2620  # those of further volumes: volume 1 has 2601 and 2621
+MAX_VOLUMES = 16  # of a server, as the CRD says
 PORT_POP3 = 2110
 PORT_POP3S = 2995
 PORT_ACCESS = 2530  # internal port of an access server
@@ -52,7 +56,7 @@ FILE_SERVER, FILE_ACCESS, FILE_TABLE = "server.json", "access.json", "mirroring-
 FILE_MX_SERVERS, FILE_MX_ACCESS, FILE_MX_ADDRESSES = "servers.json", "access.json", "addresses.json"
 KEY_TOKEN, KEY_ACCOUNTS, KEY_URL, KEY_PASSWORD = "token", "accounts", "url", "password"
 
-VOLUME_CLAIM = "volume"  # the PVC of pod mail-0 is volume-mail-0
+VOLUME_CLAIM = "volume"  # the PVC of pod mail-0 is volume-mail-0, of its second volume volume-1-mail-0
 DATABASE_CLAIM = "data"  # that of a database's pod
 
 
@@ -86,6 +90,11 @@ def database(cluster: str) -> str:
     return f"{cluster}-catalog-database"
 
 
+def further_volumes(group: str) -> str:
+    """The NetworkPolicy of a MailServer whose servers have several volumes."""
+    return f"{group}-volumes"
+
+
 def access(cluster: str) -> str:
     """Deployment and Service of the access servers."""
     return f"{cluster}-access"
@@ -106,6 +115,30 @@ def server(group: str, ordinal: int) -> str:
     return f"{group}-{ordinal}"
 
 
-def claim(server_name: str) -> str:
-    """The PersistentVolumeClaim of a server."""
-    return f"{VOLUME_CLAIM}-{server_name}"
+def numbered(name: str, number: int) -> str:
+    """Of a server's volume `number`: its container, claim template, path; the first has the name itself."""
+    return f"{name}-{number}" if number else name
+
+
+def writer_port(number: int = 0) -> int:
+    """The internal port of the writer of a server's volume."""
+    return FURTHER_WRITERS + number if number else PORT_WRITER
+
+
+def sidecar_port(number: int = 0) -> int:
+    """The internal port of its sidecar."""
+    return FURTHER_SIDECARS + number if number else PORT_SIDECAR
+
+
+def claim(server_name: str, number: int = 0) -> str:
+    """The PersistentVolumeClaim of a server's volume."""
+    return f"{numbered(VOLUME_CLAIM, number)}-{server_name}"
+
+
+def claimed_by(claim_name: str) -> tuple[str, int]:
+    """The other way round; ("", 0) for a claim that is no server's. Names of MailServers begin with a letter."""
+    match = _CLAIM.fullmatch(claim_name)
+    return ("", 0) if match is None else (match["server"], int(match["number"] or 0))
+
+
+_CLAIM = re.compile(VOLUME_CLAIM + r"(-(?P<number>[0-9]{1,2}))?-(?P<server>[a-z].*-[0-9]+)")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ class Asked(NamedTuple):
     port: int
     path: str
     sessions: int = 0  # that it takes at most, when it says its sessions and not its load
+    further: tuple[int, ...] = ()  # ports of a server's further volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class Loads:
                 # What waits for a seat is late, not older: the next question is due from here on.
                 target.due = self._clock() + ASK_SECONDS * random.uniform(0.9, 1.0)
                 asked = target.asked
-                said = await ask(session, asked.ip, asked.port, asked.path, token)
+                ports = (asked.port, *asked.further)
+                said = await asyncio.gather(*(ask(session, asked.ip, port, asked.path, token) for port in ports))
             target.tried = True
-            heard = None if said is None else read(said, target.asked, self._clock())
+            heard = together([read(one, target.asked, self._clock()) for one in said if one is not None])
             if heard is not None:
                 target.heard = heard
         finally:
@@ -135,3 +137,12 @@ def read(said: Mapping[str, Any], asked: Asked, now: float) -> Heard | None:
     if isinstance(load, bool) or not isinstance(load, int | float):
         return None
     return Heard(now, float(load), said.get("refusing") is None)
+
+
+def together(heard: Iterable[Heard | None]) -> Heard | None:
+    """The volumes of one server: it takes mail while one of them does, and is as loaded as those are on the average."""
+    every = [one for one in heard if one is not None]
+    able = [one for one in every if one.accepts] or every
+    if not able:
+        return None
+    return Heard(max(one.at for one in able), sum(one.load for one in able) / len(able), able[0].accepts)

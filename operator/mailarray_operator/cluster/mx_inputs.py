@@ -81,6 +81,7 @@ def inputs_of(observation: Observation, decisions: Decisions, held: Held) -> Inp
         decision = decisions.groups.get(name)
         if decision is None or group.spec is None:
             continue
+        further = tuple(map(names.writer_port, range(1, group.spec.storage.volumes)))
         for entry in decision.status.get("servers") or ():
             server = entry["name"]
             pod = group.pods.get(server)
@@ -88,7 +89,7 @@ def inputs_of(observation: Observation, decisions: Decisions, held: Held) -> Inp
                 state=STATES.get(entry.get("phase"), State.JOINING),
                 up=_up(pod),
                 group=name,
-                asked=_asked(pod, names.PORT_WRITER, paths.LOAD),
+                asked=_asked(pod, names.PORT_WRITER, paths.LOAD, further=further),
                 hostname=group.spec.hostname(name, server.rpartition("-")[2], spec.domains[0].name),
                 preference=group.spec.preference,
                 addresses=held.outside(group.spec.expose.type, namespace, server, pod),
@@ -115,8 +116,8 @@ def _up(pod: Pod | None) -> bool:
     return pod is not None and pod.ready and not pod.terminating
 
 
-def _asked(pod: Pod | None, port: int, path: str, sessions: int = 0) -> Asked | None:
-    return Asked(pod.uid, pod.ip, port, path, sessions) if pod is not None and pod.ip else None
+def _asked(pod: Pod | None, port: int, path: str, sessions: int = 0, further: tuple[int, ...] = ()) -> Asked | None:
+    return Asked(pod.uid, pod.ip, port, path, sessions, further) if pod is not None and pod.ip else None
 
 
 def reports_of(

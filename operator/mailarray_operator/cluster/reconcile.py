@@ -31,6 +31,7 @@ from mailarray_operator.cluster.statuses import Statuses
 from mailarray_operator.cluster.steering import Steering
 from mailarray_operator.cluster.store import Store
 from mailarray_operator.cluster.writer import Writer
+from mailarray_operator.plan import volumes
 from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import Observation, Pod
 from mailarray_operator.render.context import Context
@@ -113,15 +114,19 @@ class Reconciler:
     def _targets(self, key: Key, observation: Observation) -> dict[Target, int | None]:
         """Every process that works by the mirroring table, and the generation that it was last heard to have."""
         found: dict[Target, int | None] = {}
+        several = _several_volumes(observation)
         for pod in self.store.server_pods(key):
             if pod.ip:
                 report = observation.reports.get(pod.name)
-                for port, status in (
-                    (names.PORT_WRITER, report.writer if report else None),
-                    (names.PORT_SIDECAR, report.sidecar if report else None),
-                ):
-                    generation = (status or {}).get("table_generation")
-                    found[_target(pod, port)] = generation if isinstance(generation, int) else None
+                said = report.volumes if report is not None else ()
+                for number in range(several.get(pod.name, 1)):
+                    one = said[number] if number < len(said) else None
+                    for port, status in (
+                        (names.writer_port(number), one.writer if one is not None else None),
+                        (names.sidecar_port(number), one.sidecar if one is not None else None),
+                    ):
+                        generation = (status or {}).get("table_generation")
+                        found[_target(pod, port)] = generation if isinstance(generation, int) else None
         for pod in self.store.access_pods(key):
             if pod.ip:
                 found[_target(pod, names.PORT_ACCESS)] = None
@@ -212,7 +217,7 @@ class Reconciler:
                 if phase != CALM:
                     hurried.add(server["name"])
         metrics.count_servers(*key, phases)
-        self.reporter.follow(key, pods, frozenset(hurried))
+        self.reporter.follow(key, pods, frozenset(hurried), _several_volumes(observation))
         self.steering.follow(key, inputs_of(observation, decisions, self.store))
 
     def _forget(self, key: Key) -> None:
@@ -247,3 +252,13 @@ def _told(observation: Observation, failure: Failure) -> Event:
     if failure.group:
         return Event("MailServer", failure.group, "Warning", "ApplyFailed", str(failure))
     return Event("MailCluster", observation.name, "Warning", "ApplyFailed", str(failure))
+
+
+def _several_volumes(observation: Observation) -> dict[str, int]:
+    """Servers with more than one volume, and how many they have."""
+    found = {}
+    for group in observation.groups.values():
+        count = volumes.count(group, observation.table)
+        if count > 1:
+            found.update(dict.fromkeys(group.pods, count))
+    return found

@@ -1,4 +1,4 @@
-"""Asks every server how it is: the status of its sidecar and of its writer, by the pod's address.
+"""Asks every server how it is: the status of its sidecar and of its writer, by the pod's address; of each volume.
 
 Invariant: what a pod said is gone with the pod; when the server was last heard stays, so that a pod which is replaced
 does not make its server silent since ever. Questions are spread,
@@ -23,7 +23,7 @@ from mailarray_operator.cluster import metrics
 from mailarray_operator.cluster.asking import ask
 from mailarray_operator.cluster.held import Key
 from mailarray_operator.cluster.store import Store
-from mailarray_operator.plan.observation import Pod, ServerReport
+from mailarray_operator.plan.observation import Pod, ServerReport, VolumeReport
 
 HURRIED_SECONDS, CALM_SECONDS = 2.0, 10.0  # between two questions to one server
 AT_ONCE = 64
@@ -44,6 +44,7 @@ class _Target:
     ip: str
     hurried: bool
     due: float
+    volumes: int = 1
     asking: bool = False
 
 
@@ -67,8 +68,11 @@ class Reporter:
         self._seats = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def follow(self, key: Key, pods: Mapping[str, Pod], hurried: frozenset[str]) -> None:
-        """Ask these servers of a MailCluster, and no others of it."""
+    def follow(
+        self, key: Key, pods: Mapping[str, Pod], hurried: frozenset[str], volumes: Mapping[str, int] | None = None
+    ) -> None:
+        """Ask these servers of a MailCluster, and no others of it; `volumes` says which have more than one."""
+        several = volumes or {}
         namespace = key[0]
         for server, target in list(self._targets.items()):
             if target.cluster == key and server[1] not in pods:
@@ -83,9 +87,11 @@ class Reporter:
             if known is None or (known.uid, known.ip) != (pod.uid, pod.ip):
                 self._drop(server)
                 first = 0.0 if len(pods) <= AT_ONCE else random.uniform(0, CALM_SECONDS / 2)
-                self._targets[server] = _Target(key, pod.uid, pod.ip, name in hurried, now + first)
+                self._targets[server] = _Target(
+                    key, pod.uid, pod.ip, name in hurried, now + first, several.get(name, 1)
+                )
             else:
-                known.hurried = name in hurried
+                known.hurried, known.volumes = name in hurried, several.get(name, 1)
                 if known.hurried:
                     known.due = min(known.due, now + HURRIED_SECONDS)
 
@@ -96,7 +102,7 @@ class Reporter:
     def _drop(self, server: Key) -> None:
         self._targets.pop(server, None)
         if (report := self._store.reports.get(server)) is not None:
-            self._store.reports[server] = replace(report, sidecar=None, writer=None)
+            self._store.reports[server] = replace(report, sidecar=None, writer=None, further=())
 
     def _forget_silent(self, now: float) -> None:
         reports = self._store.reports
@@ -127,28 +133,30 @@ class Reporter:
         try:
             token = self._token(target.cluster)
             if token:
+                ports = [(names.sidecar_port(n), names.writer_port(n)) for n in range(target.volumes)]
                 async with self._seats:
-                    sidecar, writer = await asyncio.gather(
-                        ask(self._session, target.ip, names.PORT_SIDECAR, paths.STATUS, token),
-                        ask(self._session, target.ip, names.PORT_WRITER, paths.STATUS, token),
+                    said = await asyncio.gather(
+                        *(ask(self._session, target.ip, port, paths.STATUS, token) for pair in ports for port in pair)
                     )
                 if self._targets.get(server) is target:
-                    self._take(server, target, sidecar, writer)
+                    self._take(server, target, tuple(map(VolumeReport, said[::2], said[1::2])))
         finally:
             target.asking = False
             pause = HURRIED_SECONDS if target.hurried else CALM_SECONDS * random.uniform(0.9, 1.1)
             target.due = self._clock() + pause
 
-    def _take(self, server: Key, target: _Target, sidecar: Any, writer: Any) -> None:
+    def _take(self, server: Key, target: _Target, said: tuple[VolumeReport, ...]) -> None:
         now = self._clock()
         before = self._store.reports.get(server)
-        heard = now if sidecar is not None or before is None else before.heard
-        self._store.reports[server] = ServerReport(heard, sidecar, writer, target.uid)
-        if before is None or (_decisive(sidecar), _decisive(writer)) != (
-            _decisive(before.sidecar),
-            _decisive(before.writer),
-        ):
+        heard = now if any(one.sidecar is not None for one in said) or before is None else before.heard
+        report = ServerReport(heard, said[0].sidecar, said[0].writer, target.uid, said[1:])
+        self._store.reports[server] = report
+        if before is None or _all_decisive(report) != _all_decisive(before):
             self._look(target.cluster, LOOK_SECONDS)
+
+
+def _all_decisive(report: ServerReport) -> list[Mapping[str, Any] | None]:
+    return [_decisive(status) for one in report.volumes for status in (one.sidecar, one.writer)]
 
 
 def _decisive(status: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.resources.mailserver import MailServerSpec
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec
+from mailarray.contract.server_names import group_of, volume_name
 from mailarray_operator.api import names
 from mailarray_operator.cluster import kinds, trim
 from mailarray_operator.cluster.held import Held, Json, Key, Thing
@@ -192,16 +193,16 @@ class Store(Held):
                 self._changed(of)
             self._forget_empty(of)
             return
-        server = key[1].removeprefix(f"{names.VOLUME_CLAIM}-")
-        owner = key[0], server.rpartition("-")[0]
-        if server == key[1] or not owner[1]:
+        volume = volume_name(*names.claimed_by(key[1]))
+        owner = key[0], group_of(volume)
+        if not owner[1]:
             return
         storage_class = (body.get("spec") or {}).get("storageClassName") or ""
         self._claim_classes[key] = storage_class
         known = trim.claim(body, self._expandable.get(storage_class)) if there else None
         if not there:
             self._claim_classes.pop(key, None)
-        if _put(self._groups[owner].claims, server, known):
+        if _put(self._groups[owner].claims, volume, known):
             self._group_changed(owner)
         self._forget_empty_group(owner)
 
@@ -242,12 +243,12 @@ class Store(Held):
     def _take_storage_class(self, key: Key, body: Json, there: bool) -> None:
         self._expandable[key[1]] = there and bool(body.get("allowVolumeExpansion", False))
         for (namespace, claim), storage_class in list(self._claim_classes.items()):
-            server = claim.removeprefix(f"{names.VOLUME_CLAIM}-")
-            owner = namespace, server.rpartition("-")[0]
-            known = self._groups[owner].claims.get(server)
+            volume = volume_name(*names.claimed_by(claim))
+            owner = namespace, group_of(volume)
+            known = self._groups[owner].claims.get(volume)
             if storage_class == key[1] and known is not None:
                 new = dataclasses.replace(known, expandable=self._expandable[key[1]])
-                if _put(self._groups[owner].claims, server, new):
+                if _put(self._groups[owner].claims, volume, new):
                     self._group_changed(owner)
 
     def take_secret(self, key: Key, keys: frozenset[str] | None, size: int, cluster: str) -> None:

@@ -98,6 +98,11 @@ class Pod:
     ready: bool
     askable: bool  # its container `catalog` runs, and it is not on its way out
     problem: str  # why it is not ready, as Kubernetes says; "" when it does not
+    volumes: int = 1  # of its server
+
+    def volume_names(self) -> list[str]:
+        """As the mirroring table and their own statuses have them; the first has the server's name."""
+        return [self.name, *(f"{self.name}.{number}" for number in range(1, self.volumes))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,7 @@ def _pod(item: Mapping[str, Any]) -> Pod:
         ready=ready and not leaving,
         askable=running and not leaving,
         problem="is being deleted" if leaving else _problem(status, containers),
+        volumes=max(1, sum(str(c.get("name")).startswith(names.CONTAINER_CATALOG) for c in containers)),
     )
 
 

@@ -25,7 +25,7 @@ SETTINGS = f"{names.PATH_SETTINGS}/{names.FILE_SERVER}"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of one server."""
+    """Of one server, or of a further volume of one."""
 
     writer: Mapping[str, Any] | None = None  # as in its /v1/status
     sidecar: Mapping[str, Any] | None = None
@@ -33,10 +33,11 @@ class Answer:
 
 
 def ask(kubectl: Kubectl, pods: Iterable[Pod]) -> dict[str, Answer]:
-    """All of them; by name."""
-    every = list(pods)
+    """All of them, and each of their volumes; by name."""
+    every = [(pod, number, name) for pod in pods for number, name in enumerate(pod.volume_names())]
     with ThreadPoolExecutor(AT_ONCE) as executor:
-        return dict(zip((p.name for p in every), executor.map(lambda pod: _ask(kubectl, pod), every), strict=True))
+        answers = executor.map(lambda one: _ask(kubectl, one[0], one[1]), every)
+        return {name: answer for (_, _, name), answer in zip(every, answers, strict=True)}
 
 
 def in_any(kubectl: Kubectl, cluster: str, command: list[str], *, stdin: Stdin = None, seconds: float | None) -> Done:
@@ -67,13 +68,13 @@ def remote(command: str, *arguments: str, options: Iterable[str] = ()) -> list[s
     return ["mailarray", *command.split(), "--settings", SETTINGS, *options, "--", *arguments]
 
 
-def _ask(kubectl: Kubectl, pod: Pod) -> Answer:
-    if not pod.askable:
+def _ask(kubectl: Kubectl, pod: Pod, number: int) -> Answer:
+    if not number and not pod.askable:
         return Answer(error=pod.problem or "does not run")
+    stem, _, suffix = SETTINGS.rpartition(".")
+    command = ["mailarray", "server-status", "--settings", f"{names.numbered(stem, number)}.{suffix}"]
     try:
-        said = json.loads(
-            kubectl.execute(pod.name, names.CONTAINER_CATALOG, ["mailarray", "server-status", "--settings", SETTINGS])
-        )
+        said = json.loads(kubectl.execute(pod.name, names.numbered(names.CONTAINER_CATALOG, number), command))
     except click.ClickException as error:
         return Answer(error=error.message)
     except ValueError:

@@ -76,8 +76,12 @@ def notes(rows: list[ServerRow], pods: Mapping[str, Pod], answers: Mapping[str, 
             lines.append(drawing.note(row.name, f"its pod: {pod.problem}"))
         elif answer is not None and answer.error:
             lines.append(drawing.note(row.name, f"could not be asked: {answer.error}"))
-        if answer is not None and answer.writer is not None and answer.writer.get("refusing"):
-            lines.append(drawing.note(row.name, f"refuses mail: {answer.writer['refusing']}"))
+        for name in (row.name,) if pod is None else pod.volume_names():
+            one = answers.get(name)
+            if name != row.name and one is not None and one.error:
+                lines.append(drawing.note(name, f"could not be asked: {one.error}"))
+            if one is not None and one.writer is not None and one.writer.get("refusing"):
+                lines.append(drawing.note(name, f"refuses mail: {one.writer['refusing']}"))
     return lines
 
 

@@ -69,7 +69,7 @@ def cluster_status(
     ]
     mirroring: dict[str, Any] = {
         "generation": whole.table.generation,
-        "servers": len(whole.table.servers),
+        "servers": len({server.host for server in whole.table.servers}),
         "underReplicatedSegments": under_replicated,
     }
     if together := _in_one_zone(whole):
@@ -326,10 +326,12 @@ def _together(whole: Whole) -> str:
     zones = {server.name: server.zone for server in whole.table.servers}
     alone = []
     for s in whole.shown:
-        mirrors = (s.view.writer or {}).get("mirrors")
-        used = [m.get("server") for m in mirrors or () if isinstance(m, Mapping) and m.get("in_use")]
-        if used and all(zones.get(str(mirror)) == s.view.zone for mirror in used):
-            alone.append(s.view.name)
+        for writer in s.view.writers:  # of each volume
+            mirrors = (writer or {}).get("mirrors")
+            used = [m.get("server") for m in mirrors or () if isinstance(m, Mapping) and m.get("in_use")]
+            if used and all(zones.get(str(mirror)) == s.view.zone for mirror in used):
+                alone.append(s.view.name)
+                break
     count = _in_one_zone(whole)
     some = "1 segment is" if count == 1 else f"{count} segments are"
     if alone:

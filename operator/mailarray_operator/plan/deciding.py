@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailarray.contract.mirroring_ring import Rows, spread_that_holds
-from mailarray.contract.mirroring_table import group_of
 from mailarray.contract.resources.mailcluster import MailClusterSpec
+from mailarray.contract.server_names import group_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
     cluster_status,
@@ -31,6 +31,7 @@ from mailarray_operator.plan import (
     scaling,
     servers,
     table,
+    volumes,
 )
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Decisions, Event, GroupDecision, Growth
@@ -87,7 +88,7 @@ def _at_work(
         scale = scaling.scale_of(group, highest.get(name, 0))
         before = servers.before_by_name(group.resource.status)
         views = [
-            servers.look_at(observation, group, server, ordinal, before.get(server, {}))
+            servers.look_at(observation, group, server, ordinal, before.get(server, {}), volumes.count(group, old))
             for ordinal in range(scale.standing)
             for server in (f"{name}-{ordinal}",)
         ]
@@ -153,11 +154,11 @@ def _decide_group(
     if calm and known is not None and known.group is group and known.made_of == made_of:
         return known, shown
     growths: list[Growth] = []
-    volumes = Condition(growth.VOLUMES_AS_ASKED, True, reasons.VOLUMES_AS_ASKED, "")
+    as_asked = Condition(growth.VOLUMES_AS_ASKED, True, reasons.VOLUMES_AS_ASKED, "")
     if group.spec is not None:
-        claims = [(view.name, view.claim) for view in fleet.servers[: fleet.replicas] if view.claim is not None]
-        growths, volumes = growth.grow(claims, group.spec.storage.size)
-    status, events = group_status.group_status(group, fleet, shown, rollout, volumes, now)
+        claims = [claim for view in fleet.servers[: fleet.replicas] for claim in view.claims]
+        growths, as_asked = growth.grow(claims, group.spec.storage.size)
+    status, events = group_status.group_status(group, fleet, shown, rollout, as_asked, now)
     replicas = fleet.replicas
     decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish)
     return _Known(group, made_of if calm else None, decision, events, growths), shown
@@ -176,7 +177,7 @@ def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
 def _deleted_events(observation: Observation) -> list[Event]:
     """MailServers that were deleted without a drain; told while the table, that is made anew now, still names them."""
     old = observation.table
-    lost = Counter(group_of(server.name) for server in (old.servers if old is not None else ()))
+    lost = Counter(map(group_of, {server.host for server in (old.servers if old is not None else ())}))
     return [
         Event(
             "MailCluster",
@@ -219,7 +220,7 @@ def _highest_generation(observation: Observation, cluster: ClusterResource) -> i
     mirroring = cluster.resource.status.get("mirroring")
     seen = [mirroring.get("generation") if isinstance(mirroring, dict) else 0]
     for report in observation.reports.values():
-        for process in (report.sidecar, report.writer):
+        for process in (process for one in report.volumes for process in (one.sidecar, one.writer)):
             if process is not None:
                 seen.append(process.get("table_generation"))
     return max((generation for generation in seen if isinstance(generation, int)), default=0)

@@ -17,6 +17,7 @@ from mailarray_operator.plan.observation import Group
 from mailarray_operator.plan.rolling import Rolling, Rollout
 from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import Phase, ServerView, before_by_name, percent
+from mailarray_operator.plan.volumes import names_of as volumes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ def show(fleet: Fleet, rows: Mapping[str, Sequence[Sequence[str]]], rolling: Rol
     shown: list[Shown] = []
     for view in fleet.servers[: fleet.replicas]:
         drain = fleet.drains.get(view.ordinal)
-        row = rows.get(view.name) or ()
-        mirrors = row[0] if row else ()
+        best = [row[0] for name in volumes_of(view.name, len(view.writers)) if (row := rows.get(name))]
+        mirrors = tuple(dict.fromkeys(name for row in best for name in row))
         if drain is None:
             phase, message, progress = view.phase, view.message, view.progress
             if view.name == rolling.refused and phase == "Serving":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mailarray.contract.server_names import host_of, number_of
 from mailarray_operator.api import names
 from mailarray_operator.plan import reasons
 from mailarray_operator.plan.conditions import Condition
@@ -20,16 +21,16 @@ _UNITS = (("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10))
 
 
 def grow(claims: Iterable[tuple[str, Claim]], size: int) -> tuple[list[Growth], Condition]:
-    """Claims to be raised to `size` bytes, and what is to be said. `claims` are (server, claim)."""
+    """Claims to be raised to `size` bytes, and what is to be said. `claims` are (name of the volume, claim)."""
     growths: list[Growth] = []
     stuck: list[str] = []
     behind: list[str] = []
-    for server, claim in claims:
+    for volume, claim in claims:
         if claim.requested < size:
             if claim.expandable is False:
                 stuck.append(claim.name)
             else:
-                growths.append(Growth(claim.name or names.claim(server), size))
+                growths.append(Growth(claim.name or names.claim(host_of(volume), number_of(volume)), size))
                 behind.append(claim.name)
         elif 0 < claim.capacity < size:
             behind.append(claim.name)

@@ -85,13 +85,28 @@ class StatefulSet:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerReport:
-    """What a server's two processes said of themselves; fields as in their /v1/status."""
+class VolumeReport:
+    """What the two processes of one volume said; None: does not answer."""
 
-    heard: float  # seconds, the operator's monotonic clock, of the last answer of the sidecar
+    sidecar: Mapping[str, Any] | None
+    writer: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What a server's two processes said of themselves; fields as in their /v1/status. Of a server with several volumes
+    these are the first one's, and the others stand in `further`."""
+
+    heard: float  # seconds, the operator's monotonic clock, of the last answer of a sidecar
     sidecar: Mapping[str, Any] | None  # None: does not answer
     writer: Mapping[str, Any] | None
     pod: str = ""  # uid of the pod that was asked: what a pod of the same name said before counts for nothing
+    further: tuple[VolumeReport, ...] = ()  # of volumes 1, 2, ...
+
+    @property
+    def volumes(self) -> tuple[VolumeReport, ...]:
+        """All of them."""
+        return VolumeReport(self.sidecar, self.writer), *self.further
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +117,7 @@ class Group:
     spec: MailServerSpec | None
     stateful_set: StatefulSet | None = None
     pods: Mapping[str, Pod] = field(default_factory=dict)  # by name
-    claims: Mapping[str, Claim] = field(default_factory=dict)  # by server name
+    claims: Mapping[str, Claim] = field(default_factory=dict)  # by the names of volumes
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Event
 from mailarray_operator.plan.observation import Observation, PairResource
 from mailarray_operator.plan.servers import ServerView
+from mailarray_operator.plan.volumes import names_of as volumes_of
 
 MAX_PAIRS: Final = 1000  # in one status, so that it stays far below the 1.5 MiB that the API server stores
 _STATES: Final[Mapping[str, str]] = {
@@ -153,10 +154,11 @@ def _pairs(rows: Rows, views: Sequence[ServerView]) -> list[dict[str, str]]:
     for view in views:
         links = (view.writer or {}).get("mirrors") or ()
         states = {link.get("server"): _STATES.get(str(link.get("state"))) for link in links}
-        for mirror in (name for group in rows.get(view.name, ()) for name in group):
-            entry = {"server": view.name, "mirror": mirror}
-            state = states.get(mirror)
-            if state is not None:
-                entry["state"] = state
-            listed.append(entry)
+        for volume in volumes_of(view.name, len(view.writers)):
+            for mirror in (name for group in rows.get(volume, ()) for name in group):
+                entry = {"server": volume, "mirror": mirror}
+                state = states.get(mirror)
+                if state is not None:
+                    entry["state"] = state
+                listed.append(entry)
     return listed[:MAX_PAIRS]

@@ -13,9 +13,11 @@ Called by `deciding`. `kubectl rollout restart statefulset` changes the template
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from mailarray.contract.server_names import host_of
 from mailarray_operator.plan.observation import Group
 from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import ServerView
@@ -46,15 +48,19 @@ def in_sync(view: ServerView, enough_servers: bool) -> bool:
         return False
     if not enough_servers:
         return True
-    writer = view.writer
+    return all(_has_copies(writer) for writer in view.writers)
+
+
+def _has_copies(writer: Mapping[str, Any] | None) -> bool:
+    """The writer of one volume."""
     if writer is None or writer.get("refusing"):
         return False
     copies = writer.get("copies") or {}
     wanted, now = int(copies.get("wanted") or 1), copies.get("now")
     if now is not None:
         return int(now) >= wanted
-    usable = [mirror for mirror in writer.get("mirrors") or () if mirror.get("state") == "InSync"]
-    return len(usable) >= wanted - 1
+    mirrors = [mirror for mirror in writer.get("mirrors") or () if mirror.get("state") == "InSync"]
+    return len({host_of(str(mirror.get("server"))) for mirror in mirrors}) >= wanted - 1
 
 
 def unless_refused(rolling: Rolling, server: str) -> Rolling:

@@ -197,6 +197,6 @@ def _stop(fleet: Fleet) -> None:
 def _never_held_anything(view: ServerView, table: Mapping[str, Server] | None) -> bool:
     if view.sidecar is not None or view.volume:
         return False
-    if view.claim is not None and view.claim.capacity == 0 and not view.claim.lost:
+    if view.claims and all(claim.capacity == 0 and not claim.lost for _, claim in view.claims):
         return True  # there never was a disk
     return table is not None and view.name not in table

@@ -12,12 +12,13 @@ Called by `deciding`. Drains are not judged here: `drain.py` lays its phases ove
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from mailarray.contract.time_left import told
-from mailarray_operator.plan.observation import Claim, Group, Observation, Pod, ServerReport
+from mailarray_operator.plan import volumes
+from mailarray_operator.plan.observation import Claim, Group, Observation, Pod, ServerReport, VolumeReport
 
 LOST_AFTER: Final = 20.0  # seconds; Kubernetes itself takes as long to say that a node does not answer
 
@@ -40,11 +41,12 @@ class ServerView:
     zone: str
     node: str
     pod: Pod | None
-    claim: Claim | None
     sidecar: Mapping[str, Any] | None  # fresh, of this very pod; else None
     writer: Mapping[str, Any] | None
     before: Mapping[str, Any]  # its entry in the observed status
     lost_in: float | None  # seconds until it would be Lost
+    writers: tuple[Mapping[str, Any] | None, ...] = (None,)  # of each of its volumes; `writer` is all of them together
+    claims: tuple[tuple[str, Claim], ...] = ()  # those that there are, by the names of volumes
 
     @property
     def up(self) -> bool:
@@ -76,16 +78,20 @@ def before_by_name(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {str(entry.get("name")): entry for entry in found if isinstance(entry, dict)}
 
 
-def look_at(observation: Observation, group: Group, name: str, ordinal: int, before: Mapping[str, Any]) -> ServerView:
-    """Judge one server."""
+def look_at(
+    observation: Observation, group: Group, name: str, ordinal: int, before: Mapping[str, Any], count: int = 1
+) -> ServerView:
+    """Judge one server with `count` volumes."""
     pod = group.pods.get(name)
     report = observation.reports.get(name)
     if report is not None and pod is not None and report.pod and report.pod != pod.uid:
-        report = ServerReport(report.heard, None, None, report.pod)
+        report = ServerReport(report.heard, None, None, report.pod)  # of all its volumes
     silent = observation.clock - max(report.heard if report is not None else observation.since, observation.since)
     fresh = report is not None and silent < LOST_AFTER
-    sidecar = report.sidecar if report is not None and fresh else None
-    writer = report.writer if report is not None and fresh else None
+    said = report.volumes[:count] if report is not None and fresh else ()
+    said += (VolumeReport(None, None),) * (count - len(said))
+    sidecar = volumes.sidecars([one.sidecar for one in said])
+    writer = volumes.writers(name, [one.writer for one in said])
     volume = str((sidecar or {}).get("volume") or before.get("volume") or "")
     progress: int | None = None
     rebuild: Any = (sidecar or {}).get("rebuild")
@@ -98,7 +104,8 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
             why = f": {pod.claim_problem.rstrip('.')}" if pod is not None and pod.claim_problem else ""
             message = f"does not answer, and its pod is not ready{why}; its mail is read from its mirrors meanwhile"
         else:
-            phase, message = "Joining", _waiting(pod, sidecar is not None, writer)
+            broken = volumes.silent(name, [one.writer if one.sidecar is not None else None for one in said])
+            phase, message = "Joining", _waiting(pod, sidecar is not None, writer, broken)
             lost_in = LOST_AFTER - silent if volume else None
     elif sidecar is None:
         known = before.get("phase")
@@ -126,11 +133,12 @@ def look_at(observation: Observation, group: Group, name: str, ordinal: int, bef
         pod.zone if pod is not None and pod.node else str(before.get("zone") or ""),
         pod.node if pod is not None and pod.node else str(before.get("node") or ""),
         pod,
-        group.claims.get(name),
         sidecar,
         writer,
         before,
         lost_in,
+        tuple(one.writer for one in said),
+        tuple((one, group.claims[one]) for one in volumes.names_of(name, count) if one in group.claims),
     )
 
 
@@ -141,9 +149,14 @@ def unsettled(sidecar: Mapping[str, Any]) -> int:
     return int(sidecar.get("unsettled", nested or 0) or 0)
 
 
-def _waiting(pod: Pod | None, answers: bool, writer: Mapping[str, Any] | None) -> str:
+def _waiting(pod: Pod | None, answers: bool, writer: Mapping[str, Any] | None, broken: Sequence[str] = ()) -> str:
     if pod is None:
         return "has no pod yet"
+    if broken and not pod.terminating:
+        what = "volume" if len(broken) == 1 else "volumes"
+        verb = "does" if len(broken) == 1 else "do"
+        why = f": {pod.claim_problem.rstrip('.')}" if pod.claim_problem else ""
+        return f"its {what} {', '.join(broken)} {verb} not answer{why}; its other volumes go on"
     if pod.claim_problem:
         return pod.claim_problem
     if pod.terminating:

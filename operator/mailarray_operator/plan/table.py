@@ -6,6 +6,7 @@ Invariants
 - Generations only grow: one more than any that was seen, and only when the content differs.
 - A server whose volume is nearly full, as it last said, is in nobody's row while enough others are left; its own row
   stays. It takes no mail itself, serves reads, and is back in the rows when it has room again.
+- The volumes of a server are in together, each with a row of its own, under the server's address.
 - Addresses are DNS names of pods, so a pod may move without a new generation, unless its zone or node differ.
 
 Called by `deciding`; the ring itself is `contract.mirroring_ring`.
@@ -18,6 +19,7 @@ from functools import lru_cache
 
 from mailarray.contract.mirroring_ring import Rows, Spread, class_rows, mirrors_among, ring_rows
 from mailarray.contract.mirroring_table import DRAINING, SERVING, MirroringTable, Server
+from mailarray.contract.server_names import volume_name
 from mailarray_operator.api import names
 from mailarray_operator.plan.drain import State
 from mailarray_operator.plan.observation import Observation
@@ -28,7 +30,7 @@ def by_group(table: MirroringTable | None) -> dict[str, int]:
     """For each group one more than its highest ordinal in the table."""
     counts: dict[str, int] = {}
     for server in table.servers if table is not None else ():
-        group, _, ordinal = server.name.rpartition("-")
+        group, _, ordinal = server.host.rpartition("-")
         if ordinal.isdecimal():
             counts[group] = max(counts.get(group, 0), int(ordinal) + 1)
     return counts
@@ -42,7 +44,7 @@ def servers_of(
     members: list[Server] = []
     for fleet in fleets:
         for view in fleet.servers[: fleet.replicas]:
-            pod, old = view.pod, known.get(view.name)
+            pod, old = view.pod, known.get(view.name)  # its volumes come and go together
             placed = pod is not None and bool(pod.node)
             returns = observation.table is None and bool(view.volume)  # the ConfigMap was lost, not the server
             if old is None and not placed and not returns:
@@ -51,13 +53,12 @@ def servers_of(
             state = DRAINING if drain is not None and drain.state is not State.LEAVING else SERVING
             zone, node = (old.zone, old.node) if old is not None and not placed else (view.zone, view.node)
             host = f"{view.name}.{domain}"
-            sidecar, writer = f"{host}:{names.PORT_SIDECAR}", f"{host}:{names.PORT_WRITER}"
-            if old is not None and (old.sidecar, old.writer, old.zone, old.node, old.state) == (
-                sidecar, writer, zone, node, state,
-            ):  # fmt: skip
-                members.append(old)
-            else:
-                members.append(Server(view.name, sidecar, writer, zone, node, state))
+            for number in range(len(view.writers)):
+                name = volume_name(view.name, number)
+                sidecar, writer = f"{host}:{names.sidecar_port(number)}", f"{host}:{names.writer_port(number)}"
+                server = Server(name, sidecar, writer, zone, node, state)
+                old = known.get(name)
+                members.append(old if old is not None and old == server else server)
     return tuple(members)
 
 
@@ -67,9 +68,13 @@ def _ring(servers: tuple[Server, ...], spread: Spread) -> Rows:
 
 
 def full_servers(observation: Observation) -> frozenset[str]:
-    """Servers that said last that their volume is nearly full."""
-    reports = observation.reports.items()
-    return frozenset(name for name, report in reports if report.sidecar is not None and report.sidecar.get("full"))
+    """Servers, or further volumes of some, that said last that they are nearly full."""
+    return frozenset(
+        volume_name(name, number)
+        for name, report in observation.reports.items()
+        for number, said in enumerate(report.volumes)
+        if said.sidecar is not None and said.sidecar.get("full")
+    )
 
 
 def rows_of(
@@ -88,7 +93,7 @@ def rows_of(
     groups: dict[str, list[str]] = {}
     serving: dict[str, list[str]] = {}
     for server in servers:
-        group = server.name.rpartition("-")[0]
+        group = server.group
         groups.setdefault(group, []).append(server.name)
         if server.serving:
             serving.setdefault(group, []).append(server.name)

@@ -20,16 +20,25 @@ DIGEST_LENGTH = 10  # hexadecimal digits: 40 bits tell apart the few generations
 
 
 def server_settings(context: Context, group: ServerGroup) -> Manifest:
-    """server.json of a group."""
-    text = contract.dump(settings.server(context, group))
-    name = names.settings(group.name, _digest(text))
+    """server.json of a group, and server-1.json, ... where its servers have several volumes."""
+    texts = {
+        file_of(number): contract.dump(settings.server(context, group, number))
+        for number in range(group.spec.storage.volumes)
+    }
+    name = names.settings(group.name, _digest("".join(texts.values())))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(context, name, names.SERVER, group=group, owner=owned_by_group(group)),
         "immutable": True,
-        "data": {names.FILE_SERVER: text},
+        "data": texts,
     }
+
+
+def file_of(number: int) -> str:
+    """The settings file of a server's volume."""
+    stem, _, suffix = names.FILE_SERVER.rpartition(".")
+    return f"{names.numbered(stem, number)}.{suffix}"
 
 
 def access_settings(context: Context) -> Manifest:

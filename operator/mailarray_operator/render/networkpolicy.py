@@ -8,19 +8,15 @@ Policies add up: whoever scrapes metrics from elsewhere adds one of their own.
 from __future__ import annotations
 
 from mailarray_operator.api import names
-from mailarray_operator.render.context import Context, Manifest
-from mailarray_operator.render.metadata import metadata, owned_by_cluster, selector
+from mailarray_operator.render.context import Context, Manifest, ServerGroup
+from mailarray_operator.render.metadata import metadata, owned_by_cluster, owned_by_group, selector
 
 OPERATOR_LABELS = {"app.kubernetes.io/name": "mailarray-operator"}  # of the operator's pods; the chart sets it
 
 
 def policies(context: Context) -> list[Manifest]:
     """One for each component. Those of servers and database belong to nobody: servers serve on without a cluster."""
-    servers, readers = _pods(context, names.SERVER), _pods(context, names.ACCESS)
-    operator = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.configuration.operator_namespace}},
-        "podSelector": {"matchLabels": dict(OPERATOR_LABELS)},
-    }
+    servers, readers, operator = _pods(context, names.SERVER), _pods(context, names.ACCESS), _operator(context)
     rendered = [
         _policy(
             context,
@@ -55,6 +51,35 @@ def policies(context: Context) -> list[Manifest]:
             )
         )
     return rendered
+
+
+def further_volumes(context: Context, group: ServerGroup) -> list[Manifest]:
+    """The internal ports of servers with several volumes, beside those that the policy of all servers opens."""
+    numbers = range(1, group.spec.storage.volumes)
+    if not numbers:
+        return []
+    among = [_pods(context, names.SERVER), _pods(context, names.ACCESS), _operator(context)]
+    ports = _ports(*map(names.writer_port, numbers), *map(names.sidecar_port, numbers))
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(
+            context, names.further_volumes(group.name), names.SERVER, group=group, owner=owned_by_group(group)
+        ),
+        "spec": {
+            "podSelector": {"matchLabels": {**selector(context, names.SERVER), names.LABEL_GROUP: group.name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": among, "ports": ports}],
+        },
+    }
+    return [policy]
+
+
+def _operator(context: Context) -> Manifest:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": context.configuration.operator_namespace}},
+        "podSelector": {"matchLabels": dict(OPERATOR_LABELS)},
+    }
 
 
 def _policy(

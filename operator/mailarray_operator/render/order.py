@@ -51,6 +51,7 @@ def group_manifests(context: Context, group: ServerGroup) -> list[Manifest]:
     """What one MailServer has."""
     return [
         configmap.server_settings(context, group),
+        *networkpolicy.further_volumes(context, group),
         *service.servers(context, group),
         statefulset_server.servers(context, group),
     ]

@@ -68,6 +68,9 @@ def servers(context: Context, group: ServerGroup) -> list[Manifest]:
                 ),
                 "spec": {
                     **_outside(expose),
+                    # A server whose one disk is broken has a container that cannot run, so its pod is not ready; its
+                    # other volumes take mail all the same.
+                    **({"publishNotReadyAddresses": True} if group.spec.storage.volumes > 1 else {}),
                     "selector": {names.LABEL_GROUP: group.name, names.LABEL_POD: server},
                     "ports": [_port("smtp", names.SERVICE_SMTP, names.PORT_SMTP)],
                 },

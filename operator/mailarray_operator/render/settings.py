@@ -1,12 +1,14 @@
 """The settings files of pods: the same that a launcher on one machine renders, with paths and ports of containers.
 
-All pods of a group share one file, so it holds `{pod}` and `{ordinal}`, which each process replaces at its start.
+All pods of a group share one file, or one for each of a server's volumes, so it holds `{pod}` and `{ordinal}`, which
+each process replaces at its start.
 Processes listen on every IPv4 address of their pod, which is theirs alone; network policies say who may connect.
 """
 
 from __future__ import annotations
 
 from mailarray.contract.resources import to_settings
+from mailarray.contract.server_names import volume_name
 from mailarray.contract.settings import (
     ORDINAL,
     POD,
@@ -24,28 +26,30 @@ from mailarray_operator.render.context import Context, ServerGroup
 FILE_SNAPSHOT = "accounts.sqlite"
 
 
-def server(context: Context, group: ServerGroup) -> ServerSettings:
-    """For all servers of a group, smtp and sidecar."""
+def server(context: Context, group: ServerGroup, number: int = 0) -> ServerSettings:
+    """For all servers of a group, smtp and sidecar of their volume `number`."""
     spec = context.spec
+    volume = names.numbered(names.PATH_VOLUME, number)
     return ServerSettings(
         cluster=context.name,
-        server=POD,
-        volume=names.PATH_VOLUME,
-        run_directory=names.PATH_RUN,
+        server=volume_name(POD, number),
+        volume=volume,
+        run_directory=f"{names.PATH_RUN}/{number}" if number else names.PATH_RUN,
         smtp=SmtpSettings(
             listen=_listen(names.PORT_SMTP),
             hostname=group.spec.hostname(group.name, ORDINAL, spec.domains[0].name),
             limits=to_settings.smtp_limits(spec),
             proxy_trusted_networks=spec.smtp.proxy_protocol.trusted_networks,
             tls=_tls(context),
+            shared_port=group.spec.storage.volumes > 1,
         ),
-        writer=_listen(names.PORT_WRITER),
-        sidecar=_listen(names.PORT_SIDECAR),
+        writer=_listen(names.writer_port(number)),
+        sidecar=_listen(names.sidecar_port(number)),
         token_file=_TOKEN,
         mirroring_table_file=_TABLE,
         storage=to_settings.storage(spec),
         catalog=_CATALOG,
-        directory=_directory(context, f"{names.PATH_VOLUME}/accounts"),
+        directory=_directory(context, f"{volume}/accounts"),
         placement=to_settings.placement(spec),
     )
 

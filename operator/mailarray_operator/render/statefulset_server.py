@@ -1,4 +1,7 @@
-"""The StatefulSet of a MailServer: a group of equal servers, each with a volume of its own.
+"""The StatefulSet of a MailServer: a group of equal servers, each with a volume of its own, or with several.
+
+Each volume has a writer and a sidecar: the containers `smtp` and `catalog`, and for further volumes `smtp-1`,
+`catalog-1`, ... in the same pod, which listen on the same SMTP port. Each mounts its own volume and no other.
 
 Invariants: what the API server does not let change (selector, serviceName, volume claim template) is rendered as it
 was first created, and a template changes only when its servers have to restart. Nothing that changes with time, with
@@ -42,7 +45,7 @@ def servers(context: Context, group: ServerGroup) -> Manifest:
             "revisionHistoryLimit": 3,  # with hundreds of groups, old revisions are most of what etcd would hold
             "selector": {"matchLabels": {names.LABEL_GROUP: group.name}},
             "template": _template(context, group),
-            "volumeClaimTemplates": [_claim(context, group)],
+            "volumeClaimTemplates": [_claim(context, group, number) for number in range(group.spec.storage.volumes)],
         },
     }
 
@@ -52,7 +55,6 @@ def _template(context: Context, group: ServerGroup) -> Manifest:
     settings = configmap.server_settings(context, group)["metadata"]["name"]
     secret_volumes, secret_mounts = pod.secrets(context, optional=True)
     mounts = [
-        pod.mount(names.VOLUME_CLAIM, names.PATH_VOLUME),
         pod.mount("run", names.PATH_RUN),
         pod.mount("tmp", "/tmp"),
         *pod.config_mounts(),
@@ -62,7 +64,11 @@ def _template(context: Context, group: ServerGroup) -> Manifest:
     spec: Manifest = {
         **pod.common(GRACE_SECONDS),
         **spread,
-        "containers": [{**c, "volumeMounts": mounts} for c in _containers(context, group)],
+        "containers": [
+            {**container, "volumeMounts": [_volume_mount(number), *mounts]}
+            for number in range(group.spec.storage.volumes)
+            for container in _containers(context, group, number)
+        ],
         "volumes": [
             pod.scratch("run", "16Mi", memory=True),
             pod.scratch("tmp", "64Mi"),
@@ -91,36 +97,42 @@ def _template(context: Context, group: ServerGroup) -> Manifest:
     }
 
 
-def _containers(context: Context, group: ServerGroup) -> list[Manifest]:
-    path = f"{names.PATH_SETTINGS}/{names.FILE_SERVER}"
+def _volume_mount(number: int) -> Manifest:
+    return pod.mount(names.numbered(names.VOLUME_CLAIM, number), names.numbered(names.PATH_VOLUME, number))
+
+
+def _containers(context: Context, group: ServerGroup, number: int) -> list[Manifest]:
+    path = f"{names.PATH_SETTINGS}/{configmap.file_of(number)}"
     host_port = names.SERVICE_SMTP if group.spec.expose.type == "HostPort" else None
+    writer, sidecar = names.writer_port(number), names.sidecar_port(number)
+    shared = [] if number else [pod.port("smtp", names.PORT_SMTP, host_port)]  # a pod names a port once
     wanted = group.spec.template.resources
     return [
         pod.process(
             context,
-            names.CONTAINER_SMTP,
+            names.numbered(names.CONTAINER_SMTP, number),
             "smtp",
             path,
-            ports=[pod.port("smtp", names.PORT_SMTP, host_port), pod.port("writer", names.PORT_WRITER)],
-            probed=names.PORT_WRITER,
+            ports=[*shared, pod.port(names.numbered("writer", number), writer)],
+            probed=writer,
             resources=wanted or pod.SMTP_RESOURCES,
         ),
         pod.process(
             context,
-            names.CONTAINER_CATALOG,
+            names.numbered(names.CONTAINER_CATALOG, number),
             "sidecar",
             path,
-            ports=[pod.port("sidecar", names.PORT_SIDECAR)],
-            probed=names.PORT_SIDECAR,
+            ports=[pod.port(names.numbered("sidecar", number), sidecar)],
+            probed=sidecar,
             resources=wanted or pod.CATALOG_RESOURCES,
         ),
     ]
 
 
-def _claim(context: Context, group: ServerGroup) -> Manifest:
+def _claim(context: Context, group: ServerGroup, number: int) -> Manifest:
     storage = group.spec.storage
     return claim(
-        names.VOLUME_CLAIM,
+        names.numbered(names.VOLUME_CLAIM, number),
         {**selector(context, names.SERVER), names.LABEL_GROUP: group.name},
         size=group.claim_size or storage.size,
         storage_class=storage.storage_class_name,

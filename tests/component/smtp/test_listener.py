@@ -394,3 +394,39 @@ def test_bad_files_are_told_at_start(tmp_path: Path) -> None:
     Path(files.key).write_bytes(b"no key")
     with pytest.raises(TlsError, match="cannot be used"):
         TlsContext(files)
+
+
+async def test_a_shared_port_is_left_to_the_others_and_taken_again() -> None:
+    async with listener(port=0) as (first, _), listener(port=first.port) as (second, kept):
+        assert second.port == first.port
+        clients = [await Client.connect(first.port) for _ in range(40)]
+        for client in clients:
+            assert (await client.reply()).startswith(b"220")
+        await until(lambda: first.sessions + second.sessions == 40)
+        assert first.sessions and second.sessions, "the kernel gives connections to both"
+        held = first.sessions
+        await first.share_port(False)
+        assert not first.listening and first.sessions == held
+        later = [await Client.connect(second.port) for _ in range(10)]
+        for client in later:
+            assert (await client.reply()).startswith(b"220")
+        assert second.sessions == 50 - held
+        await later[0].ask(b"EHLO client.example")
+        await first.share_port(True)
+        assert first.listening and first.port == second.port
+        more = [await Client.connect(first.port) for _ in range(40)]
+        for client in more:
+            assert (await client.reply()).startswith(b"220")
+        assert first.sessions > held
+        for client in (*clients, *later, *more):
+            client.close()
+        assert not kept.messages
+
+
+async def test_a_port_of_its_own_is_not_shared() -> None:
+    async with listener() as (server, _):
+        await server.share_port(False)
+        assert server.listening
+        with pytest.raises(OSError, match="in use"):
+            async with listener(port=server.port):
+                pass

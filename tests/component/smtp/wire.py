@@ -25,15 +25,17 @@ async def listener(
     tls: TlsSettings | None = None,
     hold: bool = False,
     pending: Callable[[], int] = lambda: 0,
+    port: int | None = None,
 ) -> AsyncIterator[tuple[SmtpListener, MemorySink]]:
-    """A listener and its sink; with `hold` the sink answers only when told to."""
+    """A listener and its sink; with `hold` the sink answers only when told to. With a `port` (0: any) it is shared."""
     sink = MemorySink(None if hold else asyncio.get_running_loop().call_soon)
     settings = SmtpSettings(
-        listen=Listen(host="127.0.0.1", port=0),
+        listen=Listen(host="127.0.0.1", port=port or 0),
         hostname="mx.mail.example",
         limits=limits or SmtpLimits(),
         proxy_trusted_networks=proxies,
         tls=tls,
+        shared_port=port is not None,
     )
     made = SmtpListener(settings, MemoryDirectory(), sink, pending)
     await made.start()

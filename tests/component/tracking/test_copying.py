@@ -58,7 +58,8 @@ def is_told(array: Array, index: int, segment: Made) -> Callable[[], bool]:
         if agent is None or agent.link.state is None:
             return False
         holding = agent.shelf.holdings.get(segment.header.segment)
-        return holding is not None and holding.settled_epoch == agent.link.state.epoch
+        # An attempt that failed leaves an empty one, which is at rest, too.
+        return holding is not None and holding.readable > 0 and holding.settled_epoch == agent.link.state.epoch
 
     return told
 

@@ -111,3 +111,14 @@ def test_a_volume_that_other_mail_names_is_waited_for() -> None:
     assert missing_volumes((parse_answer(raw), other), []) == 1  # A
     assert missing_volumes((parse_answer(raw), other), [frozenset({D})]) == 2
     assert missing_volumes((parse_answer(raw | {"gone": [A.hex()]}), other), [frozenset({D})]) == 1
+
+
+def test_all_volumes_of_one_server_may_be_silent_together() -> None:
+    rows = [answer(A, row(1, A, C), row(2, A, D)), answer(B, row(3, B, C))]
+    both = ["mail-2", "mail-2"]
+    assert missing_volumes(rows, [frozenset({C}), frozenset({D})]) == 2
+    assert missing_volumes(rows, [frozenset({C}), frozenset({D})], both) == 1
+    assert missing_volumes(rows, [frozenset(), frozenset()], both) == 1  # never heard: they are those that mail names
+    assert missing_volumes(rows, [frozenset({C}), frozenset()], both) == 1
+    assert missing_volumes(rows, [frozenset()], ["mail-2"]) == 2  # two are named, and it has one
+    assert missing_volumes(rows, [frozenset({C}), frozenset({D})], ["mail-2", "mail-3"]) == 2

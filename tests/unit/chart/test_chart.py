@@ -19,6 +19,8 @@ import jsonschema
 import pytest
 import yaml
 
+from mailarray_operator.api import names
+
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "mailarray"
 HERE = Path(__file__).parent
@@ -201,6 +203,16 @@ def test_every_metric_of_dashboard_and_alerts_exists() -> None:
     assert len(queries) > 20
     used = {name for query in queries for name in re.findall(r"\bmailarray_[a-z_0-9]+", query)}
     assert used <= known, f"nothing has these metrics: {sorted(used - known)}"
+
+
+@needs_helm
+def test_metrics_of_further_volumes_are_scraped_where_there_are_some() -> None:
+    named = "monitoring.podMonitors.clusters[0].name=example,monitoring.podMonitors.clusters[0].namespace=mail"
+    for more, expected in (("", 3), (",monitoring.podMonitors.clusters[0].volumes=3", 7)):
+        (monitor,) = [m for m in manifests("default", "--set", named + more) if m["kind"] == "PodMonitor"]
+        ports = [endpoint["portNumber"] for endpoint in monitor["spec"]["podMetricsEndpoints"]]
+        assert len(ports) == expected
+    assert ports == [2510, 2520, 2530, *(port(n) for n in (1, 2) for port in (names.writer_port, names.sidecar_port))]
 
 
 def test_what_an_alert_sends_people_to_is_there() -> None:

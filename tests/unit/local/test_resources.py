@@ -10,9 +10,10 @@ from mailarray.contract import settings
 from mailarray.contract.mirroring_table import parse
 from mailarray.contract.resources.reading import ResourceError
 from mailarray.contract.settings import AccessSettings, PlacementWhen, ServerSettings
-from mailarray.local.layout import Layout
+from mailarray.local.layout import Isolation, Layout
 from mailarray.local.render import render
 from mailarray.local.resources import Ports, read_resources
+from mailarray.local.up import process_specs
 
 CLUSTER = """\
 apiVersion: mailarray.io/v1alpha1
@@ -212,8 +213,13 @@ def placed(rules: str) -> str:
             "c.yaml, MailServer mail: spec.hostnames needs {ordinal} in it, there are 3 servers",
         ),
         (
-            GOOD.replace("replicas: 3", "replicas: 3, storage: {volumes: 2}"),
-            "c.yaml, MailServer mail: spec.storage.volumes must be 1 on one machine",
+            GOOD.replace("replicas: 3", "replicas: 3, storage: {volumes: 0}"),
+            "c.yaml, MailServer mail: spec.storage.volumes must be at least 1",
+        ),
+        (
+            GOOD.replace("replicas: 3", "replicas: 3, storage: {volumes: 4}"),
+            "c.yaml: 12 volumes of 3 servers are more than the 10 of one machine; "
+            "lower spec.replicas or spec.storage.volumes",
         ),
         (
             GOOD.replace("{name: example}", "{name: example, annotations: {mailarray.io/local-ports: smtp=x}}", 1),
@@ -281,3 +287,35 @@ def test_rendering(tmp_path: Path) -> None:
     assert settings.load(ServerSettings, layout.settings_file("far-0")) == array.servers[3]
     assert settings.load(AccessSettings, layout.settings_file("access")) == array.access
     assert parse(files[str(layout.mirroring_table)]) == array.table
+
+
+def test_rendering_several_volumes(tmp_path: Path) -> None:
+    text = with_spec("storage: {copies: 2}") + SERVERS.replace("name: mail}", "name: far}").replace("3", "1")
+    text = text.replace("replicas: 3", "replicas: 2, storage: {volumes: 3}", 1)
+    layout = Layout(tmp_path)
+    array = render(read_resources(text, "c.yaml"), layout)
+    assert [(s.server, s.smtp.hostname, str(s.smtp.listen), str(s.sidecar)) for s in array.servers] == [
+        ("mail-0", "mail-0.mail.example", "127.0.0.1:2525", "127.0.0.1:2220"),
+        ("mail-0.1", "mail-0.mail.example", "127.0.0.1:2525", "127.0.0.1:2221"),
+        ("mail-0.2", "mail-0.mail.example", "127.0.0.1:2525", "127.0.0.1:2222"),
+        ("mail-1", "mail-1.mail.example", "127.0.0.1:2526", "127.0.0.1:2223"),
+        ("mail-1.1", "mail-1.mail.example", "127.0.0.1:2526", "127.0.0.1:2224"),
+        ("mail-1.2", "mail-1.mail.example", "127.0.0.1:2526", "127.0.0.1:2225"),
+        ("far-0", "far-0.mail.example", "127.0.0.1:2527", "127.0.0.1:2226"),
+    ]
+    assert [s.smtp.shared_port for s in array.servers] == [True] * 6 + [False]
+    assert [Path(s.volume).relative_to(tmp_path / "servers") for s in array.servers[:2]] == [
+        Path("mail-0/volume"),
+        Path("mail-0/volume-1"),
+    ]
+    assert array.servers[1].run_directory == str(tmp_path / "servers" / "mail-0" / "run-1")
+    files = array.files(layout)
+    assert "shared_port" in files[str(layout.settings_file("mail-0"))]
+    assert "shared_port" not in files[str(layout.settings_file("far-0"))]
+    (layout.settings).mkdir()
+    layout.settings_file("mail-0.1").write_text(files[str(layout.settings_file("mail-0.1"))], encoding="utf-8")
+    assert settings.load(ServerSettings, layout.settings_file("mail-0.1")) == array.servers[1]
+    specs = {spec.name: spec.arguments for spec in process_specs(array, layout, Isolation(50))}
+    users = {name: arguments[arguments.index("--user") + 1] for name, arguments in specs.items()}
+    assert users["mail-0/smtp"] == users["mail-0.2/sidecar"] == "50"
+    assert (users["mail-1.1/smtp"], users["far-0/smtp"], users["access"]) == ("51", "52", "53")

@@ -62,6 +62,14 @@ def test_figures_are_added_up() -> None:
     )
 
 
+def test_volumes_are_named_and_counted_beside_servers() -> None:
+    status = whole()
+    for server, name in zip(status["servers"], ("mail-0", "mail-0.1", "mail-1"), strict=True):
+        server["name"] = name
+    assert plain_line(status).startswith("3/3 volumes of 2 servers, pop3 serving")
+    assert "mail-0.1" in text(status, 80)
+
+
 @pytest.mark.parametrize("width", [80, 110, 160])
 def test_the_picture_fits_and_says_what_matters(width: int) -> None:
     picture = text(whole(), width)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailarray.catalog.catalog import SegmentFacts, SegmentState, WornSegment
+from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import PlacementId, VolumeId, new_incarnation_id, new_segment_id, new_volume_id
 from mailarray.tracking.compacting import is_dead
 from mailarray.tracking.wear import MAX_INPUTS, RANK_SECONDS, Measured, begins_after, fit, is_taken, pays
@@ -18,19 +19,29 @@ def state(*members: VolumeId, replicas: tuple[VolumeId, ...] = (), copies: int =
     return SegmentState(facts, 100, 100, 0, False, replicas)
 
 
+def serving(*volumes: VolumeId) -> dict[VolumeId, Server]:
+    return {volume: Server(f"mail-{volume[0]}", "", "") for volume in volumes}
+
+
 def measured(live: int, dead: int) -> Measured:
     return Measured(new_segment_id(), live + dead, live, dead)
 
 
 def test_the_first_holder_that_counts_begins_at_once_and_the_others_wait() -> None:
     both = state(A, B, replicas=(C,))
-    assert [begins_after(both, {A, B, C, D}, v) for v in (A, B, C, D)] == [0, RANK_SECONDS, 2 * RANK_SECONDS, None]
-    assert [begins_after(both, {B, C}, v) for v in (A, B, C)] == [None, 0, RANK_SECONDS]
+    assert [begins_after(both, serving(A, B, C, D), v) for v in (A, B, C, D)] == [
+        0,
+        RANK_SECONDS,
+        2 * RANK_SECONDS,
+        None,
+    ]
+    assert [begins_after(both, serving(B, C), v) for v in (A, B, C)] == [None, 0, RANK_SECONDS]
 
 
 def test_what_too_few_volumes_hold_is_not_touched() -> None:
-    assert begins_after(state(A, B), {A, C, D}, A) is None
-    assert begins_after(state(A, copies=1), {A}, A) == 0
+    assert begins_after(state(A, B), serving(A, C, D), A) is None
+    assert begins_after(state(A, copies=1), serving(A), A) == 0
+    assert begins_after(state(A, B), serving(A) | {B: Server("mail-0.1", "", "")}, A) is None
 
 
 def test_a_claim_keeps_others_away_while_its_volume_counts() -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from mailarray_operator.cluster.loads import Asked, Loads
+from mailarray_operator.cluster.loads import Asked, Heard, Loads, together
 
 KEY = ("mail", "example")
 SECONDS = 30.0  # a busy machine
@@ -77,3 +77,22 @@ async def test_nobody_is_asked_without_a_token() -> None:
     assert not loads.all_tried(KEY)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def test_a_server_takes_mail_while_one_of_its_volumes_does() -> None:
+    free, busy, full = Heard(1.0, 0.2), Heard(2.0, 0.6), Heard(3.0, 1.5, accepts=False)
+    assert together([free]) is not None and together([full, None]) == full
+    assert together([free, busy, full, None]) == Heard(2.0, 0.4)
+    assert together([None]) is None and together([]) is None
+
+
+async def test_all_volumes_of_a_server_are_asked() -> None:
+    async with server(asyncio.Event()) as port:
+        loads = Loads(lambda key: "secret")
+        loads.follow(KEY, {"mail-0": Asked("u", "127.0.0.1", 1, "/well", 0, (port,))})
+        running = asyncio.create_task(loads.run())
+        try:
+            await until(lambda: loads.heard(KEY)["mail-0"].load == 0.5)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)

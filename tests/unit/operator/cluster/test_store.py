@@ -101,6 +101,18 @@ def test_claims_and_their_class() -> None:
     assert known.lost and known.capacity == 0
 
 
+def test_claims_of_further_volumes_belong_to_the_same_group() -> None:
+    store, _ = filled()
+    store.take(kinds.STORAGE_CLASS, {"metadata": {"name": "fast"}, "allowVolumeExpansion": False}, True)
+    claim = body("volume-2-a-0", {"storageClassName": "fast", "resources": {"requests": {"storage": "10Gi"}}})
+    store.take(kinds.CLAIM, claim, True)
+    assert store.observation(KEY).groups["a"].claims["a-0.2"].expandable is False
+    store.take(kinds.STORAGE_CLASS, {"metadata": {"name": "fast"}, "allowVolumeExpansion": True}, True)
+    assert store.observation(KEY).groups["a"].claims["a-0.2"].expandable is True
+    store.take(kinds.CLAIM, claim, False)
+    assert "a-0.2" not in store.observation(KEY).groups["a"].claims
+
+
 def test_everything_gone_is_nothing_held() -> None:
     store, _ = filled()
     for kind, name in ((kinds.POD, "a-0"), (kinds.POD, "b-0"), (kinds.MAIL_SERVER, "a"), (kinds.MAIL_SERVER, "b")):

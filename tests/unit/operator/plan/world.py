@@ -17,7 +17,9 @@ from mailarray.contract.resources.common import NameRef
 from mailarray.contract.resources.mailcluster import Access, Accounts, Domain, MailClusterSpec, Storage
 from mailarray.contract.resources.mailserver import MailServerSpec, ServerStorage
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec, Side
+from mailarray.contract.server_names import group_of, host_of, number_of
 from mailarray_operator.api.configuration import Configuration
+from mailarray_operator.api.names import claim
 from mailarray_operator.plan import decide
 from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import (
@@ -31,7 +33,9 @@ from mailarray_operator.plan.observation import (
     Resource,
     ServerReport,
     StatefulSet,
+    VolumeReport,
 )
+from mailarray_operator.plan.volumes import names_of
 
 CONFIGURATION = Configuration(dataplane_image="mailarray:test", postgresql_image="postgresql:test")
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
@@ -69,6 +73,7 @@ class FakeGroup:
     wanted: int
     zones: tuple[str, ...]
     size: int = GIB
+    volumes: int = 1  # of each server
     generation: int = 1
     status: dict[str, Any] = field(default_factory=dict)
     replicas: int | None = None  # of the StatefulSet; None: there is none
@@ -98,6 +103,9 @@ class World:
         self.access_ready = 2
         self.events: list[Event] = []
         self.restarts: list[str] = []
+        self.full_of_mail: set[str] = set()  # volumes that are not drained yet when their server's first one is
+        self.broken_volumes: set[str] = set()  # that do not answer; their pod is not ready
+        self.alone: set[str] = set()  # volumes whose writer has no mirror
         self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
         self.since = 0.0  # the operator's start
@@ -154,7 +162,10 @@ class World:
             if name not in self.pods:
                 self.pods[name] = FakePod(f"uid-{next(self._uids)}", group.revision)
             if name not in self.claims:
-                self.claims[name] = Claim(f"volume-{name}", f"claim-{next(self._claim_uids)}", group.size, 0)
+                for volume in names_of(name, group.volumes):
+                    self.claims[volume] = Claim(
+                        claim(name, number_of(volume)), f"claim-{next(self._claim_uids)}", group.size, 0
+                    )
         for name, pod in self.pods.items():
             if name.rpartition("-")[0] == group.name and int(name.rpartition("-")[2]) >= group.replicas:
                 self.stop(pod)
@@ -166,7 +177,8 @@ class World:
     def ready(self, name: str) -> bool:
         """A server that drains takes no mail, so it is not ready."""
         server = self.servers.get(name)
-        return self.answers(name) and (server is None or server.drain_left is None)
+        whole = not any(host_of(volume) == name for volume in self.broken_volumes)
+        return self.answers(name) and whole and (server is None or server.drain_left is None)
 
     def answers(self, name: str) -> bool:
         pod = self.pods.get(name)
@@ -176,14 +188,16 @@ class World:
 
     def _serve(self, name: str) -> None:
         if name not in self.servers:
-            claim = self.claims[name]
+            own = self.claims[name]
             fresh = not any(s.heard >= 0 for s in self.servers.values())
-            known = self.table is not None and self.table.server(name) is not None and claim.uid and not fresh
+            known = self.table is not None and self.table.server(name) is not None and own.uid and not fresh
             was = any(e.get("name") == name and e.get("volume") for e in self._shown(name))
             lost = bool(known and was)
-            volume = f"volume of {claim.uid}"
+            volume = f"volume of {own.uid}"
             self.servers[name] = FakeServer(volume, rebuild_left=DRAIN_TICKS if lost else 0, lost_a_volume=lost)
-            self.claims[name] = Claim(claim.name, claim.uid, claim.requested, claim.requested, claim.expandable)
+            for one in [one for one in self.claims if host_of(one) == name]:
+                bound = self.claims[one]
+                self.claims[one] = Claim(bound.name, bound.uid, bound.requested, bound.requested, bound.expandable)
         server, pod = self.servers[name], self.pods[name]
         if pod.age == 2:
             server.unsettled = 1
@@ -248,7 +262,7 @@ class World:
         mine = [name for name in {*self.pods, *self.claims} if name.rpartition("-")[0] == group.name]
         pods = {name: self._observe_pod(group, name, self.pods[name]) for name in mine if name in self.pods}
         claims = {name: self.claims[name] for name in mine if name in self.claims}
-        spec = MailServerSpec(NameRef("example"), group.wanted, ServerStorage(size=group.size))
+        spec = MailServerSpec(NameRef("example"), group.wanted, ServerStorage(size=group.size, volumes=group.volumes))
         return Group(Resource(group.name, group.name, group.generation, group.status), spec, found, pods, claims)
 
     def _observe_pod(self, group: FakeGroup, name: str, pod: FakePod) -> Pod:
@@ -260,10 +274,18 @@ class World:
         return Pod(name, pod.uid, node, zone if placed else "", "", ready, pod.terminating, pod.revision, problem)
 
     def _report(self, name: str, server: FakeServer) -> ServerReport:
-        answers = self.answers(name)
+        uid = self.pods[name].uid if name in self.pods else ""
+        group = self.groups.get(group_of(name))
+        volumes = names_of(name, 1 if group is None else group.volumes)
+        first, *further = [self._volume_report(name, volume, server) for volume in volumes]
+        return ServerReport(server.heard, first.sidecar, first.writer, uid, tuple(further))
+
+    def _volume_report(self, name: str, volume: str, server: FakeServer) -> VolumeReport:
+        if not self.answers(name) or volume in self.broken_volumes:
+            return VolumeReport(None, None)
         drain = None
         if server.drain_left is not None:
-            left = server.drain_left
+            left = server.drain_left + (volume in self.full_of_mail)
             drain = {"segments_total": DRAIN_TICKS, "segments_left": left, "done": left == 0}
         rebuild = None
         if server.rebuild_left:
@@ -271,7 +293,7 @@ class World:
         elif server.lost_a_volume:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": 0, "done": True}
         sidecar = {
-            "volume": server.volume,
+            "volume": f"{server.volume}, {volume}" if volume != name else server.volume,
             "table_generation": server.generation,
             "drain": drain,
             "rebuild": rebuild,
@@ -283,12 +305,14 @@ class World:
             "at_rest": drain is not None,
             "copies": {"wanted": self.copies, "now": None},
             "mirrors": [
-                {"server": m, "state": "InSync" if self.answers(m) else "Failed", "in_use": False}
+                {"server": m, "state": "InSync" if self._mirrors(volume, m) else "Failed", "in_use": False}
                 for m in server.mirrors
             ],
         }
-        uid = self.pods[name].uid if name in self.pods else ""
-        return ServerReport(server.heard, sidecar if answers else None, writer if answers else None, uid)
+        return VolumeReport(sidecar, writer)
+
+    def _mirrors(self, volume: str, mirror: str) -> bool:
+        return volume not in self.alone and self.answers(host_of(mirror))
 
     def decide(self) -> Decisions:
         decisions = decide(self.observe(), CONFIGURATION, self.now())

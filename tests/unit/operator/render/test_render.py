@@ -14,11 +14,13 @@ import pytest
 from mailarray.contract import mirroring_table, settings
 from mailarray.contract.mirroring_ring import ring
 from mailarray.contract.mirroring_table import Server
+from mailarray.contract.server_names import volume_name
 from mailarray.contract.settings import AccessSettings, ServerSettings
 from mailarray_operator import render
 from mailarray_operator.api import names
 from mailarray_operator.plan.decisions import Decisions
 from mailarray_operator.plan.observation import Group, Observation, Pod, StatefulSet
+from mailarray_operator.render import configmap
 from mailarray_operator.render.quantity import quantity
 from tests.unit.operator.render.cases import CASES, CONFIGURATION, case
 
@@ -167,15 +169,49 @@ def test_settings_can_be_read_by_the_processes(name: str, tmp_path: Path) -> Non
             file.write_text(data[names.FILE_ACCESS], encoding="utf-8")
             assert settings.load(AccessSettings, file, pod).name == pod
         else:
-            file.write_text(data[names.FILE_SERVER], encoding="utf-8")
-            loaded = settings.load(ServerSettings, file, pod)
-            assert loaded.server == pod
-            assert "12" in loaded.smtp.hostname
-        for path in paths_in(data):
-            assert any(path == m or path.startswith(f"{m}/") for m in mounts(workload)), f"{path} is on no volume"
+            for number in range(len(data)):
+                file.write_text(data[configmap.file_of(number)], encoding="utf-8")
+                loaded = settings.load(ServerSettings, file, pod)
+                assert loaded.server == volume_name(pod, number)
+                assert "12" in loaded.smtp.hostname
+                assert loaded.smtp.shared_port == (len(data) > 1)
+        for settings_file, text in data.items():
+            for path in paths_in(text):
+                reached = [
+                    any(path == m or path.startswith(f"{m}/") for m in s) for s in mounts(workload, settings_file)
+                ]
+                assert reached and all(reached), f"{path} is on no volume"
 
 
-def paths_in(data: dict[str, str]) -> list[str]:
+def test_volumes_of_one_server_share_nothing_but_the_smtp_port(tmp_path: Path) -> None:
+    data = one(
+        rendered("several-volumes"), "ConfigMap", mounted(one(rendered("several-volumes"), "StatefulSet", "example-a"))
+    )["data"]
+    file = tmp_path / "settings.json"
+    loaded = []
+    for text in data.values():
+        file.write_text(text, encoding="utf-8")
+        loaded.append(settings.load(ServerSettings, file, "example-a-1"))
+    assert [s.server for s in loaded] == ["example-a-1", "example-a-1.1", "example-a-1.2"]
+    assert {s.smtp.listen.port for s in loaded} == {names.PORT_SMTP}
+    assert len({s.volume for s in loaded}) == len({s.run_directory for s in loaded}) == 3
+    assert len({listen.port for s in loaded for listen in (s.writer, s.sidecar)}) == 6
+
+
+def test_ports_of_all_the_volumes_that_there_can_be_are_different() -> None:
+    ports = [port(n) for n in range(names.MAX_VOLUMES) for port in (names.writer_port, names.sidecar_port)]
+    assert len({*ports, names.PORT_SMTP}) == 2 * names.MAX_VOLUMES + 1
+
+
+def test_claims_are_known_by_their_names() -> None:
+    for server, number in (("mail-0", 0), ("mail-0", 1), ("a-1-22", 15)):
+        assert names.claimed_by(names.claim(server, number)) == (server, number)
+    assert names.claim("mail-0", 1) == "volume-1-mail-0"
+    for other in ("volume", "volume-", "data-mail-0", "volume-mail", "volume-0", "volume-1-0"):
+        assert names.claimed_by(other) == ("", 0)
+
+
+def paths_in(text: str) -> list[str]:
     """Every absolute path that a settings file names."""
     found: list[str] = []
 
@@ -186,16 +222,16 @@ def paths_in(data: dict[str, str]) -> list[str]:
         elif isinstance(value, str) and value.startswith("/"):
             found.append(value)
 
-    walk(json.loads(next(iter(data.values()))))
+    walk(json.loads(text))
     assert len(found) > 3
     return found
 
 
-def mounts(workload: render.Manifest) -> list[str]:
-    """Mount paths that all containers of a workload have."""
+def mounts(workload: render.Manifest, settings_file: str) -> list[set[str]]:
+    """Mount paths of each container of a workload that reads that settings file."""
     containers = workload["spec"]["template"]["spec"]["containers"]
-    sets = [{m["mountPath"] for m in c["volumeMounts"]} for c in containers]
-    return sorted(set.intersection(*sets))
+    reading = [c for c in containers if f"{names.PATH_SETTINGS}/{settings_file}" in c["args"]]
+    return [{m["mountPath"] for m in c["volumeMounts"]} for c in reading]
 
 
 def test_the_table_is_the_one_decided() -> None:

@@ -80,8 +80,11 @@ def test_every_mount_has_a_volume() -> None:
             claims = [c["metadata"]["name"] for c in workload["spec"].get("volumeClaimTemplates", [])]
             volumes = claims + [v["name"] for v in template["spec"]["volumes"]]
             assert len(volumes) == len(set(volumes))
-            for container in template["spec"]["containers"]:
-                assert {m["name"] for m in container["volumeMounts"]} == set(volumes)
+            mounted = [{m["name"] for m in container["volumeMounts"]} for container in template["spec"]["containers"]]
+            for each in mounted:  # of the server's volumes its own one alone
+                assert len(each & set(claims)) == (1 if claims else 0)
+                assert each - set(claims) == set(volumes) - set(claims)
+            assert set().union(*mounted) == set(volumes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""Servers with two disks each: mail is on all of them, copies are on two servers, and a lost disk is rebuilt alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailarray.contract.server_names import host_of
+from tests.faults.ledger import Ledger
+from tests.faults.readers import read_all
+from tests.faults.senders import Sender
+from tests.faults.where import local
+from tests.support.array import DOMAIN, Array, wait_for
+from tests.support.mail import message, send, wait_for_mail
+
+USER, OTHER = f"user@{DOMAIN}", f"other@{DOMAIN}"
+SEED = 4711
+WIPED = "mail-1.1"
+PATIENCE = 45.0  # seconds, for a machine that does much else
+SMALL_MIB = 24
+
+
+@pytest.fixture
+def array() -> Iterator[Array]:
+    with Array(accounts=(USER, OTHER), volumes=2, spec={"storage": {"segmentAge": "3s"}}) as started:
+        yield started.start()
+
+
+def holders(array: Array) -> dict[bytes, list[str]]:
+    """For each sealed segment the names of the volumes that hold it and are not lost; from the catalog's database."""
+    connection = sqlite3.connect(f"file:{array.data}/catalog/catalog.sqlite?mode=ro", uri=True, timeout=20)
+    try:
+        rows = connection.execute(
+            "SELECT s.id, v.server FROM segments s JOIN segment_members m ON m.segment = s.number "
+            "JOIN volumes v ON v.id = m.volume WHERE s.sealed_length > 0 AND s.superseded_by IS NULL AND NOT v.lost "
+            "UNION ALL SELECT s.id, v.server FROM segments s JOIN segment_replicas r ON r.segment_id = s.id "
+            "JOIN volumes v ON v.id = r.volume WHERE s.sealed_length > 0 AND s.superseded_by IS NULL AND NOT v.lost"
+        ).fetchall()
+    finally:
+        connection.close()
+    found: dict[bytes, list[str]] = {}
+    for segment, server in rows:
+        found.setdefault(segment, []).append(server)
+    return found
+
+
+def accepted(array: Array) -> dict[str, int]:
+    servers = (array.status() or {}).get("servers", [])
+    return {server["name"]: server["smtp"].get("accepted", 0) for server in servers}
+
+
+def wipe(array: Array, name: str) -> None:
+    """A disk is lost, and an empty one is in its place."""
+    volume: Path = array.volume(array.names.index(name))
+    with array.held_down(f"{name}/smtp", f"{name}/sidecar"):
+        for path in volume.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def rebuilt(array: Array, old: str) -> bool:
+    """The wiped volume is another one, and nothing is short of copies."""
+    status = array.status()
+    if status is None or not status["ready"]:
+        return False
+    sidecars = {server["name"]: server["sidecar"] for server in status["servers"]}
+    rebuild = sidecars[WIPED].get("rebuild")
+    return sidecars[WIPED].get("volume") != old and bool(rebuild and rebuild["done"])
+
+
+async def test_a_wiped_disk_is_rebuilt_while_its_server_goes_on_with_the_other(array: Array) -> None:
+    print("seed", SEED)
+    assert array.names == ("mail-0", "mail-0.1", "mail-1", "mail-1.1", "mail-2", "mail-2.1")
+    ledger = Ledger(SEED)
+    senders = [Sender(local(array.smtp(i % 3)), ledger, (USER,), random.Random(SEED + i), 0.3) for i in range(9)]
+    stop = asyncio.Event()
+    at_work = [asyncio.create_task(sender.run(stop)) for sender in senders]
+    extra = 0
+    try:
+        while not all(accepted(array).get(name) for name in array.names):  # the kernel gives out connections by chance
+            for index in range(3):
+                await asyncio.to_thread(send, array, index, OTHER, message(f"extra {extra}"))
+                extra += 1
+            assert extra < 300, accepted(array)
+        await asyncio.to_thread(
+            wait_for, lambda: any(WIPED in names for names in holders(array).values()), PATIENCE, "it holds something"
+        )
+        status = array.status()
+        assert status is not None
+        old = next(s["sidecar"]["volume"] for s in status["servers"] if s["name"] == WIPED)
+        sibling, before = array.processes()["mail-1/smtp"], accepted(array)
+        await asyncio.to_thread(wipe, array, WIPED)
+        await asyncio.to_thread(wait_for, lambda: rebuilt(array, old), PATIENCE, f"{WIPED} is rebuilt")
+        await asyncio.to_thread(
+            wait_for, lambda: accepted(array).get("mail-1", 0) > before["mail-1"], PATIENCE, "the other disk goes on"
+        )
+    finally:
+        stop.set()
+        await asyncio.gather(*at_work)
+    assert array.processes()["mail-1/smtp"] == sibling  # nobody touched the other volume's processes
+    await asyncio.to_thread(array.wait_settled)
+    await asyncio.to_thread(
+        wait_for, lambda: _totals(array).get("under_replicated") == 0, PATIENCE, "nothing is short of copies"
+    )
+    every = holders(array)
+    assert len(every) > 6
+    for segment, names in every.items():
+        hosts = [host_of(name) for name in names]
+        assert len(set(hosts)) == len(hosts) >= 2, (segment.hex(), names)
+    assert {name for names in every.values() for name in names} == set(array.names)
+    verdict = ledger.judge({USER: await read_all(local(array.pop3), USER, 30)})
+    print(verdict)
+    assert verdict.good, str(verdict)
+    await asyncio.to_thread(wait_for_mail, array, OTHER, extra)
+    await asyncio.to_thread(array.stop)
+    array.verify_journals()
+
+
+def _totals(array: Array) -> dict[str, int]:
+    status = array.status()
+    return {} if status is None else status["totals"]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Array]:
+    """The second disk of the first server has 24 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small disk")
+    with Array(volumes=2, spec={"storage": {"reserve": "6Mi"}}) as array:
+        folder = str(array.volume(1))
+        array.volume(1).mkdir(parents=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_MIB}m", "tmpfs", folder]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+        try:
+            yield array.start()
+        finally:
+            array.kill()
+            subprocess.run(["umount", "-l", folder], check=False)
+
+
+def test_a_full_disk_takes_only_its_volume_out(small_disk: Array) -> None:
+    array = small_disk
+    filling = array.volume(1) / "filling"
+    with filling.open("wb") as file:
+        file.write(bytes((SMALL_MIB - 4) << 20))
+
+    def left() -> bool:
+        said = array.ask("mail-0.1/smtp")
+        return said is not None and bool(said["refusing"]) and '"the port is left' in array.log("mail-0.1/smtp")
+
+    wait_for(left, PATIENCE, "the full volume's writer refuses, and leaves the port to the other")
+    for number in range(20):  # by chance every other one would have come to the full one
+        send(array, 0, USER, message(f"meanwhile {number}"))
+    wait_for_mail(array, USER, 20)
+    filling.unlink()
+    extra = 0
+
+    def taken_again() -> bool:
+        nonlocal extra
+        send(array, 0, USER, message(f"extra {extra}"))
+        extra += 1
+        said = array.ask("mail-0.1/smtp")
+        return said is not None and said["accepted"] > 0
+
+    wait_for(taken_again, PATIENCE, "mail comes to the volume again")
+    wait_for_mail(array, USER, 20 + extra)
+    array.stop()
+    array.verify_journals()
