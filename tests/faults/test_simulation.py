@@ -12,7 +12,15 @@ import sys
 import pytest
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "25"))
-PLANTS = ("every-member", "sync-first", "failed-sync", "other-bytes", "second-sight", "every-registration")
+PLANTS = (
+    "sync-first",
+    "failed-sync",
+    "other-bytes",
+    "second-sight",
+    "second-location",
+    "every-holder",
+    "not-truncated",
+)
 PATIENCE = 900  # seconds; a busy machine may be a tenth as fast
 
 pytestmark = pytest.mark.timeout(PATIENCE)

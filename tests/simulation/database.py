@@ -22,12 +22,13 @@ from mailarray.catalog.database import DatabaseCatalog
 from mailarray.catalog.engine import CALL_SECONDS, T
 from mailarray.model.ids import VolumeId
 from tests.simulation.loop import NOBODY, PROCESS
+from tests.simulation.statements import QuickConnection
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _raw: sqlite3.Connection | None = None
-_connection: Connection
+_connection: Any  # a Connection
 _empty: bytes
 
 
@@ -35,7 +36,7 @@ def _open() -> None:
     global _raw, _connection, _empty
     if _raw is not None:
         return
-    raw = _raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    raw = _raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1000, check_same_thread=False)
     engine = sqlalchemy.create_engine(
         "sqlite://",
         creator=lambda: raw,
@@ -44,12 +45,13 @@ def _open() -> None:
         pool_reset_on_return=None,
         query_cache_size=2000,
     )
-    _connection = engine.connect()
+    connection = engine.connect()
     raw.execute("BEGIN")
-    migrations.upgrade_if_needed(_connection)
+    migrations.upgrade_if_needed(connection)
     raw.execute("UPDATE state SET uidvalidity = 1")  # else the time of this very run
     raw.execute("COMMIT")
     _empty = raw.serialize()
+    _connection = QuickConnection(connection, raw)
 
 
 # What an operation's answer depends on, and what it changes at most; those not named change everything.
@@ -93,6 +95,9 @@ class Database:
         self.silent = False  # away without a word
         self.loss = 0.0  # of answers
         self.slow = 0.0  # seconds more for each call
+        self.lag: dict[str, float] = {}  # the same, for each call from that machine
+        # (machine, segment) -> called once, after that machine proposed a length for it
+        self.after_seal: dict[tuple[str, bytes], Callable[[], None]] = {}
         self._versions = dict.fromkeys(("volumes", "beats", "segments", "replicas", "mail"), 0)
         self._known: dict[Any, tuple[tuple[int, ...], Any]] = {}
         self.restore(_empty)
@@ -175,7 +180,13 @@ class Engine:
         answer: asyncio.Future[Any] = loop.create_future()
         process = PROCESS.get()
         loop.call_later(
-            world.latency() + database.slow, self._carry_out, operation, write, answer, process, context=NOBODY
+            world.latency() + database.slow + database.lag.get(self._machine, 0.0),
+            self._carry_out,
+            operation,
+            write,
+            answer,
+            process,
+            context=NOBODY,
         )
         return await answer  # type: ignore[no-any-return]
 
@@ -200,6 +211,9 @@ class Engine:
         except Exception as error:
             _fail(answer, error)
             return
+        if database.after_seal and "propose_seal" in operation.__qualname__:
+            asked = dict(zip(operation.__code__.co_freevars, operation.__closure__ or (), strict=True))
+            database.after_seal.pop((self._machine, asked["segment"].cell_contents.id), _nothing)()
         if database.loss and dice.random() < database.loss:
             loop.call_later(0.2, _fail, answer, CatalogUnavailable("no answer"), context=NOBODY)
         elif not answer.done():
@@ -226,6 +240,10 @@ class Engine:
 
     async def close(self) -> None:
         """There is nothing to give back."""
+
+
+def _nothing() -> None:
+    return
 
 
 def _finish(answer: asyncio.Future[Any], result: Any) -> None:

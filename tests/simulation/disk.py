@@ -61,7 +61,8 @@ class Machine:
                 if folder.durable.get(name) is not node:
                     _unlink(os.path.join(path, name))  # noqa: PTH118
             for name, node in folder.durable.items():
-                _rewrite(node, os.path.join(path, name), dice, keep)  # noqa: PTH118
+                if node.pending or name in self.failed_syncs:  # else the file is what the disk holds
+                    _rewrite(node, os.path.join(path, name), dice, keep)  # noqa: PTH118
             folder.live = dict(folder.durable)
 
 
@@ -95,6 +96,7 @@ class ProcessDisk(Disk):
         self._open: dict[int, tuple[Node, str]] = {}
         self.fuse: int | None = None  # steps until the process dies, if it is to
         self.on_fuse: Callable[[], None] = lambda: None
+        self.cut: Callable[[str, int], None] = lambda name, length: None  # hears of each file that is cut
         self.failing: str | None = None  # "write", "sync": the next one fails
         self.dice: random.Random
 
@@ -152,6 +154,7 @@ class ProcessDisk(Disk):
     def truncate(self, fd: int, length: int) -> None:
         if self._step():
             self._die()
+        self.cut(self._open[fd][1], length)
         super().truncate(fd, length)
         self._open[fd][0].pending.append(length)
 
@@ -195,12 +198,6 @@ class ProcessDisk(Disk):
         folder, name = os.path.split(source)
         new = target.name
         self._machine.folder(folder).do(lambda names: names.__setitem__(new, names.pop(name)))
-
-    def replace_file(self, path: Path, data: bytes, file_point: SyncPoint, name_point: SyncPoint) -> None:
-        temporary = path.with_name(path.name + ".new")
-        if temporary.exists():  # left by a crash: its name goes through this disk, too
-            self.remove(temporary)
-        super().replace_file(path, data, file_point, name_point)
 
     def close(self, fd: int) -> None:
         if self._open.pop(fd, None) is not None:

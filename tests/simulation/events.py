@@ -16,6 +16,7 @@ from mailarray.tracking.targets import counting
 from tests.simulation.ledger import MAILBOXES
 from tests.simulation.loop import NOBODY
 from tests.simulation.servers import RESERVE, ROOM, Server
+from tests.simulation.stories import STORIES, Stories
 from tests.support.array_of_three import agent_at_work
 
 if TYPE_CHECKING:
@@ -26,16 +27,15 @@ HOT = 12  # weight of an event that a planted bug waits for
 CALM_SECONDS = 120.0  # of virtual time, until which all must be at rest after all is healed
 
 
-class Trouble:
+class Trouble(Stories):
     """The events of one run. Every method that does not begin with `_` is one."""
 
     def __init__(self, world: World, hot: tuple[str, ...]) -> None:
         self._world = world
         self._dice = world.dice
         self._snapshots: list[bytes] = []
-        self.over = False  # all is healed: what was to come later does not come any more
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
-        weights |= {name: max(HOT, WEIGHTS[name]) for name in hot}
+        weights |= {name: 1.5 if STORIES.get(name, 1.0) < 0.1 else max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
         self._weights = list(weights.values())
 
@@ -45,12 +45,6 @@ class Trouble:
         self._world.note(name)
         event: Callable[[], None] = getattr(self, name)
         event()
-
-    def _server(self) -> Server:
-        return self._dice.choice(list(self._world.servers.values()))
-
-    def _later(self, seconds: float, work: Callable[[], None]) -> None:
-        self._world.loop.call_later(seconds, work, context=NOBODY)
 
     # -- mail ------------------------------------------------------------------------------------------
     def deliver(self) -> None:
@@ -66,7 +60,20 @@ class Trouble:
 
     def expunge(self) -> None:
         clients = self._world.clients
-        clients.in_background(clients.read(self._dice.choice(MAILBOXES), self._dice.choice((1, 1, 3))))
+        clients.in_background(clients.read(self._dice.choice(MAILBOXES), self._dice.choice((1, 2, 5))))
+
+    def compact(self) -> None:
+        """Mail is deleted, and after a moment every sidecar looks for segments that are worn."""
+        if self._dice.random() < 0.5:
+            self.roll_over()
+        self.expunge()
+        for seconds in (self._dice.choice((0.05, 0.5)), self._dice.choice((1.0, 2.5))):
+            self._later(seconds, self._look_for_worn)
+
+    def _look_for_worn(self) -> None:
+        for server in self._world.servers.values():
+            if server.agent is not None:
+                server.processes["sidecar"].context.run(server.agent.compactor.wake.set)
 
     # -- processes and machines ------------------------------------------------------------------------
     def kill(self) -> None:
@@ -117,14 +124,9 @@ class Trouble:
         """An empty disk in the place of one that is not needed."""
         server = self._server()
         old = server.volume
-        if old is None or not self._world.ledger.may_lose(old):
+        if old is None or not self._world.ledger.may_lose(old, told=self._dice.random() < 0.3):
             return
-        server.power_cut(None)
-        self._world.note(f"{server.name} gets an empty disk")
-        self._world.gone.add(old)
-        if self._world.ledger.restored_unnoticed:
-            self._world.ledger.look_at_uids(forget=True)  # it may be the one that would have noticed
-        server.new_volume()
+        self._replace_disk(server)
         self._later(self._dice.choice((0.1, 2.0)), server.power_on)
 
     def lose(self) -> None:
@@ -153,11 +155,6 @@ class Trouble:
     def _cut_off(self, name: str, seconds: float) -> None:
         others = [*self._world.servers, "database", "access"]
         self._cut([frozenset((name, other)) for other in others if other != name], seconds)
-
-    def _cut(self, pairs: list[frozenset[str]], seconds: float) -> None:
-        cut = self._world.network.cut
-        cut.update(pairs)
-        self._later(seconds, lambda: cut.difference_update(pairs))
 
     def cut_off(self) -> None:
         self._cut_off(self._server().name, self._dice.choice((0.5, 3.0, 8.0)))
@@ -192,9 +189,7 @@ class Trouble:
 
     def restore(self) -> None:
         if self._snapshots:
-            self._look_at_uids()
-            self._world.ledger.catalog_replaced()
-            self._world.database.restore(self._dice.choice(self._snapshots))
+            self._put_back(self._dice.choice(self._snapshots))
 
     def _look_at_uids(self) -> None:
         """Sidecars notice by what they remember, and that is saved once a second."""
@@ -263,12 +258,13 @@ class Trouble:
         self._world.run(self._dice.choice((0.5, 1.5)))
 
 
-STEADY = {"deliver", "read", "expunge"}
-WEIGHTS = {
+STEADY = {"deliver", "read", "expunge", "compact"}
+WEIGHTS: dict[str, float] = {
     "deliver": 50,
     "deliver_through_two": 4,
     "read": 5,
-    "expunge": 8,
+    "expunge": 6,
+    "compact": 6,
     "kill": 5,
     "kill_both": 2,
     "power_cut": 4,
@@ -293,6 +289,7 @@ WEIGHTS = {
     "drop_catalog": 1,
     "change_table": 2,
     "wait": 3,
+    **STORIES,
 }
 
 
@@ -335,6 +332,10 @@ def _heal(world: World) -> None:
     world.note("healing")
     network, database = world.network, world.database
     network.cut.clear()
+    network.late.clear()
+    database.lag.clear()
+    database.after_seal.clear()
+    world.ledger.after_fence.clear()
     network.loss = network.twice = 0.0
     database.up, database.silent, database.loss, database.slow = True, False, 0.0, 0.0
     for server in world.servers.values():
@@ -365,7 +366,7 @@ def _replace(world: World, server: Server) -> None:
     assert volume is not None
     server.leave_writer()
     deadline = world.loop.now + CALM_SECONDS
-    while not world.ledger.may_lose(volume):
+    while not world.ledger.may_lose(volume, told=True):
         if world.loop.now > deadline:
             world.broken(f"what lies on the lost volume of {server.name} is not brought to others")
             return

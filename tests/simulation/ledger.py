@@ -15,8 +15,7 @@ At the end, when all is healed and at rest: see `check`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +57,14 @@ class Ledger:
         self.deleting: set[PlacementId] = set()  # asked for, perhaps done
         self.deleted: dict[PlacementId, float] = {}  # acknowledged, when
         self.ends: dict[SegmentId, int] = {}  # acknowledged up to
+        self.after_fence: list[Callable[[VolumeId, SegmentId], None]] = []  # of stories
         self._thin: set[SegmentId] = set()  # begun with fewer than `copies` members (rule 6)
         self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
         self._fenced: dict[tuple[bytes, SegmentId], int] = {}
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
         self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
         self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
+        self._contents: dict[tuple[VolumeId, SegmentId], bytes] = {}  # of files, for the checks at the end
         self._uids: dict[tuple[str, int, int], tuple[bytes, int]] = {}
 
     # -- at every moment -------------------------------------------------------------------------------
@@ -92,6 +93,8 @@ class Ledger:
                 world.broken(
                     f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
                 )
+            if self._fenced.get((member, id), end) < end:
+                world.broken(f"250 for segment {id.hex()} up to {end}, but a member was fenced before")
         if len(segment.header.members) < 2:
             world.broken("250 for one copy")
         if len(segment.header.members) < world.copies:
@@ -109,6 +112,37 @@ class Ledger:
         if answer.length < (known if answer.sealed_length is None else min(known, answer.sealed_length)):
             self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
         self._fenced[asked, segment] = max(known, answer.length)
+        for hook in list(self.after_fence):
+            hook(asked, segment)
+
+    def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
+        """A volume gives up what was compacted: what lives of it is whole on `copies` volumes."""
+        world = self._world
+        raw = world.database.raw
+        above: bytes | None = segment
+        head: bytes = segment
+        while above is not None:
+            head = above
+            found = raw.execute("SELECT by_id FROM superseded WHERE segment_id = ?", (above,)).fetchone()
+            above = None if found is None else found[0]
+        found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (head,)).fetchone()
+        if head == segment or found is None or not found[0]:
+            return  # the catalog was replaced a moment ago
+        name = f"{SegmentId(head).hex()}.segment"
+        places = [place for id, place in world.volumes.items() if id not in world.gone]
+        holders = sum(len(machine.durable(path / "segments" / name)) >= found[0] for machine, path in places)
+        if holders < world.copies:
+            world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
+
+    def cut(self, volume: VolumeId, segment: SegmentId, length: int) -> None:
+        """A member cuts its file."""
+        if length < min(self._fenced.get((volume, segment), 0), self._acknowledgeable(volume, segment)):
+            self._world.broken(f"bytes of {segment.hex()} that a fence answered for are cut off")
+
+    def _acknowledgeable(self, volume: VolumeId, segment: SegmentId) -> int:
+        """What the disk really holds: what a failed sync left in the page cache may go."""
+        machine, path = self._world.volumes[volume]
+        return len(machine.durable(path / "segments" / f"{segment.hex()}.segment"))
 
     def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
         """A mirror has appended what its writer sent."""
@@ -166,7 +200,7 @@ class Ledger:
             return
         missing = self.promised_before(mailbox, began - UNHEARD).keys() - placements
         missing -= self.deleting
-        back = [p for p in placements if self.deleted.get(p, began) < began]
+        back = [p for p in placements if self.deleted.get(p, began) < began - UNHEARD]
         if (missing or back) and self._thin_now():
             return  # see docs/simulation.md, Open findings
         if missing:
@@ -211,8 +245,9 @@ class Ledger:
                 self._world.broken(f"UID {uid} of {address} is another message than before")
 
     # -- what may be destroyed -------------------------------------------------------------------------
-    def may_lose(self, volume: VolumeId) -> bool:
-        """Whether all that was acknowledged or sealed is durable on some other volume that stays."""
+    def may_lose(self, volume: VolumeId, told: bool = False) -> bool:
+        """Whether all that was acknowledged or sealed is durable on some other volume that stays. `told`: what nobody
+        was told of may go, also when the catalog lists it (rule 13)."""
         world = self._world
         others = [
             (machine, path)
@@ -220,7 +255,14 @@ class Ledger:
             if id != volume and id not in world.gone and any(s.machine is machine for s in world.servers.values())
         ]
         ends = dict(self.ends)
-        for id, length in world.database.raw.execute("SELECT id, sealed_length FROM segments WHERE sealed_length > 0"):
+        sealed = "SELECT id, sealed_length FROM segments WHERE sealed_length > 0"
+        here = sorted(id for id in world.volumes if id != volume and id not in world.gone) if told else []
+        if told:  # not where no other member stays: nobody could lower the length
+            sealed += (
+                " AND NOT EXISTS (SELECT 1 FROM segment_members m WHERE m.segment = segments.number"
+                f" AND m.volume IN ({','.join('?' * len(here))}))"
+            )
+        for id, length in world.database.raw.execute(sealed, here):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
         for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
             ends.pop(id, None)  # what is left of it is in another one
@@ -246,6 +288,8 @@ class Ledger:
                 continue
             self._compare("the sidecars", mailbox, found, files)
             for placement in {e.placement for e in entries} ^ {f.placement for f in found}:
+                if placement in self.deleting:  # its tombstone was acknowledged to nobody: it may be half lost
+                    continue
                 who = "the catalog" if any(e.placement == placement for e in entries) else "the sidecars"
                 world.broken(f"only {who} list {placement} of {mailbox}")
         self._check_uids()
@@ -289,6 +333,17 @@ class Ledger:
                 world.broken(f"{who}: one attempt twice in {mailbox}")
             bodies.add(body)
 
+    def _read(self, volume: Volume, segment: SegmentId) -> bytes:
+        """The file of a segment, from the page cache; empty when there is none."""
+        found = self._contents.get((volume.id, segment))
+        if found is None:
+            try:
+                found = volume.segment_path(segment).read_bytes()
+            except FileNotFoundError:
+                found = b""
+            self._contents[volume.id, segment] = found
+        return found
+
     def _copies(self, entry: Any, volumes: list[tuple[VolumeId, Volume]]) -> list[bytes]:
         """The good copies where the entry says that they are."""
         copies = []
@@ -296,11 +351,7 @@ class Ledger:
             for id, volume in volumes:
                 if id not in where.members:
                     continue
-                try:
-                    with open(volume.segment_path(where.segment), "rb") as file:  # noqa: PTH123
-                        body = os.pread(file.fileno(), where.length, where.offset)
-                except FileNotFoundError:
-                    continue
+                body = self._read(volume, where.segment)[where.offset : where.offset + where.length]
                 if len(body) == where.length and crc32c(body) == entry.checksum:
                     copies.append(body)
         return copies

@@ -18,6 +18,7 @@ import contextvars
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 
@@ -26,7 +27,7 @@ class Owner(Protocol):
 
     alive: bool
     stopped: bool
-    backlog: list[Handle]
+    backlog: list[Any]
 
 
 PROCESS: contextvars.ContextVar[Any] = contextvars.ContextVar("process", default=None)
@@ -61,9 +62,13 @@ class Handle:
 class Task(asyncio.Task[Any]):
     """A task whose place in a set does not depend on where it lies in memory."""
 
-    number = 0
+    count = 0  # of the tasks of this world
+    number = -1
 
     def __hash__(self) -> int:
+        if self.number < 0:  # asked for before `__init__` is over, when asyncio puts it in the set of all tasks
+            self.number = Task.count
+            Task.count += 1
         return self.number
 
 
@@ -71,23 +76,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     """See the module. `delay` draws the seconds that a call in a thread takes."""
 
     def __init__(self, delay: Callable[[], float]) -> None:
+        Task.count = 0
         self.now = 0.0
         self.errors: list[str] = []
         self.steps = 0
         self._delay = delay
-        self._ready: deque[Handle] = deque()
+        self._ready: deque[Any] = deque()  # timers that are due, and (callback, arguments, context)
         self._timers: list[tuple[float, int, Handle]] = []
         self._count = 0
         self._tasks: list[Task] = []
         self._threads: dict[int, float] = {}  # a thread of its own -> busy until
-        self._readers: dict[Any, Callable[[], None]] = {}
+        # Without a frame of Python's own: each is called some thousand times in a run.
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
 
     # -- asyncio -------------------------------------------------------------------------------------
     def time(self) -> float:
         return self.now
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)  # False
 
     def is_running(self) -> bool:
         return True
@@ -96,14 +102,16 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return False
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        handle = Handle(callback, args, contextvars.copy_context() if context is None else context)
-        self._ready.append(handle)
-        return handle
+        self._ready.append((callback, args, contextvars.copy_context() if context is None else context))
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        return self.call_at(self.now + delay, callback, *args, context=context)
+        when = self.now + delay
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context, when)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, handle))
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         handle = Handle(callback, args, contextvars.copy_context() if context is None else context, when)
@@ -111,12 +119,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         heapq.heappush(self._timers, (when, self._count, handle))
         return handle
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
     def create_task(self, coro: Coroutine[Any, Any, Any], *, name: Any = None, context: Any = None) -> Any:  # type: ignore[override]
         task = Task(coro, loop=self, name="t", context=context)
-        task.number = len(self._tasks)
         self._tasks.append(task)  # kept: a task that nobody waits for must not end when memory is cleaned up
         return task
 
@@ -165,14 +169,16 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # -- running -------------------------------------------------------------------------------------
     def run_until(self, until: float, done: Callable[[], bool] | None = None) -> None:
         """Until that time, or until `done`, which is asked before time moves."""
-        ready, timers = self._ready, self._timers
+        ready, timers, pop = self._ready, self._timers, heapq.heappop
         while True:
             while ready:
                 handle = ready.popleft()
-                callback = handle.callback
-                if callback is None:
-                    continue
-                context = handle.context
+                if type(handle) is tuple:
+                    callback, args, context = handle
+                else:
+                    callback, args, context = handle.callback, handle.args, handle.context
+                    if callback is None:
+                        continue
                 process = context.get(PROCESS)
                 if process is not None:
                     if not process.alive:
@@ -182,7 +188,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         continue
                 self.steps += 1
                 try:
-                    context.run(callback, *handle.args)
+                    context.run(callback, *args)
                 except ProcessDied:
                     pass
                 except Exception as error:
@@ -192,16 +198,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             if not timers or timers[0][0] > until:
                 self.now = max(self.now, until)
                 return
-            when, _, handle = heapq.heappop(timers)
+            when, _, handle = pop(timers)
             if handle.callback is not None:
-                self.now = max(self.now, when)
+                if when > self.now:
+                    self.now = when
                 ready.append(handle)
                 while timers and timers[0][0] <= self.now:
-                    handle = heapq.heappop(timers)[2]
+                    handle = pop(timers)[2]
                     if handle.callback is not None:
                         ready.append(handle)
 
-    def go_on(self, backlog: list[Handle]) -> None:
+    def go_on(self, backlog: list[Any]) -> None:
         """What a stopped process has to catch up on."""
         self._ready.extend(backlog)
         backlog.clear()

@@ -81,6 +81,7 @@ class Network:
         self.cut: set[frozenset[str]] = set()  # pairs of machines that cannot reach each other
         self.loss = 0.0  # of each request, and of each answer
         self.twice = 0.0
+        self.late: dict[str, float] = {}  # seconds more for what is sent from that machine
 
     def reaches(self, one: str, other: str) -> bool:
         return one == other or frozenset((one, other)) not in self.cut
@@ -94,11 +95,14 @@ class Network:
         exchange = Exchange(client, address, request, answer)
         dice = world.dice
         if dice.random() >= self.loss:
-            loop.call_later(world.latency(), self._arrive, exchange, context=NOBODY)
+            delay = world.latency() + self.late.get(client.machine, 0.0)
+            loop.call_later(delay, self._arrive, exchange, context=NOBODY)
         elif world.detail:
             world.note(f"lost: {request.method} {request.rel_url.raw_path}")
         if self.twice and request.method != "GET" and dice.random() < self.twice:
-            loop.call_later(world.latency() + dice.random(), self._arrive, exchange, context=NOBODY)
+            loop.call_later(
+                world.latency() + dice.random() * dice.choice((0.1, 1.0)), self._arrive, exchange, context=NOBODY
+            )
         return answer
 
     def _arrive(self, exchange: Exchange) -> None:

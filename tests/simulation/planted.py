@@ -7,6 +7,7 @@ meets it; nothing else of the world is different.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,14 +27,17 @@ from mailarray.journal.volume import Volume
 from mailarray.mirroring import segment as mirroring_segment
 from mailarray.mirroring import writer
 from mailarray.mirroring.segment import OpenSegment, SegmentFailed
+from mailarray.tracking import compacting, settling
 from mailarray.tracking import sealing as tracking_sealing
-from mailarray.tracking import settling
+from mailarray.tracking.compacting import Compactor
 from mailarray.tracking.peers import Peers
+from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Answer, Receiver
 from mailarray.tracking.routes import Routes
 from mailarray.tracking.sealing import Verdict
 from mailarray.tracking.watching import SILENCE, Watch
 from tests.simulation.disk import ProcessDisk
+from tests.simulation.servers import Port
 
 Put = Callable[[Any, str, Any], None]
 
@@ -121,7 +125,7 @@ def _name_first(put: Put) -> None:
     _without(put, SyncPoint.MIRROR_SEGMENT_NAME)
 
 
-@plant("repeated-put", "3!", "a repeated PUT likewise, only after its bytes are durable", "fail_disk", "bad_network")
+@plant("repeated-put", "3!", "a repeated PUT likewise, only after its bytes are durable", "repeated_put")
 def _repeated_put(put: Put) -> None:
     take = Receiver.put
 
@@ -216,7 +220,7 @@ def _shortest(put: Put) -> None:
     put(tracking_sealing, "decide", shortest)
 
 
-@plant("durable-fence", "9", "a fence is durable before it is answered", "die_in_a_step", "power_cut")
+@plant("durable-fence", "9", "a fence is durable before it is answered", "stopped_writer")
 def _durable_fence(put: Put) -> None:
     fence = Member.fence
 
@@ -229,7 +233,7 @@ def _durable_fence(put: Put) -> None:
     put(Member, "fence", in_memory)
 
 
-@plant("writer-answers", "9!", "on its own volume the writer process answers, or its lock is held", "stop", "partition")
+@plant("writer-answers", "9!", "on its own volume the writer process answers, or its lock is held", "stopped_writer")
 def _writer_answers(put: Put) -> None:
     @contextmanager
     def always(self: Volume) -> Iterator[bool]:
@@ -258,14 +262,15 @@ def _volume_id(put: Put) -> None:
 
 def _last_addresses(volume: Any) -> list[str]:
     """Where that volume was, whatever is there now."""
-    from tests.simulation.servers import Port
-
     known = Port.world.volumes.get(volume)
     return [] if known is None else [f"{known[1].name.partition('.')[0]}:1"]
 
 
 @plant(
-    "empty-fence", "9!", "a member without a file durably writes an empty fenced segment before it answers 0", "stop"
+    "empty-fence",
+    "9!",
+    "a member without a file durably writes an empty fenced segment before it answers 0",
+    "late_first_batch",
 )
 def _empty_fence(put: Put) -> None:
     fence = Member.fence
@@ -296,9 +301,7 @@ def _void_proposals(put: Put) -> None:
     "catalog-overrides",
     "10!",
     "an L that the catalog holds overrides a member's memory",
-    "snapshot",
-    "restore",
-    "die_in_a_step",
+    "sealed_twice",
 )
 def _catalog_overrides(put: Put) -> None:
     remember = Member.remember
@@ -328,9 +331,7 @@ def _cut_alone(put: Put) -> None:
     "not-truncated",
     "12!",
     "what is past L is not truncated, so that a later answer stays true",
-    "die_in_a_step",
-    "snapshot",
-    "restore",
+    "sealed_twice",
 )
 def _not_truncated(put: Put) -> None:
     remember = Member.remember
@@ -348,9 +349,7 @@ def _not_truncated(put: Put) -> None:
     "lower-all",
     "13!",
     "the same transaction removes the locations past it and sets the cursor back",
-    "wipe",
-    "die_in_a_step",
-    "partition",
+    "lost_tail",
 )
 def _lower_all(put: Put) -> None:
     def only_the_length(connection: Any, segment: Any, sealed_length: int, length: int, asked: Any) -> bool:
@@ -395,7 +394,7 @@ def _second_sight(put: Put) -> None:
     put(registration_sqlite, "_place", lambda db, fresh, validity: place(db, list(every), validity))
 
 
-@plant("second-location", "16!", "a second sight of an id adds a location", "partition", "wipe")
+@plant("second-location", "16!", "a second sight of an id adds a location", "compact", "roll_over")
 def _second_location(put: Put) -> None:
     put(registration_sqlite, "_INSERT_LOCATION", "INSERT OR IGNORE INTO locations SELECT ?1, ?2, ?3 WHERE 0")
 
@@ -404,9 +403,7 @@ def _second_location(put: Put) -> None:
     "ground",
     "17!",
     "its transaction refuses it when its ground is no longer the catalog's state",
-    "restore",
-    "snapshot",
-    "wipe",
+    "late_registration",
 )
 def _ground(put: Put) -> None:
     refusal = grounds.refusal
@@ -485,6 +482,68 @@ def _unknown_ids(put: Put) -> None:
 )
 def _every_registration(put: Put) -> None:
     put(registration_sqlite, "_dead", lambda db, messages: set())
+
+
+# -- compact -------------------------------------------------------------------------------------------
+@plant("every-holder", "23!", "every member holds it durably to there, and `copies` volumes do", "compact", "roll_over")
+def _every_holder(put: Put) -> None:
+    async def nothing(self: Any, row: Any, volumes: Any) -> None:
+        return None
+
+    put(Prover, "missing", nothing)
+
+
+@plant("asked-directly", "23!", "each asked directly", "compact", "wipe", "fail_disk", "power_cut", "roll_over")
+def _asked_directly(put: Put) -> None:
+    async def as_the_catalog_says(self: Any, row: Any, volumes: Any) -> str | None:
+        lost = {volume.id for volume in volumes if volume.lost}
+        holders = {*row.facts.members, *row.replicas} - lost
+        return None if row.sealed_length and len(holders) >= row.facts.copies else "too few"
+
+    put(Prover, "missing", as_the_catalog_says)
+
+
+@plant("unknown-records", "24!", "never because the catalog does not know it", "compact", "restore", "kill", why_not=(
+    "touched are only segments that this epoch's open catalog has registered, looked at before and after: it knows them"
+))  # fmt: skip
+def _unknown_records(put: Put) -> None:
+    def unknown(db: Any, records: list[bytes]) -> set[bytes]:
+        return {
+            record
+            for record in records
+            if not db.execute("SELECT 1 FROM placements WHERE record = ?", (record,)).fetchone()
+        }
+
+    _left_out(put, unknown)
+
+
+@plant("known-elsewhere", "24!", "or knows it elsewhere", "compact", "repeated_put", "cut_off")
+def _known_elsewhere(put: Put) -> None:
+    def elsewhere(db: Any, records: list[bytes]) -> set[bytes]:
+        return {
+            record
+            for record in records
+            if db.execute("SELECT 1 FROM locations WHERE message = ?", (record,)).fetchone()
+        }
+
+    _left_out(put, elsewhere)
+
+
+def _left_out(put: Put, which: Callable[[Any, list[bytes]], set[bytes]]) -> None:
+    """Compaction leaves those out, too."""
+    look_into = Compactor._look_into
+
+    async def and_those(self: Any, segment: Any) -> Any:
+        found = await look_into(self, segment)
+        if found is None:
+            return None
+        assert found.holding.member is not None
+        fd = os.dup(found.holding.member.fd)
+        records = [id for id, _, _ in compacting._messages(found.holding, fd)]
+        more = which(Port.world.database.raw, records)
+        return replace(found, dead=found.dead | more)
+
+    put(Compactor, "_look_into", and_those)
 
 
 def _without(put: Put, point: SyncPoint) -> None:

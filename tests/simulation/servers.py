@@ -33,12 +33,12 @@ from mailarray.journal.volume import VolumeError, open_volume
 from mailarray.mirroring.announce import Announcer
 from mailarray.mirroring.mirrors import Mirrors
 from mailarray.mirroring.writer import JournalWriter
-from mailarray.model.ids import VolumeId
+from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.smtp.writer_port import add_routes
 from mailarray.tracking.process import Agent
 from mailarray.tracking.process import run as run_sidecar
 from tests.simulation.disk import Machine, ProcessDisk
-from tests.simulation.loop import NOBODY, PROCESS, Handle, ProcessDied
+from tests.simulation.loop import NOBODY, PROCESS, ProcessDied
 from tests.simulation.network import TOKEN, Handler, Request
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Process:
         self.name = f"{machine}/{kind}"
         self.alive = True
         self.stopped = False
-        self.backlog: list[Handle] = []
+        self.backlog: list[Any] = []
         self.context = contextvars.Context()
         self.context.run(PROCESS.set, self)
         self.exchanges: dict[Any, None] = {}
@@ -98,6 +98,7 @@ class Server:
         self.path = Path(self.world.root) / f"{self.name}.{self._volumes}"
         self.volume = None
         self.index = None
+        self._settings: ServerSettings | None = None
 
     @property
     def agent(self) -> Agent | None:
@@ -110,6 +111,11 @@ class Server:
         return process.writer if process is not None and process.alive else None
 
     def settings(self) -> ServerSettings:
+        if self._settings is None:
+            self._settings = self._make_settings()
+        return self._settings
+
+    def _make_settings(self) -> ServerSettings:
         nowhere = Listen(host="", port=0)
         return ServerSettings(
             cluster="simulated",
@@ -137,6 +143,7 @@ class Server:
     def _start(self, kind: str) -> None:
         world = self.world
         process = self.processes[kind] = Process(world, self.name, kind, self.machine)
+        process.disk.cut = self._cut
         world.note(f"{process.name} starts")
         work = run_sidecar(self.settings()) if kind == "sidecar" else self._write(process)
         task = world.loop.create_task(self._live(process, work), context=process.context)
@@ -172,6 +179,10 @@ class Server:
         world.network.listening[str(settings.writer)] = process
         await writer.run()
         mirrors.close()
+
+    def _cut(self, name: str, length: int) -> None:
+        if self.volume is not None and name.endswith(".segment"):
+            self.world.ledger.cut(self.volume, SegmentId(bytes.fromhex(name.partition(".")[0])), length)
 
     def _opened(self, volume: VolumeId) -> None:
         if self.volume not in (None, volume):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import hashlib
 import logging
@@ -27,6 +28,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 from sqlalchemy import Double, literal_column
 
 import mailarray.access.array
@@ -37,15 +40,21 @@ import mailarray.mirroring.link
 import mailarray.mirroring.segment
 import mailarray.mirroring.writer
 import mailarray.tracking.copying
+import mailarray.tracking.dropping
 import mailarray.tracking.fencing
 import mailarray.tracking.following
 import mailarray.tracking.local_index
+import mailarray.tracking.losses
 import mailarray.tracking.peers
 import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
 import mailarray.tracking.settling
+import mailarray.tracking.shelf
+import mailarray.tracking.superseding
+import mailarray.tracking.table
 import mailarray.tracking.targets
+import mailarray.tracking.wear
 from mailarray.catalog import leases
 from mailarray.contract import mirroring_ring, mirroring_table
 from mailarray.contract.settings import StorageSettings
@@ -72,7 +81,19 @@ CLOCKS = {
     (mailarray.tracking.repairing, "WHOLE"): 30.0,
     (mailarray.tracking.targets, "RANK_SECONDS"): 6.0,
     (mailarray.tracking.settling, "REPLICA_GRACE"): 3.0,
+    (mailarray.tracking.wear, "RANK_SECONDS"): 2.0,
+    (mailarray.tracking.superseding, "INTERVAL"): 2.0,
+    (mailarray.tracking.dropping, "INTERVAL"): 2.0,
+    (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
+    (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }
+
+METRICS = (
+    (Counter, "inc"),
+    (Gauge, "set"),
+    (Gauge, "set_function"),
+    (Histogram, "observe"),
+)
 
 
 class Broken(Exception):
@@ -111,6 +132,8 @@ class World:
             segment_age=dice.choice((2.0, 6.0, 20.0)),
             mirror_timeout=dice.choice((0.3, 1.0)),
             reserve=RESERVE,
+            compact_percent=dice.choice((1, 1, 30)),
+            compact_least=dice.choice((1, 1, 500)),
         )
         self.slowness = dice.choice((0.0005, 0.002, 0.005))  # seconds, typical, of network and disks
         self.latecomer = f"s-{count - 1}" if count == 4 and self.copies == 2 else None
@@ -220,7 +243,11 @@ class World:
 class _Findings(logging.Handler):
     """What production logs as an alarm, or as an exception that nobody thought of, is a finding."""
 
-    ALARMS = ("other bytes at an offset", "seal refused")
+    ALARMS = (
+        "other bytes at an offset",
+        "seal refused",
+        "superseded segment holds the only copy of mail that was not deleted",
+    )
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.DEBUG)
@@ -241,7 +268,11 @@ class _Findings(logging.Handler):
             world.broken(f"alarm: {record.getMessage()}")
 
 
+_ACQUIRE = functools.cache(leases._acquire.__wrapped__)  # by this world's clock
+_empty_index: list[bytes] = []  # a local index with its tables, made once
 _worlds: list[int] = []  # that this process has played
+hoarding = False  # a process that ends after some worlds keeps them: cleaning up after one takes long
+_hoard: list[World] = []
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "taskName"}
 
 
@@ -302,10 +333,15 @@ def outside(world: World) -> Iterator[None]:
 
     def may_seal(self: Any, holding: Any) -> bool:
         allowed = real_may_seal(self, holding)
-        if allowed and not holding.own:
+        left = world.monotonic() - max(holding.last_word, self._began) >= mailarray.tracking.settling.LEFT_SECONDS
+        if allowed and not holding.own and not left:
             header = holding.header
             world.ledger.may_seal(self._shelf.volume.id, header.writer + header.incarnation)
         return bool(allowed)
+
+    async def drop(self: Any, holding: Any) -> int:
+        world.ledger.dropping(self.volume.id, holding.segment)
+        return await real_drop(self, holding)
 
     @contextlib.contextmanager
     def writer_locked(self: Volume) -> Iterator[bool]:
@@ -317,11 +353,16 @@ def outside(world: World) -> Iterator[None]:
                 world.unlock(self.path)
 
     def connect(self: Any, path: str = "") -> sqlite3.Connection:
-        raw = real_connect(self, ":memory:")
         server = world.servers[PROCESS.get().machine]
-        if not path and server.index is not None:
-            raw.deserialize(server.index)
+        if not _empty_index:
+            with real_connect(self, ":memory:") as fresh:
+                _empty_index.append(fresh.serialize())
+        raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        raw.deserialize(server.index if not path and server.index is not None else _empty_index[0])
         return raw
+
+    def look(self: Any) -> tuple[int, int, int]:
+        return world.table.generation, 0, 0
 
     def free_bytes(self: Volume) -> int:
         return world.servers[self.path.name.partition(".")[0]].room
@@ -337,6 +378,8 @@ def outside(world: World) -> Iterator[None]:
     real_put = mailarray.tracking.receiving.Receiver.put
     real_append_batch = mailarray.tracking.receiving.Receiver._append
     put(mailarray.tracking.receiving.Receiver, "_append", append_batch)
+    real_drop = mailarray.tracking.shelf.Shelf.drop
+    put(mailarray.tracking.shelf.Shelf, "drop", drop)
     real_may_seal = mailarray.tracking.settling.Settler._may_seal
     put(mailarray.tracking.fencing.Fencer, "fence", fence)
     put(mailarray.tracking.peers.Peers, "fence", ask_for_fence)
@@ -363,6 +406,10 @@ def outside(world: World) -> Iterator[None]:
     put(mailarray.mirroring.segment.OpenSegment, "append", append)
     process = mailarray.tracking.process
     put(process, "open_catalog", open_catalog)
+    put(mirroring_table, "load", lambda path: world.table)
+    for measure, method in METRICS:
+        put(measure, method, lambda *_: None)
+    put(MetricWrapperBase, "labels", lambda self, *_: self)
     put(process, "Port", Port)
     put(process, "Agent", _Agent)
     put(process, "Disk", lambda: PROCESS.get().disk)
@@ -372,8 +419,10 @@ def outside(world: World) -> Iterator[None]:
     put(Volume, "writer_locked", writer_locked)
     put(Volume, "free_bytes", free_bytes)
     put(mailarray.tracking.local_index.LocalIndex, "_connect", connect)
+    put(mailarray.tracking.table.NewestTable, "_look", look)
     world.database.raw.create_function("virtual_now", 0, lambda: world.loop.now)
     put(leases, "_CLOCKS", {"sqlite": literal_column("virtual_now()", Double)})
+    put(leases, "_acquire", _ACQUIRE)
     put(world.loop.__class__, "add_signal_handler", lambda self, number, call: _signal(number, call))
     sys.unraisablehook = lambda _: None  # of coroutines whose process died
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -393,16 +442,17 @@ def outside(world: World) -> Iterator[None]:
             server.power = False
             for one in server.processes.values():
                 server.end(one)
-        world.loop.forget()
+        if hoarding:
+            _hoard.append(world)
+        else:
+            world.loop.forget()
         asyncio.events._set_running_loop(None)
         root.removeHandler(handler)
         root.setLevel(level)
         root.propagate = propagate
         _worlds.append(world.seed)
-        if len(_worlds) % 10 == 0:
+        if len(_worlds) % 10 == 0 and not hoarding:
             gc.collect()  # what is dead does its last steps here, while nothing that it touches is real
-        if len(_worlds) == 10:
-            gc.freeze()
         for where, name, value in reversed(saved):
             setattr(where, name, value)
         shutil.rmtree(world.root, ignore_errors=True)

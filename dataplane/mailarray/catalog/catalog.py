@@ -166,6 +166,7 @@ class CheckIn:
     counter: int  # registrations of this volume
     open: bool  # readers may use the catalog
     counters: Mapping[VolumeId, int] | None = field(default=None, compare=False)  # of all volumes, when asked for
+    beside: frozenset[VolumeId] = field(default=frozenset(), compare=False)  # not lost, and known for the same server
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,14 +282,16 @@ class Catalog(Protocol):
         counter: int,
         serving: bool = True,
         counters: Mapping[VolumeId, int] | None = None,
+        instead: Collection[VolumeId] = (),
     ) -> CheckIn:
         """Make the volume known; `epoch` and `counter` are what the sidecar remembers durably (0, 0 at first), and
         `counters` those of all volumes, as it heard them last in that epoch; None: they are neither compared nor told.
 
         When any is higher than the catalog's own, the catalog was restored: the epoch becomes one more than
         the highest seen, the catalog is closed to readers and UIDVALIDITY of all mailboxes is raised [19].
-        When the same server was known with another volume, the other one is marked lost. A retired volume that
-        is `serving` again is retired no longer.
+        Volumes of the same server that this one is there `instead` of are marked lost. Those are the ones that an
+        earlier answer named as `beside` it, so the first word drives out nobody: it may come late, of a disk that was
+        replaced meanwhile. A retired volume that is `serving` again is retired no longer.
         """
         ...
 

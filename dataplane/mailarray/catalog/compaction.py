@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SegmentFacts, Superseded, WornSegment
-from mailarray.catalog.holders import PIECE, not_holders
+from mailarray.catalog.holders import PIECE, count_told, not_holders
 from mailarray.catalog.sealing import relocate, segments
 from mailarray.catalog.sql import insert_for
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
@@ -29,24 +29,34 @@ _segments, _members, _replicas = schema.segments, schema.segment_members, schema
 _messages, _locations, _tombstones = schema.messages, schema.locations, schema.tombstones
 _superseded, _wear = schema.superseded, schema.segment_wear
 
+_WORN = (
+    select(_segments.c.id, _wear.c.dead, _wear.c.compactor)
+    .join_from(_wear, _segments, _segments.c.number == _wear.c.segment)
+    .where(
+        _segments.c.superseded_by.is_(None),
+        _segments.c.sealed_length > 0,
+        _segments.c.cursor >= _segments.c.sealed_length,
+        _wear.c.dead * 100 >= _segments.c.sealed_length * bindparam("percent"),
+        or_(
+            select(_members.c.segment)
+            .where(_members.c.segment == _segments.c.number, _members.c.volume == bindparam("volume"))
+            .correlate(_segments)
+            .exists(),
+            select(_replicas.c.volume)
+            .where(_replicas.c.segment_id == _segments.c.id, _replicas.c.volume == bindparam("volume"))
+            .correlate(_segments)
+            .exists(),
+        ),
+    )
+    .order_by(_segments.c.id)
+    .limit(WORN_AT_ONCE)
+)
+_SUPERSEDED_SINCE = select(_superseded).where(_superseded.c.number > bindparam("after")).order_by(_superseded.c.number)
+
 
 def worn_segments(connection: Connection, volume: VolumeId, percent: int) -> list[WornSegment]:
     """See `Catalog.worn_segments`."""
-    member = select(_members.c.segment).where(_members.c.segment == _segments.c.number, _members.c.volume == volume)
-    copy = select(_replicas.c.volume).where(_replicas.c.segment_id == _segments.c.id, _replicas.c.volume == volume)
-    rows = connection.execute(
-        select(_segments.c.id, _wear.c.dead, _wear.c.compactor)
-        .join_from(_wear, _segments, _segments.c.number == _wear.c.segment)
-        .where(
-            _segments.c.superseded_by.is_(None),
-            _segments.c.sealed_length > 0,
-            _segments.c.cursor >= _segments.c.sealed_length,
-            _wear.c.dead * 100 >= _segments.c.sealed_length * percent,
-            or_(member.correlate(_segments).exists(), copy.correlate(_segments).exists()),
-        )
-        .order_by(_segments.c.id)
-        .limit(WORN_AT_ONCE)
-    ).all()
+    rows = connection.execute(_WORN, {"volume": volume, "percent": percent}).all()
     states = segments(connection, [SegmentId(bytes(row.id)) for row in rows])
     return [
         WornSegment(
@@ -103,18 +113,20 @@ def supersede(
     for start in range(0, len(inputs), PIECE):
         piece = inputs[start : start + PIECE]
         rows = [{"segment_id": segment, "by_id": output.id} for segment in piece]
-        connection.execute(insert_for(connection, _superseded).values(rows).on_conflict_do_nothing())
+        insert = insert_for(connection.dialect.name, _superseded)
+        connection.execute(insert.values(rows).on_conflict_do_nothing())
         connection.execute(
             update(_segments)
             .where(_segments.c.id.in_(piece), _segments.c.superseded_by.is_(None))
             .values(superseded_by=output.id)
         )
+    count_told(connection, output.writer)
     return True
 
 
 def superseded_since(connection: Connection, number: int) -> list[Superseded]:
     """See `Catalog.superseded_since`. Numbers are given out by transactions that run alone, so none comes late."""
-    rows = connection.execute(select(_superseded).where(_superseded.c.number > number).order_by(_superseded.c.number))
+    rows = connection.execute(_SUPERSEDED_SINCE, {"after": number})
     return [Superseded(row.number, SegmentId(bytes(row.segment_id)), SegmentId(bytes(row.by_id))) for row in rows]
 
 

@@ -125,12 +125,14 @@ class DatabaseCatalog:
         counter: int,
         serving: bool = True,
         counters: Mapping[VolumeId, int] | None = None,
+        instead: Collection[VolumeId] = (),
     ) -> CheckIn:
         """See `Catalog`."""
         heard = None if counters is None else frozenset(counters.items())
+        ousted = frozenset(instead)
         async with self._call("check_in") as engine:
             return await engine.write(
-                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving, heard), alone=True
+                lambda c: volumes.check_in(c, volume, server, epoch, counter, serving, heard, ousted), alone=True
             )
 
     async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:

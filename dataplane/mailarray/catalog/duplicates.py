@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, delete, exists, select, true, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select, true, tuple_, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
@@ -40,6 +40,8 @@ _LENGTH_BYTES = 8  # of a fingerprint: the text's length comes first
 
 _duplicates, _fingerprints, _volumes = schema.duplicates, schema.fingerprints, schema.volumes
 _messages, _locations, _placements, _boxes = schema.messages, schema.locations, schema.placements, schema.mailboxes
+
+_PAST = delete(_fingerprints).where(_fingerprints.c.bucket < bindparam("first"))
 
 
 class Seen(NamedTuple):
@@ -172,4 +174,4 @@ def settle(connection: Connection, placement: PlacementId, instead: PlacementId 
 
 def forget(connection: Connection, before: int, window: int) -> int:
     """See `Catalog.forget_fingerprints`."""
-    return connection.execute(delete(_fingerprints).where(_fingerprints.c.bucket < before // window - 1)).rowcount
+    return connection.execute(_PAST, {"first": before // window - 1}).rowcount

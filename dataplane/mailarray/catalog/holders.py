@@ -1,11 +1,14 @@
-"""Who holds a segment: its original members, and repaired copies beyond them. Statements that several files share."""
+"""Who holds a segment: its original members, and repaired copies beyond them. Statements that several files share.
+
+Those that are asked all the time are made once, here and in the files beside: making one anew costs as much as asking.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, distinct, func, null, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, distinct, func, null, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import SegmentFacts
@@ -21,16 +24,37 @@ _segments, _members, _replicas, _volumes = (
 )
 
 
+def not_holders() -> Select[tuple[bytes]]:
+    """Volumes that hold nothing any more, or are about to."""
+    return select(_volumes.c.id).where(_volumes.c.lost | _volumes.c.retired)
+
+
+_MEMBERS_OF = (
+    select(_members.c.segment, _members.c.volume)
+    .where(_members.c.segment.in_(bindparam("numbers", expanding=True)))
+    .order_by(_members.c.segment, _members.c.position)
+)
+_REPLICAS_OF = (
+    select(_replicas.c.segment_id, _replicas.c.volume)
+    .where(_replicas.c.segment_id.in_(bindparam("ids", expanding=True)), _replicas.c.volume.not_in(not_holders()))
+    .order_by(_replicas.c.segment_id, _replicas.c.volume)
+)
+
+_TOLD = update(_volumes).where(_volumes.c.id == bindparam("of")).values(counter=_volumes.c.counter + 1)
+
+
+def count_told(connection: Connection, volume: VolumeId) -> None:
+    """What that volume told changed a segment: it counts like a registration, so that a catalog that was restored to a
+    moment before it is noticed, also when nothing was registered since (rule 19)."""
+    connection.execute(_TOLD, {"of": volume})
+
+
 def members_of(connection: Connection, numbers: Iterable[int]) -> dict[int, tuple[VolumeId, ...]]:
     """The replica sets of those segments, writer first."""
     sets: dict[int, list[VolumeId]] = {}
     every = list(numbers)
     for start in range(0, len(every), PIECE):
-        rows = connection.execute(
-            select(_members.c.segment, _members.c.volume)
-            .where(_members.c.segment.in_(every[start : start + PIECE]))
-            .order_by(_members.c.segment, _members.c.position)
-        )
+        rows = connection.execute(_MEMBERS_OF, {"numbers": every[start : start + PIECE]})
         for number, volume in rows:
             sets.setdefault(number, []).append(VolumeId(bytes(volume)))
     return {number: tuple(members) for number, members in sets.items()}
@@ -41,19 +65,10 @@ def replicas_of(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, tup
     found: dict[bytes, tuple[VolumeId, ...]] = {}
     every = list(ids)
     for start in range(0, len(every), PIECE):
-        rows = connection.execute(
-            select(_replicas.c.segment_id, _replicas.c.volume)
-            .where(_replicas.c.segment_id.in_(every[start : start + PIECE]), _replicas.c.volume.not_in(not_holders()))
-            .order_by(_replicas.c.segment_id, _replicas.c.volume)
-        )
+        rows = connection.execute(_REPLICAS_OF, {"ids": every[start : start + PIECE]})
         for segment, volume in rows:
             found[bytes(segment)] = (*found.get(bytes(segment), ()), VolumeId(bytes(volume)))
     return found
-
-
-def not_holders() -> Select[tuple[bytes]]:
-    """Volumes that hold nothing any more, or are about to."""
-    return select(_volumes.c.id).where(_volumes.c.lost | _volumes.c.retired)
 
 
 Counts = Callable[[ColumnElement[bytes]], ColumnElement[bool]]  # of a column of volumes: which ones count

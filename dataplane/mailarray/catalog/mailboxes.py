@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CatalogClosed, Location, MailboxEntry
@@ -15,29 +15,36 @@ _s, _sm = schema.segments.c, schema.segment_members.c
 _ENTRIES = (
     select(_p.uid, _p.record, _p.position, _p.message, _m.size, _m.checksum, _m.received_at, _m.segment, _m.offset)
     .join_from(schema.placements, schema.messages, _m.id == _p.message)
+    .where(_p.mailbox == bindparam("box"))
     .order_by(_p.uid)
 )
-_FURTHER = select(_l.message, _l.segment, _l.offset).join_from(
-    schema.placements, schema.locations, _l.message == _p.message
+_FURTHER = (
+    select(_l.message, _l.segment, _l.offset)
+    .join_from(schema.placements, schema.locations, _l.message == _p.message)
+    .where(_p.mailbox == bindparam("box"))
 )
 _MEMBERS = (
     select(_s.number, _s.id, _sm.volume)
     .join_from(schema.segments, schema.segment_members, _sm.segment == _s.number)
+    .where(_s.number.in_(bindparam("numbers", expanding=True)))
     .order_by(_s.number, _sm.position)
+)
+_BOX = select(
+    schema.state.c.open,
+    select(schema.mailboxes.c.id).where(schema.mailboxes.c.address == bindparam("address")).scalar_subquery(),
 )
 
 
 def mailbox(connection: Connection, address: str) -> list[MailboxEntry]:
     """See `Catalog.mailbox`."""
-    wanted = select(schema.mailboxes.c.id).where(schema.mailboxes.c.address == address).scalar_subquery()
-    is_open, box = connection.execute(select(schema.state.c.open, wanted)).one()
+    is_open, box = connection.execute(_BOX, {"address": address}).one()
     if not is_open:
         raise CatalogClosed("the catalog has not heard from all volumes yet")
     if box is None:
         return []
-    rows = connection.execute(_ENTRIES.where(_p.mailbox == box)).all()
+    rows = connection.execute(_ENTRIES, {"box": box}).all()
     further: dict[bytes, set[tuple[int, int]]] = {}
-    for message, segment, offset in connection.execute(_FURTHER.where(_p.mailbox == box)):
+    for message, segment, offset in connection.execute(_FURTHER, {"box": box}):
         further.setdefault(message, set()).add((segment, offset))
     numbers = {row[7] for row in rows} | {segment for places in further.values() for segment, _ in places}
     segments = segments_by_number(connection, numbers)
@@ -59,7 +66,7 @@ def segments_by_number(connection: Connection, numbers: set[int]) -> dict[int, t
     every = list(numbers)
     found: dict[int, tuple[SegmentId, tuple[VolumeId, ...]]] = {}
     for start in range(0, len(every), PIECE):
-        for number, segment, volume in connection.execute(_MEMBERS.where(_s.number.in_(every[start : start + PIECE]))):
+        for number, segment, volume in connection.execute(_MEMBERS, {"numbers": every[start : start + PIECE]}):
             members = found[number][1] if number in found else ()
             found[number] = (SegmentId(segment), (*members, VolumeId(volume)))
     copies = replicas_of(connection, [segment for segment, _ in found.values()])

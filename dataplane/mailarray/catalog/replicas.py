@@ -15,13 +15,14 @@ leaves rows that are still true.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
-from mailarray.catalog.holders import PIECE, facts_of, holder_count, members_of, replicas_of
-from mailarray.catalog.sql import insert_for
+from mailarray.catalog.holders import PIECE, count_told, facts_of, holder_count, members_of, replicas_of
+from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import SegmentId, VolumeId
 
 # Rows of PostgreSQL may appear out of their order, when transactions run side by side: so many are looked at again.
@@ -34,24 +35,49 @@ _segments, _members, _replicas, _volumes = (
     schema.volumes,
 )
 
+_TO_COPY = (
+    select(_segments.c.number, _segments.c.sealed_length, _segments.c.superseded_by)
+    .where(_segments.c.id == bindparam("segment"))
+    .with_for_update()
+)
+_LOST = select(_volumes.c.lost).where(_volumes.c.id == bindparam("volume"))
+_POSITION = select(_members.c.position).where(
+    _members.c.segment == bindparam("row"), _members.c.volume == bindparam("volume")
+)
+_UNSEEN = _segments.c.number > bindparam("seen")
+_NEWEST = select(func.max(_segments.c.number))
+_FIRST_UNSEALED = select(func.min(_segments.c.number)).where(_UNSEEN, _segments.c.sealed_length.is_(None))
+_NAMED = (
+    select(_segments.c.id)
+    .join(_members, _members.c.segment == _segments.c.number)
+    .where(
+        _UNSEEN,
+        _members.c.volume == bindparam("member"),
+        _segments.c.sealed_length > 0,
+        _segments.c.superseded_by.is_(None),
+    )
+)
+
+
+@once_for
+def _insert(dialect: str) -> Insert:
+    columns: dict[str, Any] = {name: bindparam(name) for name in ("segment_id", "volume")}
+    return insert_for(dialect, _replicas).values(columns).on_conflict_do_nothing()
+
 
 def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, length: int) -> bool:
     """See `Catalog.add_replica`."""
-    row = connection.execute(
-        select(_segments.c.number, _segments.c.sealed_length, _segments.c.superseded_by)
-        .where(_segments.c.id == segment)
-        .with_for_update()
-    ).one_or_none()
+    row = connection.execute(_TO_COPY, {"segment": segment}).one_or_none()
     if row is None or row.sealed_length != length or row.superseded_by is not None:
         return False
-    lost = connection.scalar(select(_volumes.c.lost).where(_volumes.c.id == volume))
+    lost = connection.scalar(_LOST, {"volume": volume})
     if lost is None or lost:
         return False
-    member = select(_members.c.position).where(_members.c.segment == row.number, _members.c.volume == volume)
-    if connection.scalar(member) is None:
-        connection.execute(
-            insert_for(connection, _replicas).values(segment_id=segment, volume=volume).on_conflict_do_nothing()
-        )
+    if connection.scalar(_POSITION, {"row": row.number, "volume": volume}) is None:
+        insert = _insert(connection.dialect.name)
+        added = connection.execute(insert, {"segment_id": segment, "volume": volume}).rowcount
+        if added:
+            count_told(connection, volume)
     return True
 
 
@@ -62,8 +88,9 @@ def short_segments(
     newest = _newest(connection)
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
-    unseen = _segments.c.number > (0 if before is None else before.number)
-    reached = _reached(connection, newest, unseen)
+    seen = 0 if before is None else before.number
+    unseen = _segments.c.number > seen
+    reached = _reached(connection, newest, seen)
     wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
     count = holder_count(connection, lambda volume: volume.in_(counting))
     rows = connection.execute(
@@ -86,22 +113,16 @@ def short_segments(
 def named_segments(connection: Connection, member: VolumeId, after: int) -> NamedSegments:
     """See `Catalog.named_segments`."""
     newest = _newest(connection)
-    unseen = _segments.c.number > (after if after <= newest else 0)
-    found = connection.scalars(
-        select(_segments.c.id)
-        .join(_members, _members.c.segment == _segments.c.number)
-        .where(unseen, _members.c.volume == member, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None))
-    )
-    return NamedSegments([SegmentId(bytes(id)) for id in found], _reached(connection, newest, unseen))
+    seen = after if after <= newest else 0
+    found = connection.scalars(_NAMED, {"seen": seen, "member": member})
+    return NamedSegments([SegmentId(bytes(id)) for id in found], _reached(connection, newest, seen))
 
 
 def _newest(connection: Connection) -> int:
-    return connection.scalar(select(func.max(_segments.c.number))) or 0
+    return connection.scalar(_NEWEST) or 0
 
 
-def _reached(connection: Connection, newest: int, unseen: ColumnElement[bool]) -> int:
+def _reached(connection: Connection, newest: int, seen: int) -> int:
     """Rows up to the answer change no more, as far as they are sealed or not."""
-    unsealed = connection.scalar(
-        select(func.min(_segments.c.number)).where(unseen, _segments.c.sealed_length.is_(None))
-    )
+    unsealed = connection.scalar(_FIRST_UNSEALED, {"seen": seen})
     return max(0, min(newest + 1 - LATE_ROWS, newest + 1 if unsealed is None else unsealed) - 1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, case, delete, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, case, delete, or_, select, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
-from mailarray.catalog.holders import PIECE, facts_of, members_of, replicas_of
-from mailarray.catalog.sql import insert_for
+from mailarray.catalog.holders import PIECE, count_told, facts_of, members_of, replicas_of
+from mailarray.catalog.sql import insert_for, once_for
 from mailarray.catalog.usage import take_out
 from mailarray.model.ids import SegmentId, VolumeId
 
@@ -18,23 +19,55 @@ _segments, _members = schema.segments, schema.segment_members
 _replicas, _volumes = schema.segment_replicas, schema.volumes
 _messages, _locations = schema.messages, schema.locations
 
+_EPOCH = select(schema.state.c.epoch)
+_BY_ID = select(_segments).where(_segments.c.id.in_(bindparam("ids", expanding=True))).order_by(_segments.c.number)
+_UNSEALED = (
+    select(_segments)
+    .where(
+        _segments.c.sealed_length.is_(None),
+        _segments.c.number.in_(select(_members.c.segment).where(_members.c.volume == bindparam("member"))),
+    )
+    .order_by(_segments.c.number)
+)
+_LENGTHS = (
+    select(_segments.c.number, _segments.c.sealed_length, _segments.c.acknowledged)
+    .where(_segments.c.id == bindparam("segment"))
+    .with_for_update()
+)
+_SEAL = update(_segments).where(_segments.c.number == bindparam("row")).values(sealed_length=bindparam("length"))
+_INSERT_MEMBERS = _members.insert()
+
+
+@once_for
+def _insert(dialect: str) -> ReturningInsert[Any]:
+    superseded = schema.superseded
+    by = select(superseded.c.by_id).where(superseded.c.segment_id == bindparam("same")).scalar_subquery()
+    names = ("id", "writer", "incarnation", "worker", "copies", "sealed_length")
+    return (
+        insert_for(dialect, _segments)
+        .values(**{name: bindparam(name) for name in names}, cursor=0, acknowledged=0, superseded_by=by)
+        .on_conflict_do_nothing()
+        .returning(_segments.c.number)
+    )
+
 
 def segments(connection: Connection, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentState]:
     """See `Catalog.segments`."""
     states: dict[SegmentId, SegmentState] = {}
     for start in range(0, len(ids), PIECE):
-        states.update(_states(connection, _segments.c.id.in_(ids[start : start + PIECE])))
+        states.update(_states(connection, _BY_ID, {"ids": ids[start : start + PIECE]}))
     return states
 
 
 def unsealed_segments(connection: Connection, member: VolumeId) -> list[SegmentState]:
     """See `Catalog.unsealed_segments`."""
-    mine = select(_members.c.segment).where(_members.c.volume == member)
-    return list(_states(connection, _segments.c.sealed_length.is_(None) & _segments.c.number.in_(mine)).values())
+    return list(_states(connection, _UNSEALED, {"member": member}).values())
 
 
-def _states(connection: Connection, condition: ColumnElement[bool]) -> dict[SegmentId, SegmentState]:
-    rows = connection.execute(select(_segments).where(condition).order_by(_segments.c.number)).all()
+def _states(
+    connection: Connection, asked: Select[Any], parameters: Mapping[str, object]
+) -> dict[SegmentId, SegmentState]:
+    rows = connection.execute(asked, parameters).all()
     members = members_of(connection, [row.number for row in rows])
     replicas = replicas_of(connection, [bytes(row.id) for row in rows])
     return {
@@ -52,37 +85,28 @@ def _states(connection: Connection, condition: ColumnElement[bool]) -> dict[Segm
 
 def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epoch: int) -> int:
     """See `Catalog.propose_seal`. A new epoch runs alone, so it cannot begin between this look and the end."""
-    if connection.scalar(select(schema.state.c.epoch)) != epoch:
+    if connection.scalar(_EPOCH) != epoch:
         raise EpochPassed(f"the proposal was made in epoch {epoch}, which is over")
     inserted = connection.execute(
-        insert_for(connection, _segments)
-        .values(
-            id=segment.id,
-            writer=segment.writer,
-            incarnation=segment.incarnation,
-            worker=segment.worker,
-            copies=segment.copies,
-            sealed_length=length,
-            cursor=0,
-            acknowledged=0,
-            superseded_by=select(schema.superseded.c.by_id)
-            .where(schema.superseded.c.segment_id == segment.id)
-            .scalar_subquery(),
-        )
-        .on_conflict_do_nothing()
-        .returning(_segments.c.number)
+        _insert(connection.dialect.name),
+        {
+            "id": segment.id,
+            "writer": segment.writer,
+            "incarnation": segment.incarnation,
+            "worker": segment.worker,
+            "copies": segment.copies,
+            "sealed_length": length,
+            "same": segment.id,
+        },
     ).scalar_one_or_none()
     if inserted is not None:
         connection.execute(
-            _members.insert(),
+            _INSERT_MEMBERS,
             [{"segment": inserted, "position": i, "volume": member} for i, member in enumerate(segment.members)],
         )
+        count_told(connection, segment.writer)
         return length
-    row = connection.execute(
-        select(_segments.c.number, _segments.c.sealed_length, _segments.c.acknowledged)
-        .where(_segments.c.id == segment.id)
-        .with_for_update()
-    ).one()
+    row = connection.execute(_LENGTHS, {"segment": segment.id}).one()
     if row.sealed_length is not None:
         return int(row.sealed_length)
     if length < row.acknowledged:
@@ -90,7 +114,8 @@ def propose_seal(connection: Connection, segment: SegmentFacts, length: int, epo
             f"segment {segment.id.hex()} cannot be sealed at {length}: "
             f"its writer acknowledged it up to {row.acknowledged}"
         )
-    connection.execute(update(_segments).where(_segments.c.number == row.number).values(sealed_length=length))
+    connection.execute(_SEAL, {"row": row.number, "length": length})
+    count_told(connection, segment.writer)
     return length
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
@@ -19,6 +19,34 @@ from mailarray.contract.server_names import hosts
 from mailarray.model.ids import IncarnationId, VolumeId
 
 _volumes, _state, _beats = schema.volumes, schema.state, schema.beats
+_members, _segments = schema.segment_members, schema.segments
+
+_THIS = _volumes.c.id == bindparam("volume")
+_STATE = select(_state)
+_ALL = select(_volumes)
+_OF_SERVER = _ALL.where(or_(_THIS, _volumes.c.server == bindparam("of_server")))
+_IN_ORDER = _ALL.order_by(_volumes.c.server, _volumes.c.id)
+_INSERT = insert(_volumes)
+_UPDATE = (
+    update(_volumes).where(_THIS).values({name: bindparam(f"new_{name}") for name in ("server", "counter", "retired")})
+)
+_OUSTED = update(_volumes).where(_THIS).values(lost=True)
+_CAUGHT_UP = update(_volumes).where(_THIS).values(caught_up_epoch=bindparam("epoch"))
+_MEMBERS = select(_members.c.volume).distinct()
+_OPEN = update(_state).values(open=True)
+_BEATS = select(_beats)
+_BEAT = (
+    update(_beats)
+    .where(
+        _beats.c.volume == bindparam("of_volume"),
+        _beats.c.incarnation == bindparam("of_incarnation"),
+        _beats.c.worker == bindparam("of_worker"),
+    )
+    .values(counter=bindparam("now"))
+)
+_STOPPED = delete(_beats).where(
+    _beats.c.volume == bindparam("of_volume"), _beats.c.incarnation != bindparam("of_incarnation")
+)
 
 
 def check_in(
@@ -29,13 +57,12 @@ def check_in(
     counter: int,
     serving: bool,
     heard: Collection[tuple[VolumeId, int]] | None = (),
+    instead: Collection[VolumeId] = (),
 ) -> CheckIn:
     """See `Catalog.check_in`."""
     now = _read_state(connection)
-    asked = select(_volumes)
-    if heard is None:
-        asked = asked.where(or_(_volumes.c.id == volume, _volumes.c.server == server))
-    rows = connection.execute(asked).all()
+    everybody = heard is not None
+    rows = connection.execute(*((_ALL,) if everybody else (_OF_SERVER, {"volume": volume, "of_server": server}))).all()
     row = next((row for row in rows if row.id == volume), None)
     known = row.counter if row is not None else 0
     counters = {VolumeId(bytes(row.id)): row.counter for row in rows}
@@ -49,22 +76,23 @@ def check_in(
     # Every server says this once a second: mostly there is nothing new in it, and then nothing is written.
     if row is None:
         connection.execute(
-            insert(_volumes).values(
-                id=volume, server=server, lost=False, counter=known, caught_up_epoch=0, retired=False
-            )
+            _INSERT,
+            {"id": volume, "server": server, "lost": False, "counter": known, "caught_up_epoch": 0, "retired": False},
         )
     elif (row.server, row.counter, row.retired) != (server, known, row.retired and not serving):
         retired = row.retired and not serving
         connection.execute(
-            update(_volumes).where(_volumes.c.id == volume).values(server=server, counter=known, retired=retired)
+            _UPDATE, {"volume": volume, "new_server": server, "new_counter": known, "new_retired": retired}
         )
-    others = any(other.id != volume and other.server == server and not other.lost for other in rows)
-    if others and (row is None or not row.lost):  # a lost one that comes back does not drive out the one in its place
-        connection.execute(
-            update(_volumes).where(_volumes.c.server == server, _volumes.c.id != volume).values(lost=True)
-        )
+    beside = {VolumeId(bytes(o.id)) for o in rows if o.id != volume and o.server == server and not o.lost}
+    if row is None or not row.lost:  # a lost one that comes back does not drive out the one in its place
+        for other in beside.intersection(instead):
+            connection.execute(_OUSTED, {"volume": other})
+            beside.discard(other)
+    else:
+        beside = set()
     counters[volume] = known
-    return CheckIn(now.epoch, known, now.open, None if heard is None else counters)
+    return CheckIn(now.epoch, known, now.open, counters if everybody else None, frozenset(beside))
 
 
 def raise_epoch(connection: Connection, epoch: int) -> None:
@@ -81,19 +109,19 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
     now = _read_state(connection)
     if epoch != now.epoch:
         return bool(now.open)
-    connection.execute(update(_volumes).where(_volumes.c.id == volume).values(caught_up_epoch=epoch))
+    connection.execute(_CAUGHT_UP, {"volume": volume, "epoch": epoch})
     if now.open:
         return True
-    rows = connection.execute(select(_volumes)).all()
+    rows = connection.execute(_ALL).all()
     known = {bytes(row.id) for row in rows}
-    members = {bytes(v) for v in connection.scalars(select(schema.segment_members.c.volume).distinct())}
+    members = {bytes(v) for v in connection.scalars(_MEMBERS)}
     missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
     missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
     missing |= _lost_and_not_repaired(connection)
     names = {bytes(row.id): row.server for row in rows if row.server and not row.lost}
     if hosts(missing, names) > copies - 1:  # each lost one counts, whatever is in its place now
         return False
-    connection.execute(update(_state).values(open=True))
+    connection.execute(_OPEN)
     return True
 
 
@@ -118,37 +146,37 @@ def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
 def mark_lost(connection: Connection, volume: VolumeId) -> None:
     """See `Catalog.mark_lost`."""
     row = {"id": volume, "server": "", "lost": True, "counter": 0, "caught_up_epoch": 0, "retired": False}
-    connection.execute(upsert(connection, _volumes, row, ["lost"]))
+    connection.execute(upsert(connection.dialect.name, _volumes, ("lost",)), row)
 
 
 def mark_retired(connection: Connection, volume: VolumeId) -> None:
     """See `Catalog.mark_retired`."""
     row = {"id": volume, "server": "", "lost": False, "counter": 0, "caught_up_epoch": 0, "retired": True}
-    connection.execute(upsert(connection, _volumes, row, ["retired"]))
+    connection.execute(upsert(connection.dialect.name, _volumes, ("retired",)), row)
 
 
 def volumes(connection: Connection) -> list[VolumeRow]:
     """See `Catalog.volumes`."""
-    rows = connection.execute(select(_volumes).order_by(_volumes.c.server, _volumes.c.id))
+    rows = connection.execute(_IN_ORDER)
     return [VolumeRow(VolumeId(bytes(row.id)), row.server, row.lost, row.retired) for row in rows]
 
 
 def beat(connection: Connection, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
     """See `Catalog.beat`."""
-    key = (_beats.c.volume == volume, _beats.c.incarnation == incarnation, _beats.c.worker == worker)
-    if connection.execute(update(_beats).where(*key).values(counter=counter)).rowcount:
+    of = {"of_volume": volume, "of_incarnation": incarnation}
+    if connection.execute(_BEAT, {**of, "of_worker": worker, "now": counter}).rowcount:
         return
     # A volume has one incarnation at a time; earlier ones have stopped, and a missing beat says so, too.
-    connection.execute(delete(_beats).where(_beats.c.volume == volume, _beats.c.incarnation != incarnation))
+    connection.execute(_STOPPED, of)
     row = {"volume": volume, "incarnation": incarnation, "worker": worker, "counter": counter}
-    connection.execute(upsert(connection, _beats, row, ["counter"]))
+    connection.execute(upsert(connection.dialect.name, _beats, ("counter",)), row)
 
 
 def beats(connection: Connection) -> dict[tuple[VolumeId, IncarnationId, int], int]:
     """See `Catalog.beats`."""
     return {
         (VolumeId(bytes(row.volume)), IncarnationId(bytes(row.incarnation)), row.worker): row.counter
-        for row in connection.execute(select(_beats))
+        for row in connection.execute(_BEATS)
     }
 
 
@@ -176,4 +204,4 @@ def reset(connection: Connection) -> int:
 
 
 def _read_state(connection: Connection) -> Row[tuple[int, int, bool, int]]:
-    return connection.execute(select(_state)).one()
+    return connection.execute(_STATE).one()

@@ -101,8 +101,11 @@ class Disk:
     def replace_file(self, path: Path, data: bytes, file_point: SyncPoint, name_point: SyncPoint) -> None:
         """Put a small file in place so that after a power cut either the old or the new content is there, whole."""
         temporary = path.with_name(path.name + ".new")
-        temporary.unlink(missing_ok=True)
-        fd = self.create(temporary)
+        try:
+            fd = self.create(temporary)
+        except FileExistsError:  # left by a crash
+            self.remove(temporary)
+            fd = self.create(temporary)
         try:
             self.write(fd, [data], 0)
             self.sync(fd, file_point)

@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from mailarray.journal.disk import Disk, SyncPoint
@@ -36,6 +37,11 @@ class VolumeError(Exception):
     """A volume that cannot be used; the text is one sentence that says what to do."""
 
 
+@lru_cache(4096)  # taking a path to pieces costs more than looking one up, and a segment is named often while it is new
+def _path(prefix: str, segment: SegmentId, suffix: str) -> Path:
+    return Path(f"{prefix}{segment.hex()}{suffix}")
+
+
 class Volume:
     """A volume that is open in this process."""
 
@@ -44,22 +50,23 @@ class Volume:
         self.id = id
         self.disk = disk
         self.segments = path / "segments"
+        self._prefix = f"{self.segments}/"
 
     def segment_path(self, segment: SegmentId) -> Path:
         """Where the bytes of a segment lie."""
-        return self.segments / (segment.hex() + SEGMENT_SUFFIX)
+        return _path(self._prefix, segment, SEGMENT_SUFFIX)
 
     def fence_path(self, segment: SegmentId) -> Path:
         """Where the promises about a segment lie."""
-        return self.segments / (segment.hex() + FENCE_SUFFIX)
+        return _path(self._prefix, segment, FENCE_SUFFIX)
 
     def copy_path(self, segment: SegmentId) -> Path:
         """Where a copy of a segment lies until it is whole."""
-        return self.segments / (segment.hex() + COPY_SUFFIX)
+        return _path(self._prefix, segment, COPY_SUFFIX)
 
     def output_path(self, segment: SegmentId) -> Path:
         """Where a compacted segment lies until it is whole."""
-        return self.segments / (segment.hex() + OUTPUT_SUFFIX)
+        return _path(self._prefix, segment, OUTPUT_SUFFIX)
 
     def list_segments(self) -> list[SegmentId]:
         """All segments of which this volume holds bytes or a promise, oldest first. Raises VolumeError."""

@@ -43,6 +43,7 @@ class CatalogLink:
         self.state: CheckIn | None = None  # None while the catalog is away
         self._all_due = 0.0  # by the monotonic clock: when the registrations of all volumes are to be compared again
         self._turn = asyncio.Lock()
+        self._beside: frozenset[VolumeId] = frozenset()  # other volumes of this server, as heard last
         self._complaint = ""  # logged last, until the catalog answers
 
     @property
@@ -72,14 +73,19 @@ class CatalogLink:
                     self._catalog = await self._connect()
                 known = self._memory
                 everybody = self.state is None or time.monotonic() >= self._all_due
-                state = await self._catalog.check_in(
-                    self._volume,
-                    self._server,
-                    known.epoch,
-                    known.counter,
-                    self.serving(),
-                    known.counters if everybody else None,
-                )
+                while True:
+                    state = await self._catalog.check_in(
+                        self._volume,
+                        self._server,
+                        known.epoch,
+                        known.counter,
+                        self.serving(),
+                        known.counters if everybody else None,
+                        self._beside,
+                    )
+                    new, self._beside = state.beside - self._beside, state.beside
+                    if not new:
+                        break  # else said again: this volume is there, and they are not
             except CatalogUnavailable as error:
                 self.away(error)
                 raise

@@ -70,7 +70,7 @@ class Compactor:
         table: NewestTable,
         storage: StorageSettings,
         pace: Pace,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self._shelf = shelf
         self._link = link

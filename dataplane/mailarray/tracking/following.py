@@ -40,6 +40,7 @@ class Follower:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.announcement: Announcement | None = None
         self._last_take_over: tuple[IncarnationId, SegmentId | None, int] | None = None
+        self._searched_for: IncarnationId | None = None  # what writers before this one left has been found
         self.last_word = 0.0  # monotonic
         self._current: Holding | None = None
         self.cursor = 0  # of the current segment; meaningful while `current` is set, in that epoch of the catalog
@@ -89,6 +90,8 @@ class Follower:
         Not so after a start until the writer was heard, or is known to be dead: own segments are then left alone.
         """
         written = None if self.announcement is None else self.announcement.segment
+        if self.announcement is not None and self.announcement.incarnation != self._searched_for:
+            return False
         return all(not h.own or h.member is not None or h.segment == written for h in self._shelf)
 
     @property
@@ -136,7 +139,11 @@ class Follower:
         await self._register(holding)
 
     async def _take_over(self, announcement: Announcement) -> None:
-        """Own segments that the writer has left are ours to promise for."""
+        """Own segments that the writer has left are ours to promise for, and so are those of writers before it."""
+        if announcement.incarnation != self._searched_for:
+            headers = await self._shelf.left_unheard()
+            self._shelf.adopt_unheard(h for h in headers if h.incarnation != announcement.incarnation)
+            self._searched_for = announcement.incarnation
         for left in announcement.closed:
             if left != announcement.segment:
                 self._shelf.adopt_left(left)

@@ -113,7 +113,9 @@ class Agent:
         )
         self.repairer.copied = wake.set
         self.settler.copy_told = self.repairer.copy_told
-        self.compactor = Compactor(self.shelf, self.link, self.superseder, self.table, settings.storage, pace)
+        self.compactor = Compactor(
+            self.shelf, self.link, self.superseder, self.table, settings.storage, pace, time.monotonic
+        )
         self.compactor.published = self.superseder.counted = wake.set
         self.dropper = Dropper(self.shelf, self.link, prover, self.index)
         self.link.reached = self.repairer.wake.set

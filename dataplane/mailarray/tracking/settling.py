@@ -2,6 +2,8 @@
 
 Invariants (rules 11 to 17, 19):
 
+- At rest is what the catalog was seen to hold, not what it was just told: it may be restored to the moment before, and
+  the next check-in is the first that can notice.
 - A segment of a living writer is left alone until the writer has left it: its sidecar knows, mirrors hear no word.
 - The L of the catalog is remembered durably before it is obeyed; this member fetches what it lacks.
 - A repaired copy is told to the catalog in every epoch, and after every start, before it counts as at rest. It takes
@@ -21,6 +23,7 @@ from collections.abc import Callable, Sequence
 from mailarray.catalog.catalog import Catalog, CatalogUnavailable, SegmentFacts, SegmentState
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer
+from mailarray.journal.format import SegmentHeader
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
@@ -41,6 +44,7 @@ INTERVAL = 1.0  # seconds between two passes
 MIRROR_GRACE = 2.0  # seconds that a mirror leaves the registration of a sealed segment to its writer's sidecar
 LEFT_SECONDS = 15.0  # without a word for a segment, after which a mirror takes it for left, also when its writer lives
 REPLICA_GRACE = 5.0  # seconds that a repaired copy leaves the sealing of a segment to its members
+SEEK_SECONDS = 15.0  # between two looks at the names of all segments, while no writer is heard
 STATES_AT_ONCE = 500  # segments asked of the catalog in one call
 
 
@@ -86,6 +90,7 @@ class Settler:
         self._sealed_since: dict[SegmentId, float] = {}
         self._unsealed_since: dict[SegmentId, float] = {}  # of repaired copies
         self._beat = 0
+        self._sought_at = float("-inf")  # what a writer that is gone began, and this process never heard of
         self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
         self.copy_told: Callable[[], None] = lambda: None  # called when a repaired copy is at rest
@@ -155,18 +160,25 @@ class Settler:
 
     async def _take_over_orphans(self) -> None:
         """The writer is gone (its lock is free): its segments are ours to promise for."""
-        orphans = [holding for holding in self._shelf if holding.own and holding.member is None]
-        if not orphans:
-            return
+        unheard: list[SegmentHeader] = []
+        if time.monotonic() - self._sought_at >= SEEK_SECONDS:
+            unheard = await self._shelf.left_unheard()
+            self._sought_at = time.monotonic()
+        if not unheard and not self._orphans():
+            return  # the lock is left alone: a writer may be about to start
         with self._shelf.volume.writer_locked() as locked:
             if not locked:
                 return
-            for holding in orphans:
+            self._shelf.adopt_unheard(unheard)
+            for holding in self._orphans():
                 async with holding.turn:
                     if holding.member is None:
                         await self._shelf.recover(holding)
                 if self._follower.current is holding:
                     self._follower.current = None
+
+    def _orphans(self) -> list[Holding]:
+        return [holding for holding in self._shelf if holding.own and holding.member is None]
 
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
         facts, member = holding.facts, holding.member
@@ -204,6 +216,9 @@ class Settler:
         if replica and whole and not await self._tell_replica(holding, length):
             return False
         registered = await self._register(holding, facts, row, min(length, member.length), length)
+        if row is None or row.sealed_length is None:
+            self._wake.set()
+            return False
         return whole and registered and await self._superseder.tell(holding, facts, length, epoch)
 
     async def _settle_empty(self, holding: Holding, row: SegmentState | None) -> bool:

@@ -12,9 +12,11 @@ nothing that comes late makes a holding of it (rule 23).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -25,7 +27,7 @@ from mailarray.journal.fence import load_fence
 from mailarray.journal.format import FormatError, SegmentHeader
 from mailarray.journal.member import Member, remove_dropped
 from mailarray.journal.scan import read_segment_header
-from mailarray.journal.volume import Volume
+from mailarray.journal.volume import Volume, VolumeError
 from mailarray.model.ids import SegmentId, VolumeId
 
 log = logging.getLogger(__name__)
@@ -176,6 +178,35 @@ class Shelf:
             holding = self.holdings[segment] = Holding(segment)
             holding.own = True
         return self.holdings.get(segment)
+
+    async def left_unheard(self) -> list[SegmentHeader]:
+        """Own segments that no word of their writer named: it began them and died while this process was stopped, or
+        its words were lost; or it began them just now. Raises OSError."""
+        return await self.run(self._unheard)
+
+    def _unheard(self) -> list[SegmentHeader]:
+        found = []
+        try:
+            segments = self.volume.list_segments()
+        except VolumeError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        for segment in segments:
+            if segment not in self.holdings and segment not in self.dropped:
+                with contextlib.suppress(FileNotFoundError, FormatError):
+                    fd = os.open(self.volume.segment_path(segment), os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        found.append(read_segment_header(fd))
+                    finally:
+                        os.close(fd)
+        return [header for header in found if header.writer == self.volume.id]
+
+    def adopt_unheard(self, headers: Iterable[SegmentHeader]) -> None:
+        """The caller knows that their writer is gone."""
+        for header in headers:
+            if header.segment not in self.dropped:
+                holding = self.holdings.setdefault(header.segment, Holding(header.segment))
+                if holding.member is None:
+                    holding.own, holding.header = True, header
 
     def mirrored(self, segment: SegmentId) -> Holding:
         """The holding for a mirror copy, made when it is new."""

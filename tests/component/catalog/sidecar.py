@@ -78,7 +78,7 @@ class Sidecar:
     async def try_register(self, run: Registration) -> Registered | NotRegistered:
         answer = await self.catalog.register(self.volume, run)
         if isinstance(answer, Registered):
-            assert answer.counter == self.counter + 1
+            assert answer.counter > self.counter  # seals and copies that were told count, too
             self.counter = answer.counter
             self.at = run.end
         return answer

@@ -81,7 +81,7 @@ async def test_the_ground_is_checked(catalog: Catalog) -> None:
     past = dataclasses.replace(past, sealed_length=2 * BODY)
     assert await catalog.register(other.volume, past) == NotRegistered("sealed", 0)
     assert (await catalog.counts()).messages == 0
-    assert await sidecar.try_register(run) == Registered(1)
+    assert await sidecar.try_register(run) == Registered(2)  # the seal counts, too
     sealed = sidecar.run([message("a@x")], sealed_length=2 * BODY)
     assert await catalog.register(other.volume, sealed) == Registered(1)
     (state,) = (await catalog.segments([sidecar.segment.id])).values()

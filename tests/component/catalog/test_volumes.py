@@ -72,9 +72,22 @@ async def test_a_higher_counter_or_epoch_means_a_restored_catalog(catalog: Catal
 async def test_another_volume_of_the_same_server_means_the_first_is_lost(catalog: Catalog) -> None:
     old, new = new_volume_id(), new_volume_id()
     await catalog.check_in(old, "mail-0", 0, 0)
-    await catalog.check_in(new, "mail-0", 1, 0)
-    await catalog.check_in(old, "mail-0", 1, 0)  # for ever: it does not drive out its successor
+    first = await catalog.check_in(new, "mail-0", 1, 0)
+    assert first.beside == {old}
+    assert (await catalog.check_in(new, "mail-0", 1, 0, True, None, first.beside)).beside == frozenset()
+    again = await catalog.check_in(old, "mail-0", 1, 0, True, None, {new})
+    assert again.beside == frozenset()  # for ever: it does not drive out its successor
     assert {row.id: row.lost for row in await catalog.volumes()} == {old: True, new: False}
+
+
+async def test_a_first_word_that_comes_late_drives_out_nobody(catalog: Catalog) -> None:
+    """It was said for a disk that was replaced before it arrived."""
+    late, there = new_volume_id(), new_volume_id()
+    await catalog.check_in(there, "mail-0", 0, 0)
+    await catalog.check_in(late, "mail-0", 0, 0)
+    heard = await catalog.check_in(there, "mail-0", 1, 0)
+    await catalog.check_in(there, "mail-0", 1, 0, True, None, heard.beside)
+    assert {row.id: row.lost for row in await catalog.volumes()} == {late: True, there: False}
 
 
 async def test_reset_keeps_volumes_and_forgets_the_rest(catalog: Catalog) -> None:
@@ -138,3 +151,17 @@ async def test_a_restored_catalog_is_noticed_by_those_who_heard_of_others_regist
     assert noticed == CheckIn(2, 0, False)
     assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, noticed.counters)).epoch == 2
     assert (await catalog.check_in(other.volume, "mail-1", 2, 0, True, {new_volume_id(): 1})).epoch == 3  # no row of it
+
+
+async def test_a_seal_and_a_copy_count_so_that_a_catalog_from_before_them_is_noticed(catalog: Catalog) -> None:
+    writer, other = Sidecar(catalog), Sidecar(catalog, "mail-1")
+    await writer.join()
+    await other.join()
+    await writer.register(message("anna@x"))
+    before = (await catalog.check_in(writer.volume, writer.name, writer.epoch, writer.counter)).counter
+    await catalog.propose_seal(writer.segment, BODY, writer.epoch)
+    await catalog.propose_seal(writer.segment, BODY, writer.epoch)  # told again: nothing is new
+    assert (await catalog.check_in(writer.volume, writer.name, writer.epoch, before)).counter == before + 1
+    assert await catalog.add_replica(writer.segment.id, other.volume, BODY)
+    assert await catalog.add_replica(writer.segment.id, other.volume, BODY)
+    assert (await catalog.check_in(other.volume, other.name, other.epoch, 0)).counter == 1

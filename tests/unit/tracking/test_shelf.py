@@ -40,3 +40,22 @@ async def test_an_own_segment_whose_only_batch_was_torn_is_not_held(tmp_path: Pa
     member = await shelf.recover(holding)
     assert member.length == 0 and holding.own
     assert not shelf.holds(id)
+
+
+async def test_own_segments_of_writers_that_are_gone_are_found_without_a_word(tmp_path: Path) -> None:
+    """The sidecar was stopped from before their begin until after their writer's end."""
+    volume = open_volume(tmp_path / "volume", Disk())
+    shelf = Shelf(volume, ThreadPoolExecutor(1))
+    await shelf.open()
+    left, living, copy = made(volume.id), made(volume.id), made()
+    for segment in (left, living, copy):
+        segment.add([mail()])
+        put_file(volume, segment.header.segment, segment.data)
+    put_file(volume, new_segment_id(), left.data[:10])  # of which not even the header is there
+    headers = await shelf.left_unheard()
+    assert {header.segment for header in headers} == {left.header.segment, living.header.segment}
+    shelf.adopt_unheard(header for header in headers if header.incarnation != living.header.incarnation)
+    assert [holding.segment for holding in shelf] == [left.header.segment]
+    (holding,) = shelf
+    assert holding.own and (await shelf.recover(holding)).length == len(left.data)
+    assert await shelf.left_unheard() == [living.header]
