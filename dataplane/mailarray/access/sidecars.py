@@ -61,6 +61,7 @@ class Answer:
     tombstones: frozenset[PlacementId]
     gone: frozenset[VolumeId] = frozenset()  # drained: nobody has to wait for them
     named: frozenset[VolumeId] = frozenset()  # may hold mail that this one does not: they count, heard or not
+    lost: frozenset[VolumeId] = frozenset()  # of those: no server has them any more
 
 
 def parse_answer(raw: Any) -> Answer:
@@ -80,7 +81,8 @@ def parse_answer(raw: Any) -> Answer:
     tombstones = frozenset(PlacementId.parse(text) for text in raw["tombstones"])
     gone = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("gone", ()))
     named = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("named", ()))
-    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones, gone, named)
+    lost = frozenset(VolumeId(parse_id(volume)) for volume in raw.get("lost", ()))
+    return Answer(VolumeId(parse_id(raw["volume"])), tuple(messages), tombstones, gone, named | lost, lost)
 
 
 def merge(answers: Iterable[Answer]) -> list[Found]:
@@ -105,8 +107,8 @@ def missing_volumes(
     """How many volumes did not answer, those of one host counted once.
 
     `silent` holds, for each server without an answer, the volumes it is known to have: none when it was never
-    heard. Such a server is taken to have one of the volumes that messages name and nobody answered for. `hosts` names
-    the host of each of them; without, each is one.
+    heard. Such a server is taken to have one of the volumes that messages name and nobody answered for; not one that is
+    lost: that is missing beside it. `hosts` names the host of each of them; without, each is one.
     """
     answered = {answer.volume for answer in answers}
     named = {m for answer in answers for _, location in answer.messages for m in location.members}
@@ -123,7 +125,9 @@ def missing_volumes(
         if left or not volumes:
             places.add(host)
         strangers += not volumes
-    return len(places) + max(0, len(named - known.keys()) - strangers)
+    elsewhere = named - known.keys()
+    lost = {volume for answer in answers for volume in answer.lost} & elsewhere
+    return len(places) + len(lost) + max(0, len(elsewhere - lost) - strangers)
 
 
 async def compile_mailbox(array: ServerArray, mailbox: str, copies: int) -> list[Found]:

@@ -20,8 +20,9 @@ FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, 
 # GET: this volume's records for a mailbox, from the local index, as JSON:
 #   {"volume": hex, "messages": [{"placement": "hex.0", "message": hex, "segment": hex, "offset": n, "length": n,
 #    "checksum": n, "received_at": n, "members": [hex, ...]}, ...], "tombstones": ["hex.0", ...],
-#    "gone": [hex, ...], "named": [hex, ...]}: volumes that nobody has to wait for, since all that they held is on
-#    `copies` others; and those that somebody has to, since segments here name them. 503 while it cannot tell all
+#    "gone": [hex, ...], "named": [hex, ...], "lost": [hex, ...]}: volumes that nobody has to wait for, since all that
+#    they held is on `copies` others; those that somebody has to, since segments here name them; and those among them
+#    that are lost, and so no server's. 503 while it cannot tell all
 MAILBOX = "/v1/mailboxes/{mailbox}"
 # POST: read the whole volume through now; answers {"segments": n, "bytes": n}: how much that is
 SCRUB = "/v1/scrub"

@@ -105,17 +105,19 @@ class Server:
 
     async def mailbox(self, mailbox: str) -> web.Response:
         """This volume's records for a mailbox, the volumes that nobody has to wait for, and those that somebody has to
-        (rule 20): all that headers here name, of whatever mailbox, and the lost ones."""
+        (rule 20): all that headers here name, of whatever mailbox, and all that the catalog ever named."""
         if not self._knows_all():
             return refuse(503, "the own writer has not been heard yet")  # never half of what is here
         if not self._memory.heard:  # a new volume, in the place of one that may have held mail
             return refuse(503, "the catalog has not been heard yet")
         found = await self._index.mailbox(mailbox)
         memory, own = self._memory, self._shelf.volume.id
-        named = memory.lost.union(*(h.header.members for h in self._shelf if h.header is not None)) - memory.gone
+        headers = (h.header for h in self._shelf)
+        named = memory.lost.union(memory.counters, *(h.members for h in headers if h is not None)) - memory.gone
         return answer(
             volume=own.hex(),
             **found,
             gone=[volume.hex() for volume in memory.gone if volume != own],
             named=[volume.hex() for volume in sorted(named) if volume != own],
+            lost=[volume.hex() for volume in sorted(memory.lost - memory.gone) if volume != own],
         )

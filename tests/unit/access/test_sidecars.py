@@ -113,6 +113,15 @@ def test_a_volume_that_other_mail_names_is_waited_for() -> None:
     assert missing_volumes((parse_answer(raw | {"gone": [A.hex()]}), other), [frozenset({D})]) == 1
 
 
+def test_a_server_that_was_never_heard_has_no_lost_volume() -> None:
+    """A disk was replaced and is not rebuilt yet, and another server is down: mail of these two is on neither other."""
+    raw: dict[str, Any] = {"volume": B.hex(), "messages": [], "tombstones": [], "named": [A.hex()], "lost": [A.hex()]}
+    assert missing_volumes((parse_answer(raw), answer(C)), [frozenset()]) == 2
+    assert missing_volumes((parse_answer(raw | {"lost": []}), answer(C)), [frozenset()]) == 1
+    assert missing_volumes((parse_answer(raw), answer(C)), [frozenset({A})]) == 1  # it is back all the same
+    assert missing_volumes((parse_answer(raw), answer(A)), []) == 0
+
+
 def test_all_volumes_of_one_server_may_be_silent_together() -> None:
     rows = [answer(A, row(1, A, C), row(2, A, D)), answer(B, row(3, B, C))]
     both = ["mail-2", "mail-2"]
