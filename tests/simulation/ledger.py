@@ -61,6 +61,7 @@ class Ledger:
         self._thin: set[SegmentId] = set()  # begun with fewer than `copies` members (rule 6)
         self._bytes: dict[str, bytearray] = {}  # of each segment, whoever wrote them first
         self._fenced: dict[tuple[bytes, SegmentId], int] = {}
+        self._remembered: dict[tuple[bytes, SegmentId], int] = {}  # the lowest L that a member ever remembered
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
         self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
         self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
@@ -101,6 +102,11 @@ class Ledger:
             self._thin.add(id)
         self.ends[id] = end
 
+    def remembers(self, volume: VolumeId, segment: SegmentId, sealed_length: int) -> None:
+        """A member notes L."""
+        lowest = self._remembered.get((volume, segment), sealed_length)
+        self._remembered[volume, segment] = min(lowest, sealed_length)
+
     def answered_fence(self, asked: VolumeId, segment: SegmentId, answer: FenceAnswer) -> None:
         """A member answers. What a failed sync left in the page cache, and nobody lived to tell of, may go with a power
         cut (rule 13 lowers L then): nobody was told 250 for it."""
@@ -108,8 +114,9 @@ class Ledger:
         machine, _ = self._world.volumes[asked]
         if f"{segment.hex()}.segment" in machine.failed_syncs:
             known = min(known, self.ends.get(segment, 0))
-        # After a start, what lies past a remembered L is not looked at: that L is proposed before any length (rule 10).
-        if answer.length < (known if answer.sealed_length is None else min(known, answer.sealed_length)):
+        # After a start, what lies past a remembered L is not looked at: that L is proposed before any length (rule 10),
+        # also when a restored catalog says a higher one since.
+        if answer.length < min(known, self._remembered.get((asked, segment), known)):
             self._world.broken(f"a fenced member of {segment.hex()} answered {known}, and now {answer.length}")
         self._fenced[asked, segment] = max(known, answer.length)
         for hook in list(self.after_fence):

@@ -35,6 +35,7 @@ from sqlalchemy import Double, literal_column
 import mailarray.access.array
 import mailarray.access.maildrop
 import mailarray.catalog.volumes
+import mailarray.journal.member
 import mailarray.mirroring.announce
 import mailarray.mirroring.link
 import mailarray.mirroring.segment
@@ -308,6 +309,10 @@ def outside(world: World) -> Iterator[None]:
             world.ledger.answered_fence(self._shelf.volume.id, segment, answer)
         return answer
 
+    def remember(self: Any, sealed_length: int, epoch: int) -> None:
+        real_remember(self, sealed_length, epoch)
+        world.ledger.remembers(self.volume.id, self.segment, sealed_length)
+
     async def ask_for_fence(self: Any, volume: Any, segment: Any) -> Any:
         answer = await real_ask(self, volume, segment)
         if answer.volume != volume:
@@ -373,6 +378,8 @@ def outside(world: World) -> Iterator[None]:
     Port.world = world
     real_append = mailarray.mirroring.segment.OpenSegment.append
     real_connect = mailarray.tracking.local_index.LocalIndex._connect
+    real_remember = mailarray.journal.member.Member.remember
+    put(mailarray.journal.member.Member, "remember", remember)
     real_fence = mailarray.tracking.fencing.Fencer.fence
     real_ask = mailarray.tracking.peers.Peers.fence
     real_put = mailarray.tracking.receiving.Receiver.put
