@@ -49,6 +49,7 @@ class MirrorLink:
         self._timeout = timeout
         self._now = now
         self._retry_at = 0.0
+        self._refused_until = 0.0
         self._probing: asyncio.Future[bool] | None = None
         self._seconds = metrics.MIRROR_SECONDS.labels(server.name)
         self._connection = PeerConnection(server.sidecar, token)  # batches only: the sidecar has a lean way for PUT
@@ -68,6 +69,11 @@ class MirrorLink:
     def due(self) -> bool:
         """Not ready, and it is time to ask again."""
         return self.state is not LinkState.READY and self._now() >= self._retry_at
+
+    @property
+    def refusing(self) -> bool:
+        """It refused a batch a moment ago: whatever it says of itself, it would refuse the next one, too."""
+        return self._now() < self._refused_until
 
     async def probe(self) -> bool:
         """Ask who it is; answers whether it is ready now. Who asks while somebody else does hears the same answer."""
@@ -153,6 +159,7 @@ class MirrorLink:
         reason = _reason(response.body) or f"it answered {response.status}"
         if response.status == 503:
             self._leave(LinkState.STOPPING, reason)
+            self._refused_until = self._retry_at
         elif response.status in (404, 507):
             self._fail(reason)  # another volume by now, or full: choose others, ask again later
         # 409 and 423 are about this segment only: the mirror itself stays ready.

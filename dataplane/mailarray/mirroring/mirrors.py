@@ -73,12 +73,14 @@ class Mirrors:
         return sum(link.server.name in best for link in links) < min(len(links), ready)
 
     async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
-        """Up to `count` ready mirrors; those not ready are asked first when too few are.
+        """Up to `count` ready mirrors; those not ready are asked first when too few are, but for those that refused a
+        batch just now: else a writer whose volume was declared lost begins segments as fast as senders come back.
 
         `full`: where ready ones do not suffice, those that are nearly full will do, too.
         """
         if count and self.ready_count() < count:
-            await asyncio.gather(*(link.probe() for link in self.links.values() if not link.ready))
+            asked = [link for link in self.links.values() if not link.ready and not link.refusing]
+            await asyncio.gather(*(link.probe() for link in asked))
         classes = [[server.name for server in group] for group in self.table.candidates(self._server)]
         ready = {name for name, link in self.links.items() if link.ready}
         chosen = choose(classes, ready, count, turn)

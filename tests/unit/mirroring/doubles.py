@@ -33,6 +33,7 @@ class FakeLink:
         self.up = True  # answers
         self.ready = False  # known to answer
         self.full = False  # takes deletions only
+        self.refusing = False  # refused a batch just now
         self.last_error = ""
         self.members: dict[SegmentId, Member] = {}
         self.touches = 0

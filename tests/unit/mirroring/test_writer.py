@@ -16,6 +16,8 @@ from mailarray.contract.mirroring_ring import ring
 from mailarray.journal.disk import Disk
 from mailarray.journal.format import Tombstone
 from mailarray.mirroring import announce, writer
+from mailarray.mirroring.link import RETRY_AFTER, MirrorFailed, MirrorLink
+from mailarray.mirroring.peer import Response
 from mailarray.model.ids import MessageId, PlacementId
 from mailarray.model.message import Committed, Refused
 from tests.unit.mirroring.doubles import Bench, held, members_of, servers
@@ -117,6 +119,33 @@ async def test_without_a_mirror_senders_are_asked_to_come_back_until_one_returns
         bench.links[0].up = True
         await until(lambda: bench.writer.refusal() is None)
         await bench.accept()
+
+
+async def test_a_mirror_that_refuses_batches_is_not_asked_for_each_message(tmp_path: Path) -> None:
+    """It says that it serves, and refuses: this server's volume was declared lost. No segment is begun meanwhile."""
+    async with Bench(tmp_path, mirrors=1) as bench:
+        await bench.accept()
+        link = bench.links[0]
+        link.up = link.ready = False
+        link.refusing = True
+        assert isinstance(await bench.submit(b"one"), Refused)
+        begun = len(bench.volume.list_segments())
+        link.up = True
+        for _ in range(3):
+            assert isinstance(await bench.submit(b"two"), Refused)
+        assert len(bench.volume.list_segments()) == begun
+        link.refusing = False
+        await bench.accept(b"three")
+
+
+def test_a_refusal_is_remembered_for_a_moment() -> None:
+    now = [100.0]
+    link = MirrorLink(servers(1)[0], "token", 1.0, lambda: now[0])
+    with pytest.raises(MirrorFailed, match="declared lost"):
+        link._judge(Response(503, b'{"error": "the volume was declared lost"}'), 1, now[0])
+    assert link.refusing and not link.due
+    now[0] += RETRY_AFTER
+    assert not link.refusing and link.due
 
 
 async def test_mirror_loss_may_be_accepted(tmp_path: Path) -> None:
