@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.array import DOMAIN, Array, wait_for
-from tests.support.mail import count, mailbox, message, read, send, uidls, wait_for_mail
+from tests.support.mail import count, mailbox, message, read, send, takes, uidls, wait_for_mail
 
 USERS = tuple(f"{name}@{DOMAIN}" for name in ("anna", "ben", "carla"))
 
@@ -123,6 +123,8 @@ def restored(array: Array, made: Made, *more: str) -> dict[str, dict[str, bytes]
     assert done.returncode == 0, done.stdout + done.stderr
     for user in USERS:
         wait_for(lambda user=user: count(array, user) >= 0, 20, f"{user} can log in")  # type: ignore[misc]
+    for index in range(len(array.names)):
+        wait_for(lambda index=index: takes(array, index, USERS[1]), 20, f"server {index} knows them")  # type: ignore[misc]
     return {user: texts(array, user) for user in USERS}
 
 

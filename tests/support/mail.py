@@ -26,6 +26,14 @@ def send(array: Array, index: int, to: Sequence[str] | str, text: bytes) -> None
         client.sendmail(SENDER, to, text)
 
 
+def takes(array: Array, index: int, to: str) -> bool:
+    """Whether a server knows the mailbox already: each process reads changed accounts in its own time."""
+    with smtplib.SMTP(HOST, array.smtp(index), timeout=CLIENT_SECONDS) as client:
+        client.ehlo()
+        client.mail(SENDER)
+        return client.rcpt(to)[0] == 250
+
+
 @contextlib.contextmanager
 def mailbox(array: Array, address: str) -> Iterator[poplib.POP3]:
     """An open POP3 session; QUIT at the end."""
