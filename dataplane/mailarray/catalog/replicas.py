@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
@@ -85,6 +85,14 @@ def short_segments(
     connection: Connection, counting: Collection[VolumeId], before: LookedAt | None = None
 ) -> ShortSegments:
     """See `Catalog.short_segments`."""
+    count = holder_count(connection, lambda volume: volume.in_(counting))
+    return find_sealed(connection, counting, before, count < _segments.c.copies)
+
+
+def find_sealed(
+    connection: Connection, counting: Collection[VolumeId], before: LookedAt | None, *which: ColumnElement[bool]
+) -> ShortSegments:
+    """Sealed segments, not superseded, of which all that is true; `before` as in `Catalog.short_segments`."""
     newest = _newest(connection)
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
@@ -92,22 +100,21 @@ def short_segments(
     unseen = _segments.c.number > seen
     reached = _reached(connection, newest, seen)
     wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
-    count = holder_count(connection, lambda volume: volume.in_(counting))
     rows = connection.execute(
         select(_segments)
-        .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), count < _segments.c.copies)
+        .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), *which)
         .order_by(_segments.c.number)
     ).all()
     members = members_of(connection, [row.number for row in rows])
     replicas = replicas_of(connection, [bytes(row.id) for row in rows])
     counted = frozenset(counting)
-    short = []
+    found = []
     for row in rows:
         original = members.get(row.number, ())
         every = (*original, *replicas.get(bytes(row.id), ()))
         holders = tuple(v for v in every if v in counted)
-        short.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
-    return ShortSegments(short, LookedAt(reached, tuple(s.facts.id for s in short)))
+        found.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
+    return ShortSegments(found, LookedAt(reached, tuple(s.facts.id for s in found)))
 
 
 def named_segments(connection: Connection, member: VolumeId, after: int) -> NamedSegments:

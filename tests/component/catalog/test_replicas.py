@@ -86,7 +86,6 @@ async def test_a_look_that_goes_on_from_the_last_one_sees_what_a_whole_one_sees(
     print("seed", seed)
     chance = random.Random(seed)
     monkeypatch.setattr("mailarray.catalog.replicas.LATE_ROWS", late)
-    monkeypatch.setattr("mailarray.catalog.zones.LATE_ROWS", late)
     one, two, three = await sealed(catalog)
     volumes = [one.volume, two.volume, three.volume]
     counting = volumes[:2]
