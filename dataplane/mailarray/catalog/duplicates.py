@@ -32,13 +32,14 @@ from sqlalchemy import Connection, Row, bindparam, delete, exists, select, true,
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
+from mailarray.catalog.holders import not_holders
 from mailarray.catalog.mailboxes import segments_by_number
 from mailarray.model.ids import MessageId, PlacementId, VolumeId
 
 _HASH_BYTES = 16
 _LENGTH_BYTES = 8  # of a fingerprint: the text's length comes first
 
-_duplicates, _fingerprints, _volumes = schema.duplicates, schema.fingerprints, schema.volumes
+_duplicates, _fingerprints = schema.duplicates, schema.fingerprints
 _messages, _locations, _placements, _boxes = schema.messages, schema.locations, schema.placements, schema.mailboxes
 
 _PAST = delete(_fingerprints).where(_fingerprints.c.bucket < bindparam("first"))
@@ -113,12 +114,11 @@ def pairs(fresh: Sequence[Seen], known: Iterable[Seen], window: int) -> tuple[li
 
 def owed(connection: Connection, volume: VolumeId, limit: int, first: PlacementId | None) -> list[Duplicate]:
     """See `Catalog.owed_duplicates`."""
-    gone = select(_volumes.c.id).where(_volumes.c.lost | _volumes.c.retired)
     from_here = tuple_(_duplicates.c.record, _duplicates.c.position) >= (first.record, first.index) if first else true()
     rows = connection.execute(
         select(_duplicates, _boxes.c.address)
         .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
-        .where((_duplicates.c.volume == volume) | _duplicates.c.volume.in_(gone), from_here)
+        .where((_duplicates.c.volume == volume) | _duplicates.c.volume.in_(not_holders()), from_here)
         .order_by(_duplicates.c.record, _duplicates.c.position)
         .limit(limit)
     ).all()
