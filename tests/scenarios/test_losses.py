@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import smtplib
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -19,6 +17,7 @@ from tests.faults.senders import Sender
 from tests.faults.where import local
 from tests.support.array import DOMAIN, Array, wait_for
 from tests.support.mail import mailbox, message, payload, read, retrieve, send, wait_for_mail
+from tests.support.small_disk import on_small_disk
 
 USER = f"user@{DOMAIN}"
 MESSAGES = 30  # for each server
@@ -94,21 +93,8 @@ async def test_a_mirror_that_hangs_is_left_and_senders_hardly_notice(array: Arra
 @pytest.fixture
 def small_disk() -> Iterator[Array]:
     """An array whose first server has a volume of 24 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small disk")
     with Array(spec={"storage": {"reserve": "6Mi"}}) as array:
-        array.volume(0).mkdir(parents=True)
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MIB}m", "tmpfs", str(array.volume(0))],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if mounted.returncode:
-            pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-        try:
-            yield array.start()
-        finally:
-            array.kill()
-            subprocess.run(["umount", "-l", str(array.volume(0))], check=False)
+        yield from on_small_disk(array, array.volume(0), TMPFS_MIB)
 
 
 def test_a_full_disk_refuses_and_the_others_go_on(small_disk: Array) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tests.faults.senders import Sender
 from tests.faults.where import local
 from tests.support.array import DOMAIN, Array, wait_for
 from tests.support.mail import message, send, wait_for_mail
+from tests.support.small_disk import on_small_disk
 
 USER, OTHER = f"user@{DOMAIN}", f"other@{DOMAIN}"
 SEED = 4711
@@ -131,20 +130,8 @@ def _totals(array: Array) -> dict[str, int]:
 @pytest.fixture
 def small_disk() -> Iterator[Array]:
     """The second disk of the first server has 24 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small disk")
     with Array(volumes=2, spec={"storage": {"reserve": "6Mi"}}) as array:
-        folder = str(array.volume(1))
-        array.volume(1).mkdir(parents=True)
-        command = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_MIB}m", "tmpfs", folder]
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-        if mounted.returncode:
-            pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-        try:
-            yield array.start()
-        finally:
-            array.kill()
-            subprocess.run(["umount", "-l", folder], check=False)
+        yield from on_small_disk(array, array.volume(1), SMALL_MIB)
 
 
 def test_a_full_disk_takes_only_its_volume_out(small_disk: Array) -> None:

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailarray.catalog.catalog import CatalogClosed, SealRefused, SegmentFacts
-from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import Fence, load_fence, save_fence
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.model.message import Committed
-from tests.support.array_of_three import Array, fast_clocks
+from tests.support.array_of_three import Array
 from tests.support.segments import Made, made, mail, put_file
 
 ANNA = "anna@mail.example"
-
-
-@pytest.fixture
-async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
-    fast_clocks(monkeypatch)
-    made_array = Array(tmp_path, [Disk(), Disk(), Disk()], StorageSettings(reserve=0, mirror_timeout=2.0))
-    yield made_array
-    await made_array.close()
 
 
 def volumes(array: Array) -> list[Volume]:

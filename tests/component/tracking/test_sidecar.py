@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 
 from mailarray.contract import paths
-from mailarray.contract.settings import CatalogSettings, StorageSettings
+from mailarray.contract.settings import CatalogSettings
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import BatchHeader, crc32c, encode_message
 from mailarray.journal.volume import Volume, open_volume
 from mailarray.model.ids import SegmentId, new_message_id, new_segment_id, new_volume_id
-from tests.support.array_of_three import TOKEN, Array, fast_clocks
+from tests.support.array_of_three import TOKEN, Array
 from tests.support.segments import Made, made, mail, put_file, tombstone
 
 ANNA = "anna@mail.example"
@@ -56,14 +56,6 @@ class Peer:
 
     async def close(self) -> None:
         await self._session.close()
-
-
-@pytest.fixture
-async def array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Array]:
-    fast_clocks(monkeypatch)
-    made_array = Array(tmp_path, [Disk(), Disk(), Disk()], StorageSettings(reserve=0, mirror_timeout=2.0))
-    yield made_array
-    await made_array.close()
 
 
 @pytest.fixture
