@@ -11,10 +11,12 @@ import enum
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.mirroring import metrics
+from mailarray.mirroring.backoff import Backoff
 from mailarray.mirroring.peer import PeerConnection, PeerError, Response, explain
 from mailarray.model.ids import SegmentId, VolumeId, parse_id
 
@@ -49,7 +51,7 @@ class MirrorLink:
         self._timeout = timeout
         self._now = now
         self._retry_at = 0.0
-        self._refused_until = 0.0
+        self._refusals = Backoff(now)  # batches that it did not take, for reasons that hold for the next one, too
         self._probing: asyncio.Future[bool] | None = None
         self._seconds = metrics.MIRROR_SECONDS.labels(server.name)
         self._connection = PeerConnection(server.sidecar, token)  # batches only: the sidecar has a lean way for PUT
@@ -73,7 +75,7 @@ class MirrorLink:
     @property
     def refusing(self) -> bool:
         """It refused a batch a moment ago: whatever it says of itself, it would refuse the next one, too."""
-        return self._now() < self._refused_until
+        return self._refusals.waiting
 
     async def probe(self) -> bool:
         """Ask who it is; answers whether it is ready now. Who asks while somebody else does hears the same answer."""
@@ -154,14 +156,19 @@ class MirrorLink:
     def _judge(self, response: Response, length: int, started: float) -> None:
         if response.status == 200:
             if length:
+                self._refusals.worked()
                 self._seconds.observe(self._now() - started)
             return
-        reason = _reason(response.body) or f"it answered {response.status}"
-        if response.status == 503:
-            self._leave(LinkState.STOPPING, reason)
-            self._refused_until = self._retry_at
-        elif response.status in (404, 507):
-            self._fail(reason)  # another volume by now, or full: choose others, ask again later
+        said = _said(response.body)
+        reason = str(said.get("error", f"it answered {response.status}"))
+        if response.status == 404:
+            self._fail(reason)  # another volume by now: choose others, ask again later
+        elif response.status == 507 and said.get("full"):
+            self._leave(LinkState.FULL, reason)
+        elif response.status in (503, 507):
+            self._leave(LinkState.STOPPING if response.status == 503 else LinkState.FAILED, reason)
+            self._refusals.failed()
+            self._retry_at = self._refusals.until
         # 409 and 423 are about this segment only: the mirror itself stays ready.
         raise MirrorFailed(f"{self.server.name}: {reason}")
 
@@ -181,8 +188,9 @@ class MirrorLink:
         self._questions.close()
 
 
-def _reason(body: bytes) -> str:
+def _said(body: bytes) -> dict[str, Any]:
     try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        said = json.loads(body)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

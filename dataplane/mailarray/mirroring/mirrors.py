@@ -74,7 +74,8 @@ class Mirrors:
 
     async def choose(self, count: int, turn: int, *, full: bool = False) -> list[MirrorLink]:
         """Up to `count` ready mirrors; those not ready are asked first when too few are, but for those that refused a
-        batch just now: else a writer whose volume was declared lost begins segments as fast as senders come back.
+        batch just now: else a writer whose volume was declared lost, or whose only mirror has a failing disk, begins
+        segments as fast as senders come back.
 
         `full`: where ready ones do not suffice, those that are nearly full will do, too.
         """

@@ -32,6 +32,7 @@ from mailarray.journal.spool import SpoolWriter
 from mailarray.journal.volume import Volume
 from mailarray.mirroring import metrics
 from mailarray.mirroring.announce import Announcer, State
+from mailarray.mirroring.backoff import Backoff
 from mailarray.mirroring.gather import (
     MAX_BATCH_BYTES,
     PendingMessage,
@@ -99,6 +100,7 @@ class JournalWriter:
         self._stopping = False
         self._ended = False  # nothing takes from the queue any more
         self._row_changed = False
+        self._disk = Backoff(now)  # the own volume's
         self._for_deletions = False  # the open segment has a mirror that takes no mail
         self._commit_began: float | None = None
 
@@ -242,8 +244,9 @@ class JournalWriter:
         left = self.volume.free_bytes() - batch.bodies_length
         full = batch.bodies_length > 0 and left < self._settings.reserve
         if full:
-            self._refusal = NO_SPACE
-            return NO_SPACE
+            return self._refuse(NO_SPACE)
+        if self._disk.waiting:
+            return DISK_FAILED
         if self._for_deletions and batch.bodies_length > 0 and self.segment is not None:
             self._leave(self.segment, "a mirror of it takes deletions only")
         for _ in range(MAX_ATTEMPTS):
@@ -252,14 +255,24 @@ class JournalWriter:
                 return NO_MIRROR
             try:
                 await segment.append(batch)
+                self._disk.worked()
                 return None
             except SegmentFailed as error:
                 self._leave(segment, str(error))
             except OwnDiskFailed as error:
                 self._leave(segment, str(error))
                 log.error("own volume failed", extra={"reason": str(error)})
-                return NO_SPACE if self._space_is_low() else DISK_FAILED
+                if self._space_is_low():
+                    return self._refuse(NO_SPACE)
+                self._disk.failed()
+                return self._refuse(DISK_FAILED)
         return NO_MIRROR
+
+    def _refuse(self, refused: Refused) -> Refused:
+        """New mail hears it, until the slow clock finds that the reason is gone."""
+        if self._refusal is not STOPPING:
+            self._refusal = refused
+        return refused
 
     async def _wait_for_company(self) -> None:
         """A moment for those who are about to submit, judged by the last batch: a small batch costs as much as a large
@@ -353,6 +366,8 @@ class JournalWriter:
                 await self.mirrors.probe_due()
                 if self._refusal is NO_MIRROR and self.mirrors.ready_count():
                     self._refusal = None
+                if self._refusal is DISK_FAILED and not self._disk.waiting:
+                    self._refusal = None  # the next message tries it
                 await self._touch()
             except Exception:  # without a heartbeat nobody would hear of this writer again
                 log.exception("heartbeat failed")

@@ -113,7 +113,7 @@ class Receiver:
                     member.check_append(offset)
                     kept = self._kept_free_by_deletions if _holds_no_mail(body) else self._kept_free
                     if self._shelf.volume.free_bytes() - length < kept:
-                        return refuse(507, "the volume is nearly full", length=member.length)
+                        return refuse(507, "the volume is nearly full", length=member.length, full=True)
                     await self._append(body, holding, member, offset, length)
             except _Unwanted as error:
                 return refuse(503, str(error))

@@ -15,8 +15,8 @@ import pytest
 from mailarray.contract.mirroring_ring import ring
 from mailarray.journal.disk import Disk
 from mailarray.journal.format import Tombstone
-from mailarray.mirroring import announce, writer
-from mailarray.mirroring.link import RETRY_AFTER, MirrorFailed, MirrorLink
+from mailarray.mirroring import announce, backoff, writer
+from mailarray.mirroring.link import MirrorFailed, MirrorLink
 from mailarray.mirroring.peer import Response
 from mailarray.model.ids import MessageId, PlacementId
 from mailarray.model.message import Committed, Refused
@@ -144,8 +144,36 @@ def test_a_refusal_is_remembered_for_a_moment() -> None:
     with pytest.raises(MirrorFailed, match="declared lost"):
         link._judge(Response(503, b'{"error": "the volume was declared lost"}'), 1, now[0])
     assert link.refusing and not link.due
-    now[0] += RETRY_AFTER
+    now[0] += backoff.FIRST
     assert not link.refusing and link.due
+
+
+def test_a_mirror_with_a_failing_disk_is_asked_less_and_less_until_it_takes_something() -> None:
+    now = [100.0]
+    link = MirrorLink(servers(1)[0], "token", 1.0, lambda: now[0])
+    failed = Response(507, b'{"error": "the volume failed: Input/output error"}')
+    for pause in (backoff.FIRST, 2 * backoff.FIRST):
+        with pytest.raises(MirrorFailed, match="Input/output"):
+            link._judge(failed, 1, now[0])
+        now[0] += pause - 0.01
+        assert link.refusing and not link.due
+        now[0] += 0.01
+        assert not link.refusing and link.due
+    link._judge(Response(200, b'{"length": 1}'), 0, now[0])  # the word of an idle writer proves no disk
+    with pytest.raises(MirrorFailed):
+        link._judge(failed, 1, now[0])
+    now[0] += 4 * backoff.FIRST - 0.01
+    assert link.refusing
+    link._judge(Response(200, b'{"length": 1}'), 1, now[0])
+    assert not link.refusing
+
+
+def test_a_mirror_that_is_full_is_there_for_deletions() -> None:
+    now = [100.0]
+    link = MirrorLink(servers(1)[0], "token", 1.0, lambda: now[0])
+    with pytest.raises(MirrorFailed, match="nearly full"):
+        link._judge(Response(507, b'{"error": "the volume is nearly full", "full": true}'), 1, now[0])
+    assert link.full and not link.refusing
 
 
 async def test_mirror_loss_may_be_accepted(tmp_path: Path) -> None:
@@ -229,11 +257,31 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         assert bench.announcer.left[first] == length  # durable, not what the page cache may show
         disk.room = 1 << 30
         monkeypatch.setattr(bench.writer, "_space_is_low", lambda: False)
+        bench.clock += backoff.FIRST
         await until(lambda: bench.writer.refusal() is None)
         three = await bench.accept(b"three")
         found = held(bench.volume)
         assert found.pop(first) == {one: b"one"}
         assert list(found.values()) == [{three: b"three"}]
+
+
+async def test_a_failing_disk_is_not_tried_for_each_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk = FullDisk()
+    async with Bench(tmp_path, mirrors=1, disk=disk) as bench:
+        await bench.accept(b"one")
+        disk.room = 0
+        with caplog.at_level(logging.CRITICAL):
+            for pause in (backoff.FIRST, 2 * backoff.FIRST, 4 * backoff.FIRST, backoff.MOST, backoff.MOST):
+                assert isinstance(await bench.submit(b"two"), Refused)
+                tried = len(bench.volume.list_segments())
+                for _ in range(3):
+                    assert isinstance(await bench.submit(b"three"), Refused)
+                assert len(bench.volume.list_segments()) == tried
+                assert bench.writer.refusal() is not None
+                bench.clock += pause
+                await until(lambda: bench.writer.refusal() is None)
+        disk.room = 1 << 30
+        await bench.accept(b"four")
 
 
 async def test_the_reserve_is_kept_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
