@@ -59,6 +59,11 @@ class CatalogLink:
         return self.state.epoch
 
     @property
+    def last_epoch(self) -> int:
+        """The epoch of the last check-in, also while the catalog is away, and after a start."""
+        return self._memory.epoch
+
+    @property
     def catalog(self) -> Catalog:
         """The catalog, after a check-in. Raises CatalogUnavailable."""
         if self._catalog is None or self.state is None:

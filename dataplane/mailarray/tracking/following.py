@@ -16,7 +16,6 @@ from pathlib import Path
 from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.mirroring.announce import SOCKET_NAME, Announcement, parse
 from mailarray.model.ids import IncarnationId, SegmentId
-from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.registering import DamagedRun, Registrar, read_run
 from mailarray.tracking.shelf import Holding, Shelf
@@ -105,7 +104,7 @@ class Follower:
 
     @property
     def lag_bytes(self) -> int:
-        """Acknowledged, not registered."""
+        """Of the segment that is being written: acknowledged, not registered."""
         if self.current is None:
             return 0
         state = self._link.state
@@ -125,7 +124,6 @@ class Follower:
                 self._link.away(error)
             except OSError as error:
                 log.error("own segment unreadable", extra={"reason": str(error)})
-            metrics.LAG_BYTES.set(self.lag_bytes)
 
     async def _obey(self, announcement: Announcement) -> None:
         await self._take_over(announcement)

@@ -12,7 +12,7 @@ REGISTER_SECONDS = Histogram(
     "Time of one registration transaction",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
 )
-LAG_BYTES = Gauge("mailarray_catalog_lag_bytes", "Acknowledged bytes of the own segment that are not registered yet")
+LAG_BYTES = Gauge("mailarray_catalog_lag_bytes", "Bytes of own segments that are not registered yet")
 SEALED = Counter("mailarray_segments_sealed", "Segments whose seal this sidecar proposed and the catalog holds")
 SEAL_REFUSED = Counter(
     "mailarray_seals_refused", "Seals below what was acknowledged: a disk lied or a volume was rolled back"

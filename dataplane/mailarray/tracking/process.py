@@ -165,6 +165,7 @@ class Agent:
             self.scrubber,
             self.take_copy,
         )
+        metrics.LAG_BYTES.set_function(self.lag_bytes)
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
         metrics.IN_ONE_ZONE.set_function(self.in_one_zone)
         self.port = Port(volume.id, token, self.receiver, routes, lambda: self.server.stopping)
@@ -191,7 +192,7 @@ class Agent:
                 "unsealed": sum(holding.sealed_length is None for holding in holdings),
                 "unsettled": self.settler.waiting,
             },
-            "lag_bytes": self.follower.lag_bytes,
+            "lag_bytes": self.lag_bytes(),
             "under_replicated": self.under_replicated(),
             "second_deliveries": self.deduplicator.owed,
             "in_one_zone": self.in_one_zone(),
@@ -201,7 +202,7 @@ class Agent:
             "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
-                "epoch": state.epoch if state else self.memory.epoch,
+                "epoch": self.link.last_epoch,
                 "open": bool(state and state.open),
             },
             "accounts_held": self.accounts.held if self.accounts is not None else "",
@@ -209,6 +210,10 @@ class Agent:
             "full": self.room.full(),
             "scrub": self.scrubber.status(),
         }
+
+    def lag_bytes(self) -> int:
+        """Acknowledged by this server's writer and not registered, as far as is known."""
+        return self.follower.lag_bytes + self.settler.lag_bytes
 
     def under_replicated(self) -> int:
         """Segments on fewer volumes than copies; each is counted by the first one that holds it.

@@ -129,6 +129,19 @@ class Settler:
         return [h for h in self._shelf if h.settled_epoch != epoch and h is not self._follower.current]
 
     @property
+    def lag_bytes(self) -> int:
+        """Held here of own segments that the writer has left, and not registered, as far as is known. What another
+        volume's writer wrote is counted there."""
+        epoch = self._link.last_epoch
+        lag = 0
+        for holding in self._shelf:
+            if holding.own and holding.member is not None and holding.settled_epoch != epoch:
+                held = holding.member.length if holding.sealed_length is None else holding.sealed_length
+                since, cursor = holding.registered
+                lag += max(0, held - (cursor if since == epoch else 0))
+        return lag
+
+    @property
     def waiting(self) -> int:
         """How many of them wait for something: not the copies of a living writer that its sidecar registers."""
         epoch = None if self._link.state is None else self._link.state.epoch
@@ -186,8 +199,10 @@ class Settler:
             return False  # the writer's, or taken over just now: what is in it is not known yet
         if facts is None:
             return await self._settle_empty(holding, row)
-        if row is not None and row.superseded:
-            return True
+        if row is not None:
+            if row.superseded:
+                return True
+            holding.registered = (epoch, row.cursor)
         replica = holding.is_replica(self._shelf.volume.id)
         sealed = None if row is None else row.sealed_length
         if sealed is None and replica:
@@ -289,6 +304,7 @@ class Settler:
                 cursor = refused.cursor
             else:
                 return refused.reason == "superseded"
+            holding.registered = (holding.registered[0], cursor)
         return cursor >= sealed
 
     async def _lower(self, holding: Holding, facts: SegmentFacts, sealed: int, replicas: Sequence[VolumeId]) -> bool:

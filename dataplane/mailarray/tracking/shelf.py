@@ -47,6 +47,7 @@ class Holding:
         self.last_word = 0.0  # monotonic time of the last PUT for it
         self.settled_epoch = -1  # catalog epoch in which it was seen sealed, whole here and registered
         self.seen = (-1, 0)  # a catalog epoch, and what was acknowledged when this process first looked in it
+        self.registered = (-1, 0)  # a catalog epoch, and up to where it was seen to know the messages of this segment
         self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar had registered that much
         self.indexed = 0  # local index covers the batches below
         self.supersedes: tuple[SegmentId, ...] | None = None  # of a compacted segment; None: not looked at yet
