@@ -33,6 +33,7 @@ READERS = 3
 PERSISTENCE = 0.8  # of what had no answer is sent again
 DUPLICATES = 1e-4  # what is aimed at, over many messages
 PAUSE = 0.08  # seconds between a sender's bursts, in the mean
+PATIENT_PAUSE = 0.8  # the same, while more is acknowledged than the plan needs: the mail is to last for all the faults
 MAILBOXES = tuple(f"box{i}@{DOMAIN}" for i in range(16))
 BIN = MAILBOXES[-1]
 AT_ONCE = 3  # faults that may be under way
@@ -92,6 +93,7 @@ class Campaign:
         self._under_way: set[asyncio.Task[None]] = set()
         self._problems: list[str] = []
         self._done: Counter[str] = Counter()
+        self._due = order.messages // 10  # acknowledged messages that the next step of the plan waits for
         self._began = time.monotonic()
 
     async def run(self) -> Result:
@@ -103,14 +105,17 @@ class Campaign:
         workers = self._workers()
         stop = asyncio.Event()
         at_work = [asyncio.create_task(worker.run(stop)) for worker in workers]
+        pace = asyncio.create_task(self._keep_pace([worker for worker in workers if isinstance(worker, Sender)]))
         self._began = time.monotonic()
         try:
             await self._hurt()
+            self._due = order.messages
             while self.ledger.acknowledged < order.messages:  # noqa: ASYNC110  # nothing tells it
                 await asyncio.sleep(0.05)
         finally:
             stop.set()
             await asyncio.gather(*at_work)
+            pace.cancel()
         self._say(f"healed; {self.ledger.acknowledged} acknowledged of {len(self.ledger.entries)} sent")
         self._say_what_they_saw(workers)
         await self._come_to_rest()
@@ -146,6 +151,7 @@ class Campaign:
             await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _wait_for_messages(self, count: int) -> None:
+        self._due = count
         end = time.monotonic() + IMPATIENCE
         while self.ledger.acknowledged < count and time.monotonic() < end:
             await asyncio.sleep(0.01)
@@ -227,6 +233,13 @@ class Campaign:
         return verdict
 
     # -- people ------------------------------------------------------------------------------------------
+    async def _keep_pace(self, senders: Sequence[Sender]) -> None:
+        while True:
+            pause = PATIENT_PAUSE if self.ledger.acknowledged > self._due else PAUSE
+            for sender in senders:
+                sender.pause = pause
+            await asyncio.sleep(0.1)
+
     def _workers(self) -> list[Sender | Reader]:
         array = self._stage.array
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.faults.stage import COPIES, ROLES, Stage
 
-SAFE_SECONDS = 150.0  # until a harm is repaired: bound for a busy machine
+SAFE_SECONDS = 300.0  # until a harm is repaired: bound for a busy machine
 LOOK_SECONDS = 0.25
 SAY_SECONDS = 5.0
 
