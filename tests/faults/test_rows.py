@@ -46,6 +46,7 @@ OF_CP = 0.8  # of the speed of a plain copy
 OF_ACCEPTED = 0.7  # of the rate without a rebuild
 CATCH_UP = 120.0 * BUSY  # seconds
 RATE, OUTAGE_RATE = 100.0, 500.0  # messages a second
+ANSWERS = 0.05  # seconds that the answers to a burst take, about
 FILLING = 2 << 20  # bytes of each message that fills volumes
 DOWN_SECONDS = 10.0
 RATE_SECONDS = 15.0
@@ -298,8 +299,9 @@ async def test_the_catalog_is_away_for_minutes() -> None:
         with Array(accounts=MAILBOXES, catalog_url=database.fresh_database()) as array:
             await asyncio.to_thread(array.start)
             ledger = Ledger(5)
-            senders_wanted = 24
-            async with at_work(array, ledger, senders_wanted, senders_wanted * 6.5 / OUTAGE_RATE) as senders:
+            senders_wanted = 30
+            pause = senders_wanted * 6.5 / OUTAGE_RATE - ANSWERS  # a burst of 6.5 messages, and then a pause
+            async with at_work(array, ledger, senders_wanted, pause) as senders:
                 readers = [Reader(local(array.pop3), ledger, MAILBOXES[:-1], "", random.Random(i)) for i in range(2)]
                 stop = asyncio.Event()
                 reading = [asyncio.create_task(reader.run(stop)) for reader in readers]
