@@ -80,7 +80,7 @@ def take(
     keep: int | None,
 ) -> int:
     """Make a backup now; the array may run or not."""
-    from mailarray.backup.store import open_store
+    from mailarray.backup.opening import open_store
 
     reach = array_reach.find(data, mounts, copies)
     store = open_store(target, endpoint)
@@ -121,7 +121,7 @@ async def _take(store: Store, reach: Reach, stopped: bool, folder: Path) -> Mani
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 def list_backups(target: str, endpoint: str | None, scratch: Path | None, output: str) -> None:
     """The backups in TARGET, oldest first."""
-    from mailarray.backup.store import open_store
+    from mailarray.backup.opening import open_store
 
     found = asyncio.run(_load_all(open_store(target, endpoint)))
     if output == "json":
@@ -155,7 +155,7 @@ def list_backups(target: str, endpoint: str | None, scratch: Path | None, output
 def verify(target: str, endpoint: str | None, scratch: Path | None, at: str | None) -> int:
     """Read everything that backups name, and check every checksum; exit code 1 when something is wrong."""
     from mailarray.backup import keeping, manifest
-    from mailarray.backup.store import open_store
+    from mailarray.backup.opening import open_store
 
     store, time = open_store(target, endpoint), parse_time(at)
 
@@ -178,7 +178,7 @@ def verify(target: str, endpoint: str | None, scratch: Path | None, at: str | No
 @click.option("--keep", type=click.IntRange(min=1), required=True, help="How many of the newest backups stay.")
 def prune(target: str, endpoint: str | None, scratch: Path | None, keep: int) -> None:
     """Remove old backups, and segments that no backup names any more. Not while a backup is being made."""
-    from mailarray.backup.store import open_store
+    from mailarray.backup.opening import open_store
 
     _prune(open_store(target, endpoint), keep)
 

@@ -45,7 +45,7 @@ def restore(
     no_accounts: bool,
 ) -> int:
     """Bring a backup back into an empty array, which must run: start it, restore, then let mail and people in."""
-    from mailarray.backup.store import open_store
+    from mailarray.backup.opening import open_store
 
     time = parse_time(at)
     reach = array_reach.find(data, mounts, copies)

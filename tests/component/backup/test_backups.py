@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from mailarray.backup import keeping, manifest
+from mailarray.backup.directory_store import DirectoryStore
 from mailarray.backup.manifest import Manifest, StoredSegment
+from mailarray.backup.opening import open_store
 from mailarray.backup.source import Held, SourceError
-from mailarray.backup.store import DirectoryStore, NotThere, Store, TargetError, open_store
+from mailarray.backup.store import NotThere, Store, TargetError
 from mailarray.backup.taking import plan, take
 from mailarray.catalog.catalog import SealedRow
 from mailarray.model.ids import SegmentId, VolumeId, new_segment_id, new_volume_id
@@ -280,7 +282,7 @@ async def test_a_full_directory_is_one_sentence_and_leaves_nothing(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("mailarray.backup.store.os.write", full)
+    monkeypatch.setattr("mailarray.backup.directory_store.os.write", full)
     with pytest.raises(TargetError, match="is full; make room"):
         await backed_up(store, source, scratch)
     assert [path.name for path in (tmp_path / "target").rglob("*") if path.is_file()] == [manifest.MARKER]

@@ -11,10 +11,11 @@ import pytest
 
 from mailarray.backup import restoring
 from mailarray.backup.manifest import Manifest
+from mailarray.backup.opening import open_store
 from mailarray.backup.restoring import NotEmpty, Restored, restore
 from mailarray.backup.running import RunningArray
 from mailarray.backup.source import SourceError
-from mailarray.backup.store import Store, open_store
+from mailarray.backup.store import Store
 from mailarray.backup.taking import take
 from mailarray.catalog.catalog import CatalogClosed, FlagRow
 from mailarray.contract.settings import StorageSettings
