@@ -265,6 +265,10 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
     if lost:
         verb, pod = ("does", "pod and node") if len(lost) == 1 else ("do", "pods and nodes")
         found.append((reasons.SERVER_LOST, f"{conditions.names(lost)} {verb} not answer; look at the {pod}"))
+    bad = [f"{s.view.name}: {one.sentence()}" for s in whole.shown for one in s.view.broken]
+    if bad:
+        more = f"; and {len(bad) - 1} more broken volumes" if len(bad) > 1 else ""
+        found.append((reasons.VOLUME_BROKEN, bad[0] + more))
     database = _database(observation, spec, whole)
     if database is not None:
         found.append((reasons.DATABASE_NOT_READY, database))

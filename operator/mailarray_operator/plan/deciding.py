@@ -20,6 +20,7 @@ from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.server_names import group_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
+    broken,
     cluster_status,
     conditions,
     group_status,
@@ -33,6 +34,7 @@ from mailarray_operator.plan import (
     table,
     volumes,
 )
+from mailarray_operator.plan.broken import Losses
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Decisions, Event, GroupDecision, Growth
 from mailarray_operator.plan.drain import State
@@ -84,11 +86,14 @@ def _at_work(
     highest = table.by_group(old)
     groups = sorted(observation.groups.items())
     fleets: list[Fleet] = []
+    losses = _losses(observation)
     for name, group in groups:
         scale = scaling.scale_of(group, highest.get(name, 0))
         before = servers.before_by_name(group.resource.status)
         views = [
-            servers.look_at(observation, group, server, ordinal, before.get(server, {}), volumes.count(group, old))
+            servers.look_at(
+                observation, group, server, ordinal, before.get(server, {}), volumes.count(group, old), losses
+            )
             for ordinal in range(scale.standing)
             for server in (f"{name}-{ordinal}",)
         ]
@@ -133,6 +138,7 @@ def _at_work(
         pair_statuses,
         own_secrets.to_be_made(observation, spec),
         roll.restart,
+        roll.restart is not None and roll.past_budget,
         tuple(growths),
         tuple(events),
         look_again=_look_again(whole, now),
@@ -149,7 +155,7 @@ def _decide_group(
     made_of = (
         fleet.scale,
         rollout,
-        [(s.phase, s.message, s.progress, s.time_left, s.view.volume, s.mirrors) for s in shown],
+        [(s.phase, s.message, s.progress, s.time_left, s.view.volume, s.mirrors, s.view.broken) for s in shown],
     )
     if calm and known is not None and known.group is group and known.made_of == made_of:
         return known, shown
@@ -162,6 +168,21 @@ def _decide_group(
     replicas = fleet.replicas
     decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish)
     return _Known(group, made_of if calm else None, decision, events, growths), shown
+
+
+def _losses(observation: Observation) -> Losses:
+    """Where no server has several volumes nobody asks for these."""
+    said = []
+    several = False
+    for group in observation.groups.values():
+        before = servers.before_by_name(group.resource.status)
+        count = volumes.count(group, observation.table)
+        several = several or count > 1
+        for name, pod in group.pods.items():
+            _, heard = servers.said_by(observation, pod, name, count)
+            ids = servers.ids_of(heard, before.get(name, {}))
+            said += list(zip(ids, (one.sidecar for one in heard), strict=True))
+    return broken.losses(said) if several else Losses()
 
 
 def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:

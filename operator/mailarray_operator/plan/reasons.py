@@ -54,6 +54,9 @@ CLUSTER_FOUND: Final = "ClusterFound"
 VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
 VOLUMES_GROWING: Final = "VolumesGrowing"
 VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
+# VolumesBroken, which is there only where servers have several volumes; of Degraded too
+VOLUME_BROKEN: Final = "VolumeBroken"
+VOLUMES_WORK: Final = "VolumesWork"
 # DNSPublished
 PUBLISHED: Final = "Published"
 PUBLISHING: Final = "Publishing"
@@ -78,6 +81,7 @@ SCALE_TAKEN: Final = "ScaleTaken"
 SERVER_RETURNED: Final = "ServerReturned"
 SERVER_DRAINING: Final = "ServerDraining"
 SERVER_STOPPED: Final = "ServerStopped"
+VOLUME_RETURNED: Final = "VolumeReturned"
 SERVER_RESTARTED: Final = "ServerRestarted"
 MAIL_SERVER_DELETED: Final = "MailServerDeleted"
 SECRET_RESTORED: Final = "SecretRestored"
@@ -91,6 +95,7 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
     UNDER_REPLICATED: "Warning",
+    VOLUME_BROKEN: "Warning",
     ACCOUNTS_SECRET_LARGE: "Warning",
     PAUSED: "Normal",
     SPREAD_NOT_POSSIBLE: "Warning",
