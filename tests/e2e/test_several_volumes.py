@@ -55,9 +55,14 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
         await asyncio.to_thread(_break, array, f"{GROUP}-0")
 
         def told() -> bool:
-            return f"its volume {GROUP}-0.1 does not answer" in array.servers(GROUP)[f"{GROUP}-0"].get("message", "")
+            shown = array.servers(GROUP)[f"{GROUP}-0"]
+            broken = [
+                (volume["name"], "volume.json is damaged" in volume["reason"])
+                for volume in shown.get("brokenVolumes", ())
+            ]
+            return shown["phase"] == "Serving" and broken == [(f"{GROUP}-0.1", True)]
 
-        await asyncio.to_thread(array.wait_for, told, "the status names the volume that is broken", 90)
+        await asyncio.to_thread(array.wait_for, told, "the status names the volume that is broken, and why", 90)
         await traffic.acknowledged(100)  # by the same server
         wiped = names.claim(f"{GROUP}-0", 1)
         await asyncio.to_thread(array.kubectl, "delete", f"pvc/{wiped}", f"pod/{GROUP}-0", "--wait=false")

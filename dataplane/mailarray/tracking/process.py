@@ -194,6 +194,7 @@ class Agent:
             },
             "lag_bytes": self.lag_bytes(),
             "under_replicated": self.under_replicated(),
+            "lost": sorted(volume.hex() for volume in self.repairer.lost),  # what is counted above knows of these
             "second_deliveries": self.deduplicator.owed,
             "in_one_zone": self.in_one_zone(),
             "drain": self.time_left.show("drain"),

@@ -152,7 +152,9 @@ class Reporter:
         heard = now if any(one.sidecar is not None for one in said) or before is None else before.heard
         known = before.volumes if before is not None and before.pod == target.uid else ()
         each = [
-            replace(one, heard=now if one.sidecar is not None and one.writer is not None else old.heard if old else None)
+            replace(
+                one, heard=now if one.sidecar is not None and one.writer is not None else old.heard if old else None
+            )
             for one, old in zip_longest(said, known[: len(said)])
         ]
         report = ServerReport(heard, each[0].sidecar, each[0].writer, target.uid, tuple(each[1:]), each[0].heard)

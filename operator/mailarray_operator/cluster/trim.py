@@ -163,7 +163,9 @@ def _failures(status: Json) -> dict[str, str]:
         why = waiting.get("reason") if crashes and not last else (last or {}).get("reason")
         detail = waiting.get("message") if crashes and not last else ""
         told = ", ".join(filter(None, (how, why)))
-        found[container["name"]] = f"container {container['name']}: {told}{f': {detail}' if detail else ''}"[:MAX_PROBLEM]
+        found[container["name"]] = f"container {container['name']}: {told}{f': {detail}' if detail else ''}"[
+            :MAX_PROBLEM
+        ]
     return found
 
 

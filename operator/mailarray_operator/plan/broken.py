@@ -1,8 +1,8 @@
 """Volumes that do not work while others of the same server do: which, why, and who still has to wait for them.
 
 Invariants
-- A volume is broken only beside one that works: a server of which nothing works is Joining or Lost, as one with a single
-  volume is. One that starts, and has not failed, is not broken.
+- A volume is broken only beside one that works: a server of which nothing works is Joining or Lost, as one with a
+  single volume is. One that starts, and has not failed, is not broken.
 - Whoever takes a server away (a restart, a drain's end) waits for a broken volume, since what was on it has a copy less
   in the array; but not for one that a person declared lost, as soon as all of its mail has its copies on others again.
 - That is so only by the word of every volume that is not lost itself: each knows of the loss, has looked at the open
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mailarray.contract.server_names import host_of, number_of
 from mailarray_operator.api import names
@@ -54,7 +54,9 @@ class BrokenVolume:
     def awaited(self) -> str:
         """What a restart or a drain says that waits for it."""
         if self.lost:
-            return f"waits until the mail of the broken volume {self.name}, which is declared lost, has its copies again"
+            return (
+                f"waits until the mail of the broken volume {self.name}, which is declared lost, has its copies again"
+            )
         return f"waits for the broken volume {self.name} ({self.why}), whose mail has a copy less; {self.remedy()}"
 
 
@@ -66,6 +68,9 @@ class Losses:
     repaired: frozenset[str] = frozenset()  # those of them that nobody has to wait for
 
 
+NO_LOSSES: Final = Losses()
+
+
 def losses(said: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Losses:
     """`said` is, for every volume of the array, its id ("" when nobody knows it) and the status of its sidecar."""
     heard = [set(_lost(sidecar)) for _, sidecar in said if sidecar is not None]
@@ -75,9 +80,7 @@ def losses(said: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Losses:
     return Losses(lost, known if whole else frozenset())
 
 
-def faults(
-    server: str, said: Sequence[VolumeReport], pod: Pod, clock: float, since: float
-) -> dict[int, str]:
+def faults(server: str, said: Sequence[VolumeReport], pod: Pod, clock: float, since: float) -> dict[int, str]:
     """Volumes that do not work, by number, and why; empty when none works. `clock` and `since`: as in Observation."""
     found: dict[int, str] = {}
     for number, one in enumerate(said):

@@ -182,7 +182,7 @@ def _losses(observation: Observation) -> Losses:
             _, heard = servers.said_by(observation, pod, name, count)
             ids = servers.ids_of(heard, before.get(name, {}))
             said += list(zip(ids, (one.sidecar for one in heard), strict=True))
-    return broken.losses(said) if several else Losses()
+    return broken.losses(said) if several else broken.NO_LOSSES
 
 
 def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:

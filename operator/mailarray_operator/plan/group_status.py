@@ -19,7 +19,6 @@ from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import Phase, ServerView, before_by_name, percent
 from mailarray_operator.plan.volumes import names_of as volumes_of
 
-
 VOLUMES_BROKEN: Final = "VolumesBroken"  # a condition's type
 
 

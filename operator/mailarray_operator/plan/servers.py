@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from mailarray.contract.server_names import volume_name
 from mailarray.contract.time_left import told
 from mailarray_operator.plan import broken, volumes
-from mailarray_operator.plan.broken import BrokenVolume, Losses
+from mailarray_operator.plan.broken import NO_LOSSES, BrokenVolume, Losses
 from mailarray_operator.plan.observation import Claim, Group, Observation, Pod, ServerReport, VolumeReport
 
 LOST_AFTER: Final = 20.0  # seconds; Kubernetes itself takes as long to say that a node does not answer
@@ -119,7 +119,7 @@ def look_at(
     ordinal: int,
     before: Mapping[str, Any],
     count: int = 1,
-    losses: Losses = Losses(),
+    losses: Losses = NO_LOSSES,
 ) -> ServerView:
     """Judge one server with `count` volumes."""
     pod = group.pods.get(name)

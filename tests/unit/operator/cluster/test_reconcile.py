@@ -155,6 +155,19 @@ async def test_a_status_says_no_restart_that_the_disruption_budget_refuses(
     assert phase() == "Joining" and api.writes[-1] == "evict Pod a-1"
 
 
+async def test_a_restart_past_the_budget_asks_nobody(api: FakeApi, reconciler: Reconciler) -> None:
+    def refuse(verb: str, thing: Thing) -> None:
+        if verb == "evict":
+            raise ApiError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+
+    def decide_past_it(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
+        return dataclasses.replace(decide_a_restart(observation, configuration, now), past_budget=True)
+
+    api.refuse, reconciler.decide = refuse, decide_past_it
+    await reconciler.run(KEY)
+    assert api.writes[-1] == "delete Pod a-1" and not any(write.startswith("evict") for write in api.writes)
+
+
 async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:
     def counted() -> dict[str, float]:
         return {s.labels["phase"]: s.value for metric in metrics.SERVERS.collect() for s in metric.samples}
