@@ -208,8 +208,7 @@ class World:
             server.unsettled = 1
         elif server.unsettled:
             server.unsettled = 0
-        mine = [volume for volume in self.claims if host_of(volume) == name]
-        if not all(volume in self.broken_volumes for volume in mine):
+        if not all(one in self.broken_volumes for one in self.claims if host_of(one) == name):
             server.heard = self.clock
         server.rebuild_left = max(0, server.rebuild_left - 1)
         if self.table is None or self.table.generation < server.generation:
