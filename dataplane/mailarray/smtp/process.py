@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from mailarray import __version__
 from mailarray.contract import mirroring_table
 from mailarray.contract.server_names import group_of
 from mailarray.contract.settings import ServerSettings
@@ -55,6 +56,7 @@ def status(
     used = set() if segment is None else {link.server.name for link in segment.links}
     return {
         "server": settings.server,
+        "version": __version__,
         "volume": writer.volume.id.hex(),
         "segment": None if segment is None else segment.header.segment.hex(),
         "copies": {"wanted": settings.storage.copies, "now": None if segment is None else 1 + len(segment.links)},

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mailarray import __version__
 from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
@@ -183,6 +184,7 @@ class Agent:
         state = self.link.state
         return {
             "server": self.settings.server,
+            "version": __version__,
             "volume": self.volume.id.hex(),
             "table_generation": self.table().generation,
             "segments": {

@@ -83,6 +83,8 @@ def losses(said: Sequence[tuple[str, Mapping[str, Any] | None]]) -> Losses:
 def faults(server: str, said: Sequence[VolumeReport], pod: Pod, clock: float, since: float) -> dict[int, str]:
     """Volumes that do not work, by number, and why; empty when none works. `clock` and `since`: as in Observation."""
     found: dict[int, str] = {}
+    if len(said) == 1:
+        return found
     for number, one in enumerate(said):
         why = _fault(one, pod, number, clock, since)
         if why:

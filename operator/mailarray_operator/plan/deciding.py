@@ -32,6 +32,7 @@ from mailarray_operator.plan import (
     scaling,
     servers,
     table,
+    versions,
     volumes,
 )
 from mailarray_operator.plan.broken import Losses
@@ -87,8 +88,9 @@ def _at_work(
     groups = sorted(observation.groups.items())
     fleets: list[Fleet] = []
     losses = _losses(observation)
+    held = versions.held_back(observation, highest)
     for name, group in groups:
-        scale = scaling.scale_of(group, highest.get(name, 0))
+        scale = scaling.scale_of(group, highest.get(name, 0), held.get(name, ""))
         before = servers.before_by_name(group.resource.status)
         views = [
             servers.look_at(
@@ -172,17 +174,17 @@ def _decide_group(
 
 def _losses(observation: Observation) -> Losses:
     """Where no server has several volumes nobody asks for these."""
+    if not any(volumes.count(group, observation.table) > 1 for group in observation.groups.values()):
+        return broken.NO_LOSSES
     said = []
-    several = False
     for group in observation.groups.values():
         before = servers.before_by_name(group.resource.status)
         count = volumes.count(group, observation.table)
-        several = several or count > 1
         for name, pod in group.pods.items():
             _, heard = servers.said_by(observation, pod, name, count)
             ids = servers.ids_of(heard, before.get(name, {}))
             said += list(zip(ids, (one.sidecar for one in heard), strict=True))
-    return broken.losses(said) if several else broken.NO_LOSSES
+    return broken.losses(said)
 
 
 def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
@@ -253,6 +255,7 @@ def _look_again(whole: cluster_status.Whole, now: datetime) -> float | None:
         for drain in fleet.drains.values():
             if drain.state is State.LEAVING and drain.not_before is not None:
                 waits.append((drain.not_before - now).total_seconds())
-    if whole.rolling.whole.outdated or any(s.phase not in ("Serving", "Lost") for s in whole.shown):
+    held = any(fleet.scale.held_back for fleet in whole.fleets)
+    if held or whole.rolling.whole.outdated or any(s.phase not in ("Serving", "Lost") for s in whole.shown):
         waits.append(REPORT_WAIT)
     return max(min(waits), MIN_WAIT) if waits else None

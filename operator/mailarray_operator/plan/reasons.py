@@ -19,6 +19,7 @@ TOO_FEW_SERVERS: Final = "TooFewServers"
 SERVERS_NOT_READY: Final = "ServersNotReady"
 ACCESS_NOT_READY: Final = "AccessNotReady"
 DATABASE_NOT_READY: Final = "DatabaseNotReady"
+OLDER_SERVERS: Final = "OlderServers"
 # Progressing
 STABLE: Final = "Stable"
 RESTARTING: Final = "Restarting"
@@ -94,6 +95,7 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     OWN_SECRET_MISSING: "Warning",
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
+    OLDER_SERVERS: "Warning",
     UNDER_REPLICATED: "Warning",
     VOLUME_BROKEN: "Warning",
     ACCOUNTS_SECRET_LARGE: "Warning",

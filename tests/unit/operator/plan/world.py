@@ -110,6 +110,7 @@ class World:
         self.declared_lost: set[str] = set()  # ids
         self.short_of_copies: dict[str, int] = {}  # by the volume that counts the segments
         self.volume_heard: dict[str, float] = {}
+        self.old_revisions: dict[str, str | None] = {}  # revisions whose processes say another version, or none
         self.alone: set[str] = set()  # volumes whose writer has no mirror
         self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
@@ -306,7 +307,10 @@ class World:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": server.rebuild_left, "done": False}
         elif server.lost_a_volume:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": 0, "done": True}
+        pod = self.pods[name]
+        version = {"version": self.old_revisions.get(pod.revision, "0.1.0")}
         sidecar = {
+            **version,
             "volume": f"{server.volume} for {volume}" if volume != name else server.volume,
             "table_generation": server.generation,
             "drain": drain,
@@ -317,6 +321,7 @@ class World:
             "catalog": {"state": "up", "open": True},
         }
         writer = {
+            **version,
             "refusing": None,
             "disk_error": "Read-only file system" if volume in self.read_only else None,
             "at_rest": drain is not None,
