@@ -197,9 +197,9 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
             reasons.SERVERS_NOT_READY,
             f"{serving} of {staying} servers serve; {first.view.name} is {first.phase}: {first.message}",
         )
-    held = next((fleet for fleet in whole.fleets if fleet.scale.held_back), None)
-    if held is not None:
-        return no(reasons.OLDER_SERVERS, f"{held.name}: {held.scale.held_back}")
+    for fleet in whole.fleets:
+        if (held := fleet.scale.held_back) is not None:
+            return no(held.reason, f"{fleet.name}: {held.message}")
     database = _database(observation, spec, whole)
     if database is not None:
         return no(reasons.DATABASE_NOT_READY, database)

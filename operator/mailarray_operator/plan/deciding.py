@@ -20,6 +20,7 @@ from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.server_names import group_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
+    beginning,
     broken,
     cluster_status,
     conditions,
@@ -32,7 +33,6 @@ from mailarray_operator.plan import (
     scaling,
     servers,
     table,
-    versions,
     volumes,
 )
 from mailarray_operator.plan.broken import Losses
@@ -88,9 +88,9 @@ def _at_work(
     groups = sorted(observation.groups.items())
     fleets: list[Fleet] = []
     losses = _losses(observation)
-    held = versions.held_back(observation, highest)
+    held = beginning.held_back(observation, highest)
     for name, group in groups:
-        scale = scaling.scale_of(group, highest.get(name, 0), held.get(name, ""))
+        scale = scaling.scale_of(group, highest.get(name, 0), held.get(name))
         before = servers.before_by_name(group.resource.status)
         views = [
             servers.look_at(

@@ -162,8 +162,8 @@ def _ready(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> Condition:
         return Condition(
             "Ready", False, reasons.INVALID_SPEC, group.resource.error or "spec cannot be read; correct it"
         )
-    if fleet.scale.held_back:
-        return Condition("Ready", False, reasons.OLDER_SERVERS, fleet.scale.held_back)
+    if fleet.scale.held_back is not None:
+        return fleet.scale.held_back
     away = [s for s in shown if s.phase in ("Joining", "Lost", "Rebuilding") and s.message != _RESTARTS]
     if away:
         first = away[0]

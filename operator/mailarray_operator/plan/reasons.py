@@ -20,6 +20,7 @@ SERVERS_NOT_READY: Final = "ServersNotReady"
 ACCESS_NOT_READY: Final = "AccessNotReady"
 DATABASE_NOT_READY: Final = "DatabaseNotReady"
 OLDER_SERVERS: Final = "OlderServers"
+VOLUMES_LEFT_OUT: Final = "VolumesLeftOut"
 # Progressing
 STABLE: Final = "Stable"
 RESTARTING: Final = "Restarting"
@@ -96,6 +97,7 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
     OLDER_SERVERS: "Warning",
+    VOLUMES_LEFT_OUT: "Warning",
     UNDER_REPLICATED: "Warning",
     VOLUME_BROKEN: "Warning",
     ACCOUNTS_SECRET_LARGE: "Warning",

@@ -1,4 +1,5 @@
-"""Servers with several volumes are made only when every process of the array knows names like `mx-0.1`."""
+"""Servers with several volumes are made only when every process of the array knows names like `mx-0.1`; and no server
+that would leave out volumes of an earlier one."""
 
 from __future__ import annotations
 
@@ -82,3 +83,27 @@ def test_an_array_begins_with_several_volumes_at_once() -> None:
     world.group("disks", 3).volumes = 2
     world.step()
     assert world.groups["disks"].replicas == 3
+
+
+def test_a_mail_server_that_is_made_again_with_fewer_volumes_does_not_begin() -> None:
+    world = World()
+    world.group("other", 2)
+    world.group("disks", 2).volumes = 3
+    world.settle()
+    world.delete("disks")
+    world.settle()
+    world.group("disks", 2).volumes = 1
+    for _ in range(5):
+        world.step()
+    condition = ready(world, "disks")
+    assert (condition["status"], condition["reason"]) == ("False", "VolumesLeftOut")
+    assert condition["message"] == (
+        "the claims volume-1-disks-0, volume-2-disks-0, volume-1-disks-1 and 1 more of an earlier MailServer disks may "
+        "hold mail, and spec.storage.volumes is 1 now; make it again with volumes: 3, or, if its servers were drained, "
+        "delete the claims"
+    )
+    assert not any(name.startswith("disks-") for name in world.pods)
+    assert world.table is not None and "disks" not in {server.group for server in world.table.servers}
+    world.groups["disks"].volumes = 3
+    world.settle()
+    assert ready(world, "disks")["status"] == "True"
