@@ -211,13 +211,15 @@ class Reconciler:
         pods = {pod.name: pod for pod in self.store.server_pods(key)}
         hurried = {name for name, pod in pods.items() if not pod.ready or pod.terminating}
         phases: list[str] = []
+        broken = 0
         for decision in decisions.groups.values():
             for server in decision.status.get("servers") or ():
                 phase = server.get("phase")
                 phases.append(phase)
+                broken += len(server.get("brokenVolumes") or ())
                 if phase != CALM:
                     hurried.add(server["name"])
-        metrics.count_servers(*key, phases)
+        metrics.count_servers(*key, phases, broken)
         self.reporter.follow(key, pods, frozenset(hurried), _several_volumes(observation))
         self.steering.follow(key, inputs_of(observation, decisions, self.store))
 

@@ -124,7 +124,7 @@ class Reporter:
                         task.add_done_callback(self._tasks.discard)
                 self._forget_silent(now)
                 reports = self._store.reports
-                metrics.SERVERS_SILENT.set(sum(r.sidecar is None for s, r in reports.items() if s in self._targets))
+                metrics.SERVERS_SILENT.set(sum(_silent(report) for s, report in reports.items() if s in self._targets))
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._tasks:
@@ -161,6 +161,10 @@ class Reporter:
         self._store.reports[server] = report
         if before is None or _all_decisive(report) != _all_decisive(before):
             self._look(target.cluster, LOOK_SECONDS)
+
+
+def _silent(report: ServerReport) -> bool:
+    return all(volume.sidecar is None for volume in report.volumes)
 
 
 def _all_decisive(report: ServerReport) -> list[Mapping[str, Any] | None]:

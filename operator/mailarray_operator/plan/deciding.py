@@ -184,6 +184,9 @@ def _losses(observation: Observation) -> Losses:
             _, heard = servers.said_by(observation, pod, name, count)
             ids = servers.ids_of(heard, before.get(name, {}))
             said += list(zip(ids, (one.sidecar for one in heard), strict=True))
+    there = {name for group in observation.groups.values() for name in group.pods}
+    named = observation.table.servers if observation.table is not None else ()
+    said += [("", None) for server in named if server.host not in there]  # who has no pod says nothing
     return broken.losses(said)
 
 

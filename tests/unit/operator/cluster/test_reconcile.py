@@ -32,7 +32,8 @@ def decide_a_restart(observation: Observation, configuration: Configuration, now
     """Restart a-1, and say so in the status."""
     decisions = plain_planner.decide(observation, configuration, now)
     phase = "Serving" if observation.not_evictable == "a-1" else "Joining"
-    status: Mapping[str, Any] = {"servers": [{"name": "a-1", "phase": phase}]}
+    server = {"name": "a-1", "phase": phase, "brokenVolumes": [{"name": "a-1.1"}]}
+    status: Mapping[str, Any] = {"servers": [server]}
     groups = {name: dataclasses.replace(group, status=status) for name, group in decisions.groups.items()}
     return dataclasses.replace(decisions, groups=groups, restart=None if observation.not_evictable else "a-1")
 
@@ -175,9 +176,11 @@ async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: Fak
     await reconciler.run(KEY)
     assert {phase: count for phase, count in counted().items() if count} == {"Joining": 1}
     assert counted()["Lost"] == 0  # it is there, so that an alert ends
+    assert metrics.VOLUMES_BROKEN.labels(*KEY)._value.get() == 1
     api.drop(kinds.MAIL_SERVER, "mail", "a")
     await reconciler.run(KEY)
     assert not any(counted().values())
+    assert metrics.VOLUMES_BROKEN.labels(*KEY)._value.get() == 0
     api.drop(kinds.MAIL_CLUSTER, "mail", "example")
     await reconciler.run(KEY)
     assert counted() == {}
