@@ -32,6 +32,7 @@ class BrokenVolume:
     why: str  # no full stop
     lost: bool = False  # a person declared so; for ever
     repaired: bool = False  # lost, and others hold all that was on it
+    id: str = ""  # what `mailarray volume lost` wants; "" when nobody knows
 
     def sentence(self) -> str:
         """What is wrong, and what a person has to do."""
@@ -48,7 +49,7 @@ class BrokenVolume:
         claim = names.claim(server, number_of(self.name))
         return (
             f"mend its disk, or replace it and `kubectl delete pvc/{claim} pod/{server}`, or declare it lost with "
-            "`mailarray volume lost`"
+            f"`mailarray volume lost {self.id or 'ID'}`"
         )
 
     def awaited(self) -> str:

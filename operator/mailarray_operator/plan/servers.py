@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from mailarray.contract.server_names import volume_name
+from mailarray.contract.server_names import number_of, volume_name
 from mailarray.contract.time_left import told
 from mailarray_operator.plan import broken, volumes
 from mailarray_operator.plan.broken import NO_LOSSES, BrokenVolume, Losses
@@ -127,11 +127,13 @@ def look_at(
     ids = ids_of(said, before)
     faults = {} if pod is None else broken.faults(name, said, pod, observation.clock, observation.since)
     bad = tuple(
-        BrokenVolume(volume_name(name, number), why, ids[number] in losses.lost, ids[number] in losses.repaired)
+        BrokenVolume(
+            volume_name(name, number), why, ids[number] in losses.lost, ids[number] in losses.repaired, ids[number]
+        )
         for number, why in faults.items()
     )
     if not bad and silent < LOST_AFTER and all(one.sidecar is None for one in said):
-        bad = _still_broken(before)  # an operator that starts anew has not asked yet
+        bad = _still_broken(before, ids)  # an operator that starts anew has not asked yet
     limps = bool(bad) and all(number in faults or broken.works(one) for number, one in enumerate(said) if faults)
     spared = {number for number in faults if ids[number] in losses.repaired}
     sidecar = volumes.sidecars([one.sidecar for number, one in enumerate(said) if number not in spared])
@@ -190,12 +192,14 @@ def look_at(
     )
 
 
-def _still_broken(before: Mapping[str, Any]) -> tuple[BrokenVolume, ...]:
+def _still_broken(before: Mapping[str, Any], ids: Sequence[str]) -> tuple[BrokenVolume, ...]:
     """As the status has it; nothing is taken for repaired on its word."""
     kept = before.get("brokenVolumes")
     if not isinstance(kept, list) or before.get("phase") not in ("Serving", "Rebuilding"):
         return ()
-    return tuple(BrokenVolume(str(one.get("name")), str(one.get("reason"))) for one in kept if isinstance(one, Mapping))
+    known = {str(one.get("name")): str(one.get("reason")) for one in kept if isinstance(one, Mapping)}
+    numbers = [(name, number_of(name)) for name in known]
+    return tuple(BrokenVolume(name, known[name], id=ids[n] if n < len(ids) else "") for name, n in numbers)
 
 
 def unsettled(sidecar: Mapping[str, Any]) -> int:

@@ -61,7 +61,8 @@ def test_the_volume_and_the_reason_are_named_once_and_the_server_counts() -> Non
     assert (said["status"], said["reason"]) == ("True", "VolumeBroken")
     assert said["message"] == (
         f"mx-1: its volume mx-1.1 is broken ({WHY}), and its other volumes serve; mend its disk, or replace it and "
-        "`kubectl delete pvc/volume-1-mx-1 pod/mx-1`, or declare it lost with `mailarray volume lost`"
+        "`kubectl delete pvc/volume-1-mx-1 pod/mx-1`, or declare it lost with "
+        "`mailarray volume lost volume of claim-3 for mx-1.1`"
     )
     assert condition(status, "Ready")["message"] == "3 servers serve, without the broken volume mx-1.1"
     assert condition(world.cluster_status, "Ready")["status"] == "True"
@@ -73,8 +74,9 @@ def test_the_volume_and_the_reason_are_named_once_and_the_server_counts() -> Non
     world.since = world.clock  # another operator, that has heard nobody yet
     for server in world.servers.values():
         server.heard = world.clock - 1
+    shown = entry(world, "mx-1")
     world.step()
-    assert entry(world, "mx-1")["phase"] == "Serving" and len(world.events) == 2
+    assert entry(world, "mx-1") == shown and len(world.events) == 2
     mend(world, "mx-1.1")
     world.settle()
     assert "brokenVolumes" not in entry(world, "mx-1") and "message" not in entry(world, "mx-1")
@@ -129,7 +131,7 @@ def test_a_restart_waits_for_a_broken_volume_and_says_what_to_do() -> None:
     assert progressing(world) == (
         f"1 of 3 servers restarted; waits for the broken volume mx-1.1 ({WHY}), whose mail has a copy less; mend its "
         "disk, or replace it and `kubectl delete pvc/volume-1-mx-1 pod/mx-1`, or declare it lost with "
-        "`mailarray volume lost`"
+        "`mailarray volume lost volume of claim-3 for mx-1.1`"
     )
     mend(world, "mx-1.1")
     world.settle()
