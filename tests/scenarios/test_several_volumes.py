@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.readers import read_all
 from tests.faults.senders import Sender
 from tests.faults.where import local
-from tests.support.array import DOMAIN, Array, wait_for
+from tests.support.array import DOMAIN, HOST, Array, wait_for
 from tests.support.mail import message, send, wait_for_mail
 from tests.support.small_disk import on_small_disk
 
@@ -204,3 +205,27 @@ def test_a_volume_is_added_between_two_runs_and_one_with_mail_is_not_left_out() 
         set_volumes(array, 2)
         array.start()
         wait_for_mail(array, USER, sent)
+
+
+def test_a_broken_volume_is_named_with_the_reason_and_its_server_goes_on(array: Array) -> None:
+    identity = array.volume(array.names.index("mail-1.1")) / "volume.json"
+    kept = identity.read_bytes()
+    identity.write_bytes(b"")
+    for role in ("smtp", "sidecar"):
+        array.signal(f"mail-1.1/{role}", signal.SIGKILL)
+
+    def shown() -> str:
+        return " ".join(array.cli("status", "--url", f"http://{HOST}:{array.ports.status}").stdout.split())
+
+    def named() -> bool:
+        said = shown().partition("mail-1.1 is broken: ")[2]
+        return "volume.json is damaged" in said and "; the other volumes of mail-1 go on" in said
+
+    wait_for(named, PATIENCE, "the volume is named, with the last words of its processes")
+    for number in range(12):  # the port is left to the other volume: none is refused
+        send(array, 1, USER, message(f"beside it {number}"))
+    wait_for_mail(array, USER, 12)
+    identity.write_bytes(kept)
+    wait_for(lambda: (array.status() or {}).get("ready"), PATIENCE, "it works again")
+    assert "broken" not in shown()
+    wait_for_mail(array, USER, 12)
