@@ -55,10 +55,17 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
         await asyncio.to_thread(_break, array, f"{GROUP}-0")
 
         def told() -> bool:
-            return f"its volume {GROUP}-0.1 does not answer" in array.servers(GROUP)[f"{GROUP}-0"].get("message", "")
+            shown = array.servers(GROUP)[f"{GROUP}-0"]
+            broken = [
+                (volume["name"], "volume.json is damaged" in volume["reason"])
+                for volume in shown.get("brokenVolumes", ())
+            ]
+            return shown["phase"] == "Serving" and broken == [(f"{GROUP}-0.1", True)]
 
-        await asyncio.to_thread(array.wait_for, told, "the status names the volume that is broken", 90)
+        await asyncio.to_thread(array.wait_for, told, "the status names the volume that is broken, and why", 90)
         await traffic.acknowledged(100)  # by the same server
+        await _restarted_around(array, old[1])
+        assert told()  # it is as broken as before
         wiped = names.claim(f"{GROUP}-0", 1)
         await asyncio.to_thread(array.kubectl, "delete", f"pvc/{wiped}", f"pod/{GROUP}-0", "--wait=false")
 
@@ -76,6 +83,30 @@ async def _rebuilt_and_drained(array: MailArray) -> None:
     await asyncio.to_thread(array.wait_settled, "mail")
     verdict = await traffic.judge()
     assert verdict.good, str(verdict)
+
+
+async def _restarted_around(array: MailArray, volume: str) -> None:
+    """A rolling restart waits for the broken volume, and says so, until it is declared lost and repaired elsewhere."""
+
+    def waits() -> bool:
+        return f"waits for the broken volume {GROUP}-0.1" in str(array.condition("Progressing")["message"])
+
+    def over() -> bool:
+        return array.condition("Progressing")["reason"] == "Stable" and not before & _uids(array)
+
+    before = _uids(array)
+    await asyncio.to_thread(array.kubectl, "rollout", "restart", "statefulset/mail")
+    await asyncio.to_thread(array.wait_for, waits, "the restart waits for the volume", 60)
+    assert _uids(array) == before
+    settings = f"{names.PATH_SETTINGS}/{names.FILE_SERVER}"
+    declare = ("mailarray", "volume", "lost", volume, "--yes", "--settings", settings)
+    await asyncio.to_thread(array.kubectl, "exec", "mail-0", "-c", names.CONTAINER_CATALOG, "--", *declare)
+    await asyncio.to_thread(array.wait_for, over, "the restart went on without the volume", SECONDS)
+
+
+def _uids(array: MailArray) -> set[str]:
+    selector = f"{names.LABEL_GROUP}=mail"
+    return {pod["metadata"]["uid"] for pod in array.get("pods", "-l", selector)["items"]}
 
 
 def _break(array: MailArray, server: str) -> None:

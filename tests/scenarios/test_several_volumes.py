@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mailarray.contract.server_names import host_of
+from mailarray.contract.server_names import host_of, volume_name
 from tests.faults.ledger import Ledger
 from tests.faults.readers import read_all
 from tests.faults.senders import Sender
 from tests.faults.where import local
-from tests.support.array import DOMAIN, Array, wait_for
+from tests.support.array import DOMAIN, HOST, Array, wait_for
 from tests.support.mail import message, send, wait_for_mail
 from tests.support.small_disk import on_small_disk
 
@@ -162,3 +164,68 @@ def test_a_full_disk_takes_only_its_volume_out(small_disk: Array) -> None:
     wait_for_mail(array, USER, 20 + extra)
     array.stop()
     array.verify_journals()
+
+
+def set_volumes(array: Array, volumes: int) -> None:
+    """Change the file, of an array that is stopped."""
+    documents = list(yaml.safe_load_all(array.config.read_text(encoding="utf-8")))
+    for document in documents:
+        if document["kind"] == "MailServer":
+            document["spec"]["storage"] = {"volumes": volumes}
+    array.config.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+    array.names = tuple(volume_name(server, number) for server in array.servers for number in range(volumes))
+
+
+def test_a_volume_is_added_between_two_runs_and_one_with_mail_is_not_left_out() -> None:
+    with Array(accounts=(USER,)) as array:
+        array.start()
+        for number in range(5):
+            send(array, number % 3, USER, message(f"before {number}"))
+        wait_for_mail(array, USER, 5)
+        array.stop()
+
+        set_volumes(array, 2)
+        array.start()
+        sent = 5
+        while not all(accepted(array).get(name) for name in array.names):
+            send(array, sent % 3, USER, message(f"after {sent}"))
+            sent += 1
+            assert sent < 300, accepted(array)
+        wait_for_mail(array, USER, sent)
+        array.wait_settled()
+        for names in holders(array).values():
+            assert len({host_of(name) for name in names}) >= 2, names
+        array.stop()
+
+        set_volumes(array, 1)
+        array.launch()
+        refused = array.wait_exit(PATIENCE)
+        assert refused.code == 1
+        assert "volume-1 holds mail, but spec.storage.volumes of mail is 1; set it to 2 or more" in refused.output
+        set_volumes(array, 2)
+        array.start()
+        wait_for_mail(array, USER, sent)
+
+
+def test_a_broken_volume_is_named_with_the_reason_and_its_server_goes_on(array: Array) -> None:
+    identity = array.volume(array.names.index("mail-1.1")) / "volume.json"
+    kept = identity.read_bytes()
+    identity.write_bytes(b"")
+    for role in ("smtp", "sidecar"):
+        array.signal(f"mail-1.1/{role}", signal.SIGKILL)
+
+    def shown() -> str:
+        return " ".join(array.cli("status", "--url", f"http://{HOST}:{array.ports.status}").stdout.split())
+
+    def named() -> bool:
+        said = shown().partition("mail-1.1 is broken: ")[2]
+        return "volume.json is damaged" in said and "; the other volumes of mail-1 go on" in said
+
+    wait_for(named, PATIENCE, "the volume is named, with the last words of its processes")
+    for number in range(12):  # the port is left to the other volume: none is refused
+        send(array, 1, USER, message(f"beside it {number}"))
+    wait_for_mail(array, USER, 12)
+    identity.write_bytes(kept)
+    wait_for(lambda: (array.status() or {}).get("ready"), PATIENCE, "it works again")
+    assert "broken" not in shown()
+    wait_for_mail(array, USER, 12)

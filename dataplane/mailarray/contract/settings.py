@@ -56,7 +56,8 @@ class DomainSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmtpLimits:
-    """Every limit of the SMTP listener, each with its unit and reason."""
+    """Every limit of the SMTP listener, each with its unit and reason. What is said of one server is, in the file of a
+    volume of several, that volume's part of it."""
 
     max_message_size: int = 50 * MIB  # bytes; announced by SIZE, 552 5.3.4 beyond
     max_connections: int = 1000  # sessions of one server; 421 4.3.2 at connect beyond
@@ -67,7 +68,7 @@ class SmtpLimits:
     max_errors: int = 20  # 4xx/5xx replies in one session, then 421 4.7.0
     idle_timeout: float = 300.0  # seconds without a byte; RFC 5321 4.5.3.2.7 asks for 5 minutes
     max_received_headers: int = 100  # Received: lines, RFC 5321 6.3 loop detection; 554 5.4.6 beyond
-    soft_pending_bytes: int = 64 * MIB  # bytes of memory of messages that wait for their commit; 451 4.3.1 beyond
+    soft_pending_bytes: int = 64 * MIB  # bytes of memory of a server's messages that wait for their commit; 451 4.3.1
     # Per cent of max_connections or soft_pending_bytes, above which a growing share of new connections is sent to other
     # servers by 421 4.3.2, if there are any. A tenth is left so that the share can grow before the limit; 100: never.
     soft_limit_percent: int = 90

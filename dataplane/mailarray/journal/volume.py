@@ -5,6 +5,7 @@
     segments/ID.segment    the bytes of one segment, as far as this member holds them
     segments/ID.fence      JSON: what this member has promised about the segment (fence.py)
     segments/ID.copy       part of a segment that is being copied here (tracking/copying.py); nobody is promised it
+    trial              written, synced and removed to see whether the disk takes anything; holds nothing
     segments/ID.output     part of a segment that is being compacted here (tracking/output.py); likewise
     memory.json        the sidecar's durable memory of the catalog (rule 19)
     index.sqlite       the sidecar's local index; may be deleted at any time
@@ -31,6 +32,7 @@ SEGMENT_SUFFIX = ".segment"
 FENCE_SUFFIX = ".fence"
 COPY_SUFFIX = ".copy"
 OUTPUT_SUFFIX = ".output"
+TRIAL, TRIAL_BYTES = "trial", 4096
 
 
 class VolumeError(Exception):
@@ -102,6 +104,19 @@ class Volume:
         """Bytes of the file system that it lies on."""
         found = os.statvfs(self.path)
         return found.f_blocks * found.f_frsize
+
+    def try_write(self) -> None:
+        """See whether the disk takes anything: a block of nothing. Blocking. Raises OSError.
+
+        Nothing is promised of it, so it is no `SyncPoint`."""
+        path = self.path / TRIAL
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(fd, bytes(TRIAL_BYTES))
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        path.unlink()
 
     def try_lock_writer(self) -> int | None:
         """Become the volume's writer, or None when another process is. Close the descriptor to let go."""

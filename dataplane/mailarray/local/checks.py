@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from mailarray.contract.server_names import group_of, host_of, volume_name
 from mailarray.contract.settings import Listen
+from mailarray.journal.volume import SEGMENT_SUFFIX
 from mailarray.local.layout import Layout
 from mailarray.local.render import RenderedArray
-from mailarray.local.resources import PORTS_ANNOTATION
+from mailarray.local.resources import MAX_VOLUMES, PORTS_ANNOTATION
 from mailarray.observe.http import listen_problem
 
 MAX_RUN_PATH = 90  # characters; a UNIX socket's whole path must stay below 108 (unix(7))
@@ -128,6 +130,23 @@ def check_volumes(array: RenderedArray) -> None:
                 f"the volume of {server.server} cannot be used: {error.filename or volume}: {error.strerror}; "
                 "give this user read and write permission on it, or run as its owner"
             ) from error
+
+
+def check_no_volume_left_out(layout: Layout, volumes: Sequence[str]) -> None:
+    """No server of these had more volumes, with mail on them, before. Raises StartError.
+
+    Nobody would serve that mail any more, and its copies may be on volumes that are left out, too.
+    """
+    asked = set(volumes)
+    for server in dict.fromkeys(map(host_of, volumes)):
+        count = sum(host_of(name) == server for name in asked)
+        for number in range(count, MAX_VOLUMES):
+            path = layout.volume(volume_name(server, number))
+            if next(path.glob(f"segments/*{SEGMENT_SUFFIX}"), None) is not None:
+                raise StartError(
+                    f"{path} holds mail, but spec.storage.volumes of {group_of(server)} is {count}; set it to "
+                    f"{number + 1} or more again, or `mailarray backup` then and restore into another folder (--data)"
+                )
 
 
 def check_tls(layout: Layout, array: RenderedArray) -> None:

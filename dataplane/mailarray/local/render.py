@@ -99,7 +99,7 @@ def _server(
         smtp=settings.SmtpSettings(
             listen=Listen(host=HOST, port=ports.smtp + resources.server_names.index(host)),
             hostname=group.spec.hostname(group.name, ordinal, spec.domains[0].name),
-            limits=to_settings.smtp_limits(spec),
+            limits=to_settings.smtp_limits(spec, group.spec.storage.volumes),
             proxy_trusted_networks=spec.smtp.proxy_protocol.trusted_networks,
             tls=_tls(resources, layout),
             shared_port=group.spec.storage.volumes > 1,

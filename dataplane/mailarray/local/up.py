@@ -87,6 +87,7 @@ def run_up(options: UpOptions, console: Console) -> None:
     with checks.lock_data(layout):
         checks.check_ports(array.ports())
         checks.check_volumes(array)
+        checks.check_no_volume_left_out(layout, resources.volume_names)
         checks.check_disk(layout, array)
         checks.check_tls(layout, array)
         domains = [d.name for d in resources.spec.domains]

@@ -43,6 +43,9 @@ def draw(
     if together := status.get("totals", {}).get("in_one_zone"):
         parts.append(Text(f" ! {together} segments are in one zone alone, and are copied to another one that answers"))
     parts += refusals
+    parts += [
+        Text.assemble((" ! ", "bold white on red"), f" {line}") for line in broken_lines(status.get("servers", []))
+    ]
     parts += [Text(f" {line}") for server in status.get("servers", []) for line in work_lines(server)]
     if demo is not None:
         parts.append(_try_it(status, demo))
@@ -52,17 +55,68 @@ def draw(
 
 
 def servers_table(status: dict[str, Any], *, narrow: bool = False) -> Table:
-    """One row a server, or a volume of one that has several; `narrow` leaves out what fits no 80 columns."""
+    """One row a server; of one that has several volumes with their sums, and below it one for each of them. `narrow`
+    leaves out what fits no 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, expand=False, pad_edge=False, padding=(0, 1))
     for column in _COLUMNS:
         if not (narrow and column.wide_only):
             justify: Literal["left", "right"] = "right" if column.right else "left"
             table.add_column(column.title, justify=justify, no_wrap=not column.folds, overflow="fold")
-    for server in status.get("servers", []):
+    for server in _rows(status.get("servers", [])):
         smtp, sidecar = server.get(SMTP, {}), server.get(SIDECAR, {})
         cells = {c.title: c.cell(server, smtp, sidecar) for c in _COLUMNS if not (narrow and c.wide_only)}
         table.add_row(*cells.values())
     return table
+
+
+def _rows(volumes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_host: dict[str, list[dict[str, Any]]] = {}
+    for volume in volumes:
+        by_host.setdefault(host_of(str(volume.get("name", DASH))), []).append(volume)
+    rows: list[dict[str, Any]] = []
+    for host, each in by_host.items():
+        if len(each) > 1:
+            rows.append(_together(host, each))
+        rows += [{**volume, "name": f"  {volume.get('name')}"} for volume in each] if len(each) > 1 else each
+    return rows
+
+
+def _together(host: str, volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of a server with several volumes: sums of those that answer."""
+
+    def total(process: str, *keys: str) -> dict[str, Any]:
+        said = [volume.get(process, {}) for volume in volumes]
+        values = {key: [s[key] for s in said if isinstance(s.get(key), int | float)] for key in keys}
+        serving = sum(s.get("state") == "serving" for s in said)
+        state = "serving" if serving == len(said) else f"{serving} of {len(said)} serve"
+        return {"state": state, **{key: sum(found) for key, found in values.items() if found}}
+
+    sidecar = total(SIDECAR, "lag_bytes", "under_replicated", "disk_free")
+    segments = [s for volume in volumes if isinstance(s := volume.get(SIDECAR, {}).get("segments"), dict)]
+    if segments:
+        sidecar["segments"] = {key: sum(s.get(key, 0) for s in segments) for key in ("own", "mirrored")}
+    smtp = total(SMTP, "sessions", "accepted", "accepted_per_second")
+    return {"name": host, "listen": volumes[0].get("listen", DASH), SMTP: smtp, SIDECAR: sidecar}
+
+
+def broken_lines(volumes: Sequence[dict[str, Any]]) -> list[str]:
+    """Volumes that do not work, and why, while others of the same server do."""
+    lines, works = [], {}
+    for volume in volumes:
+        processes = [volume.get(SMTP, {}), volume.get(SIDECAR, {})]
+        works[str(volume.get("name"))] = all(p.get("state") == "serving" and not p.get("disk_error") for p in processes)
+    for volume in volumes:
+        name = str(volume.get("name"))
+        others = [other for other in works if host_of(other) == host_of(name) and other != name and works[other]]
+        if works[name] or not others:
+            continue
+        processes = [volume.get(SMTP, {}), volume.get(SIDECAR, {})]
+        deaths = [p["last_death"] for p in processes if p.get("state") != "serving" and p.get("last_death")]
+        said = [str(p["disk_error"]) for p in processes if p.get("disk_error")]
+        said += [str(d.get("last_words") or d.get("how")).removeprefix("mailarray: ") for d in deaths]
+        if said:
+            lines.append(f"{name} is broken: {said[0]}; the other volumes of {host_of(name)} go on")
+    return lines
 
 
 def work_lines(server: dict[str, Any]) -> list[str]:

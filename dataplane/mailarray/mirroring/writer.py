@@ -81,6 +81,7 @@ class JournalWriter:
         self.accepted = 0
         self.commits = 0  # ended so far, well or not
         self.commit_seconds = 0.0  # that they took together
+        self.disk_error: str | None = None  # why the own volume failed; until it has taken something again
         self._settings = settings
         self._announcer = announcer
         announcer.state = self._state
@@ -256,6 +257,7 @@ class JournalWriter:
             try:
                 await segment.append(batch)
                 self._disk.worked()
+                self.disk_error = None
                 return None
             except SegmentFailed as error:
                 self._leave(segment, str(error))
@@ -265,6 +267,7 @@ class JournalWriter:
                 if self._space_is_low():
                     return self._refuse(NO_SPACE)
                 self._disk.failed()
+                self.disk_error = str(error)
                 return self._refuse(DISK_FAILED)
         return NO_MIRROR
 

@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from mailarray import __version__
 from mailarray.contract import mirroring_table
 from mailarray.contract.server_names import group_of
 from mailarray.contract.settings import ServerSettings
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE = 5.0  # seconds that sessions have to hear their last reply
 LOCK_PATIENCE = 15.0  # seconds: the own sidecar holds the lock while it scans what the last writer left (rule 9)
 LOCK_AGAIN = 0.1  # seconds between two tries
+DISK_AGAIN = 5.0  # seconds between two tries to write to a disk that failed
 PORT_LOOK = 0.25  # seconds; a shared port is left, or taken again, so soon after mail cannot be taken, or can
 
 
@@ -54,6 +56,7 @@ def status(
     used = set() if segment is None else {link.server.name for link in segment.links}
     return {
         "server": settings.server,
+        "version": __version__,
         "volume": writer.volume.id.hex(),
         "segment": None if segment is None else segment.header.segment.hex(),
         "copies": {"wanted": settings.storage.copies, "now": None if segment is None else 1 + len(segment.links)},
@@ -72,6 +75,7 @@ def status(
         "pending": writer.pending_bytes,
         "load": meter.report,
         "refusing": None if refusal is None else refusal.text,
+        "disk_error": writer.disk_error,
         "draining": writer.draining,
         "at_rest": writer.draining and at_rest,
         "placement": None if placing is None else placing.status(),
@@ -80,9 +84,10 @@ def status(
 
 def unready(writer: JournalWriter, listener: SmtpListener, *, shared: bool = False) -> str | None:
     """Why no mail should be sent here now, or None; for /readyz. `shared`: the server's other volumes take mail on the
-    same port, so that one which cannot does not speak for the server."""
+    same port, so that one which cannot does not speak for the server; but a disk that fails does, so that nobody takes
+    another server away meanwhile."""
     if shared and not writer.draining:
-        return None
+        return writer.disk_error
     if not listener.listening:
         return "the SMTP port is not open"
     if writer.draining:
@@ -117,14 +122,27 @@ async def lock_writer(volume: Volume) -> int:
     return lock
 
 
-async def share_port(writer: JournalWriter, listener: SmtpListener) -> None:
+async def share_port(writer: JournalWriter, listener: SmtpListener, look: float = PORT_LOOK) -> None:
     """Until cancelled: clients come here only while mail can be taken. For a port that other volumes listen on, too: a
-    client that comes by chance to the one that is full would be told that the whole server is."""
+    client that comes by chance to the one that is full, or whose disk fails, would be told that the whole server is."""
+    clock = asyncio.get_running_loop().time
+    tried = clock()
     while True:
-        await asyncio.sleep(PORT_LOOK)
+        await asyncio.sleep(look)
+        if writer.disk_error is None:
+            tried = clock()
+        elif clock() - tried >= DISK_AGAIN * look / PORT_LOOK:
+            # No mail comes here any more that would show that the disk is well again.
+            try:
+                await asyncio.to_thread(writer.volume.try_write)
+                writer.disk_error = None
+            except OSError as error:
+                log.warning("the disk still fails", extra={"reason": str(error)})
+            tried = clock()
         try:
             # A server that is to be emptied says so to whoever comes: all its volumes are.
-            await listener.share_port(writer.draining or writer.refusal() is None)
+            can = writer.refusal() is None and writer.disk_error is None
+            await listener.share_port(writer.draining or can)
         except OSError as error:
             log.error("the port cannot be had again", extra={"reason": str(error)})
 

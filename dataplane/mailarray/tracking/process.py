@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mailarray import __version__
 from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.database import open_catalog
 from mailarray.contract.settings import ServerSettings
@@ -183,6 +184,7 @@ class Agent:
         state = self.link.state
         return {
             "server": self.settings.server,
+            "version": __version__,
             "volume": self.volume.id.hex(),
             "table_generation": self.table().generation,
             "segments": {
@@ -194,6 +196,7 @@ class Agent:
             },
             "lag_bytes": self.lag_bytes(),
             "under_replicated": self.under_replicated(),
+            "lost": sorted(volume.hex() for volume in self.repairer.lost),  # what is counted above knows of these
             "second_deliveries": self.deduplicator.owed,
             "in_one_zone": self.in_one_zone(),
             "drain": self.time_left.show("drain"),

@@ -74,6 +74,7 @@ class Repairer:
         self.copied: Callable[[], None] = lambda: None  # called after each copy, so that it is told to the catalog
         self.short: list[ShortSegment] = []  # as of the last look
         self.together = Together()  # segments that are in one zone alone; as of the last look
+        self.lost: frozenset[VolumeId] = frozenset()  # volumes that the last whole look knew as lost
         self.problem: str | None = None  # why nothing is fetched that should be
         self.rows: list[VolumeRow] = []
         self._counted: tuple[frozenset[VolumeId], int] = (frozenset(), 0)  # and the epoch, of the last look
@@ -126,6 +127,7 @@ class Repairer:
         await self._look_for_owed()
         self._counted, self._looked_at, self._took = (counted, state.epoch), now, time.monotonic() - began
         self._unsealed = unsealed
+        self.lost = frozenset(row.id for row in self.rows if row.lost)
         await self._losses.remember_repaired(self.short, state.epoch, all_told)
         self._since = {
             id: self._since.get(id, now) for id in (*(s.facts.id for s in self.short), *self.together.segments)

@@ -28,6 +28,11 @@ SERVERS = Gauge(
     "Servers by phase, as the status of their MailServer says; of the operator that leads.",
     ["namespace", "cluster", "phase"],
 )
+VOLUMES_BROKEN = Gauge(
+    "mailarray_operator_volumes_broken",
+    "Volumes that do not work while others of their server do; of the operator that leads.",
+    ["namespace", "cluster"],
+)
 TABLES_BEHIND = Gauge("mailarray_operator_mirroring_tables_behind", "Processes that have not taken the latest table.")
 
 MX_PLAN = Histogram("mailarray_operator_mx_plan_seconds", "Time of one plan of the MX records.", buckets=_SECONDS)
@@ -46,15 +51,17 @@ MX_PUBLISHED = Gauge(
 PHASES: Final = ("Joining", "Serving", "Draining", "Drained", "Lost", "Rebuilding")
 
 
-def count_servers(namespace: str, cluster: str, phases: Iterable[str]) -> None:
-    """All servers of a MailCluster; a phase that nobody is in is 0, so that alerts end."""
+def count_servers(namespace: str, cluster: str, phases: Iterable[str], broken: int = 0) -> None:
+    """All servers of a MailCluster; a phase that nobody is in is 0, so that alerts end. `broken` volumes likewise."""
     counted = Counted(phases)
+    VOLUMES_BROKEN.labels(namespace, cluster).set(broken)
     for phase in PHASES:
         SERVERS.labels(namespace, cluster, phase).set(counted[phase])
 
 
 def forget_servers(namespace: str, cluster: str) -> None:
     """The MailCluster is gone."""
+    VOLUMES_BROKEN.remove(namespace, cluster)
     for phase in PHASES:
         SERVERS.remove(namespace, cluster, phase)
 
@@ -74,5 +81,5 @@ def forget_mx(namespace: str, cluster: str) -> None:
 
 def forget_all_servers() -> None:
     """Another operator leads."""
-    for gauge in (SERVERS, MX_STALE, MX_PUBLISHED):
+    for gauge in (SERVERS, VOLUMES_BROKEN, MX_STALE, MX_PUBLISHED):
         gauge.clear()

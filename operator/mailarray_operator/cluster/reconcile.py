@@ -135,7 +135,7 @@ class Reconciler:
     async def _refused(self, observation: Observation, decisions: Decisions) -> bool:
         """Whether the disruption budget forbids a restart now: asked before a status says that it is under way."""
         pod = _to_restart(observation, decisions)
-        if pod is None or not pod.ready:
+        if pod is None or not pod.ready or decisions.past_budget:
             return False
         try:
             await self.writer.evict(observation.namespace, pod.name, pod.uid, only_ask=True)
@@ -148,13 +148,14 @@ class Reconciler:
 
         A ready pod is evicted, so that what others disrupt at the same time (a node being drained) is counted. A pod
         that is not ready is deleted: it serves nobody, and its budget might be what it has used up itself; waiting for
-        that would be waiting for ever, since the template that mends it starts only with its restart.
+        that would be waiting for ever, since the template that mends it starts only with its restart. So is any pod
+        while the budget is used up by one that nobody waits for (`Decisions.past_budget`).
         """
         pod = _to_restart(observation, decisions)
         if pod is None:
             return False
         log.info("restarting a server", extra={"namespace": observation.namespace, "server": pod.name})
-        if not pod.ready:
+        if not pod.ready or decisions.past_budget:
             await self.writer.delete(kinds.POD, observation.namespace, pod.name, pod.uid)
             return False
         try:
@@ -210,13 +211,15 @@ class Reconciler:
         pods = {pod.name: pod for pod in self.store.server_pods(key)}
         hurried = {name for name, pod in pods.items() if not pod.ready or pod.terminating}
         phases: list[str] = []
+        broken = 0
         for decision in decisions.groups.values():
             for server in decision.status.get("servers") or ():
                 phase = server.get("phase")
                 phases.append(phase)
+                broken += len(server.get("brokenVolumes") or ())
                 if phase != CALM:
                     hurried.add(server["name"])
-        metrics.count_servers(*key, phases)
+        metrics.count_servers(*key, phases, broken)
         self.reporter.follow(key, pods, frozenset(hurried), _several_volumes(observation))
         self.steering.follow(key, inputs_of(observation, decisions, self.store))
 

@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import aiohttp
@@ -102,7 +103,7 @@ class Reporter:
     def _drop(self, server: Key) -> None:
         self._targets.pop(server, None)
         if (report := self._store.reports.get(server)) is not None:
-            self._store.reports[server] = replace(report, sidecar=None, writer=None, further=())
+            self._store.reports[server] = replace(report, sidecar=None, writer=None, further=(), first_heard=None)
 
     def _forget_silent(self, now: float) -> None:
         reports = self._store.reports
@@ -123,7 +124,7 @@ class Reporter:
                         task.add_done_callback(self._tasks.discard)
                 self._forget_silent(now)
                 reports = self._store.reports
-                metrics.SERVERS_SILENT.set(sum(r.sidecar is None for s, r in reports.items() if s in self._targets))
+                metrics.SERVERS_SILENT.set(sum(_silent(report) for s, report in reports.items() if s in self._targets))
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             for task in self._tasks:
@@ -149,10 +150,21 @@ class Reporter:
         now = self._clock()
         before = self._store.reports.get(server)
         heard = now if any(one.sidecar is not None for one in said) or before is None else before.heard
-        report = ServerReport(heard, said[0].sidecar, said[0].writer, target.uid, said[1:])
+        known = before.volumes if before is not None and before.pod == target.uid else ()
+        each = [
+            replace(
+                one, heard=now if one.sidecar is not None and one.writer is not None else old.heard if old else None
+            )
+            for one, old in zip_longest(said, known[: len(said)])
+        ]
+        report = ServerReport(heard, each[0].sidecar, each[0].writer, target.uid, tuple(each[1:]), each[0].heard)
         self._store.reports[server] = report
         if before is None or _all_decisive(report) != _all_decisive(before):
             self._look(target.cluster, LOOK_SECONDS)
+
+
+def _silent(report: ServerReport) -> bool:
+    return all(volume.sidecar is None for volume in report.volumes)
 
 
 def _all_decisive(report: ServerReport) -> list[Mapping[str, Any] | None]:

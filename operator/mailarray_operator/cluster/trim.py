@@ -22,6 +22,7 @@ Json = Mapping[str, Any]
 T = TypeVar("T")
 
 MAX_PROBLEM = 200  # characters of why a pod does not run
+_LAST_WORDS = "mailarray: "  # what a process says of the error that it ends by begins so
 
 _QUANTITY = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)(Ki|Mi|Gi|Ti|Pi|Ei|m|k|M|G|T|P|E)?")
 _UNITS = {
@@ -104,6 +105,8 @@ def pod(body: Json, zones: Mapping[str, str]) -> Pod:
         terminating="deletionTimestamp" in metadata,
         revision=(metadata.get("labels") or {}).get("controller-revision-hash", ""),
         claim_problem=_problem(status, conditions),
+        failures=_failures(status),
+        started=frozenset(c["name"] for c in status.get("containerStatuses") or () if c.get("started")),
         host_ips=host_ips(status),
     )
 
@@ -138,6 +141,32 @@ def _problem(status: Json, conditions: Mapping[str, Json]) -> str:
             said = waiting.get("message") or ""
             return f"container {container['name']} waits: {waiting['reason']}{': ' if said else ''}{said}"[:MAX_PROBLEM]
     return ""
+
+
+def _failures(status: Json) -> dict[str, str]:
+    """Containers that ended by themselves and are not ready since; what they said last, when they said it."""
+    found = {}
+    for container in status.get("containerStatuses") or ():
+        state = container.get("state") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated")
+        before = (container.get("lastState") or {}).get("terminated")
+        crashes = waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing")
+        if container.get("ready") or not (crashes or ended or before):
+            continue
+        lines = [line for line in ((ended or before or {}).get("message") or "").splitlines() if line.strip()]
+        words = lines[-1].strip() if lines else ""
+        if words.startswith(_LAST_WORDS):
+            found[container["name"]] = words.removeprefix(_LAST_WORDS)[:MAX_PROBLEM]
+            continue
+        last = ended or before
+        how = f"ended with exit code {last.get('exitCode')}" if last else ""
+        why = waiting.get("reason") if crashes and not last else (last or {}).get("reason")
+        detail = waiting.get("message") if crashes and not last else ""
+        told = ", ".join(filter(None, (how, why)))
+        found[container["name"]] = f"container {container['name']}: {told}{f': {detail}' if detail else ''}"[
+            :MAX_PROBLEM
+        ]
+    return found
 
 
 def config_maps(spec: Json) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class ServerRow:
     volume: str
     mirrors: tuple[str, ...]
     message: str
+    broken: Mapping[str, str] = field(default_factory=dict)  # of its several volumes, by name: why
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,7 @@ def _group(item: Mapping[str, Any]) -> Group:
             volume=row.get("volume", ""),
             mirrors=tuple(row.get("mirrors") or ()),
             message=row.get("message", ""),
+            broken={str(b.get("name")): str(b.get("reason", "")) for b in row.get("brokenVolumes") or ()},
         )
         for row in common["status"].get("servers") or []
     ]

@@ -20,7 +20,7 @@ SHORT_ID = 8  # digits of an id that tell volumes apart well enough for a person
 _STYLES = {
     "Serving": "green", "InSync": "green", "True": "green", "Ready": "green",
     "Joining": "cyan", "Draining": "yellow", "Rebuilding": "yellow", "Drained": "dim", "Behind": "yellow",
-    "Lost": "bold red", "Away": "red", "Failed": "red", "False": "red", "Stopping": "yellow",
+    "Lost": "bold red", "Broken": "bold red", "Away": "red", "Failed": "red", "False": "red", "Stopping": "yellow",
 }  # fmt: skip
 
 

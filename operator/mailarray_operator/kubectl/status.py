@@ -81,7 +81,8 @@ def _report(client: Kubectl, cluster: Cluster, no_ask: bool) -> Report:
         askable = [pod for pod in pods.values() if pod.askable]
         if askable and not no_ask:  # one is enough to hear how the catalog is
             first = min(askable, key=lambda pod: not pod.ready)
-            answer = asking.ask(client, [first])[first.name]
+            said = asking.ask(client, [first])
+            answer = next((one for one in said.values() if one.sidecar is not None), said[first.name])
     except Forbidden as error:  # the resources alone tell enough for a look
         return Report(cluster, advice(cluster, pods, None), unasked=error.message)
     return Report(cluster, advice(cluster, pods, answer), answer)

@@ -197,6 +197,9 @@ def _ready(observation: Observation, spec: MailClusterSpec, whole: Whole) -> Con
             reasons.SERVERS_NOT_READY,
             f"{serving} of {staying} servers serve; {first.view.name} is {first.phase}: {first.message}",
         )
+    for fleet in whole.fleets:
+        if (held := fleet.scale.held_back) is not None:
+            return no(held.reason, f"{fleet.name}: {held.message}")
     database = _database(observation, spec, whole)
     if database is not None:
         return no(reasons.DATABASE_NOT_READY, database)
@@ -265,6 +268,10 @@ def _degraded(observation: Observation, spec: MailClusterSpec, whole: Whole, und
     if lost:
         verb, pod = ("does", "pod and node") if len(lost) == 1 else ("do", "pods and nodes")
         found.append((reasons.SERVER_LOST, f"{conditions.names(lost)} {verb} not answer; look at the {pod}"))
+    bad = [f"{s.view.name}: {one.sentence()}" for s in whole.shown for one in s.view.broken]
+    if bad:
+        more = f"; and {len(bad) - 1} more broken volumes" if len(bad) > 1 else ""
+        found.append((reasons.VOLUME_BROKEN, bad[0] + more))
     database = _database(observation, spec, whole)
     if database is not None:
         found.append((reasons.DATABASE_NOT_READY, database))

@@ -20,6 +20,8 @@ from mailarray.contract.resources.mailcluster import MailClusterSpec
 from mailarray.contract.server_names import group_of
 from mailarray_operator.api.configuration import Configuration
 from mailarray_operator.plan import (
+    beginning,
+    broken,
     cluster_status,
     conditions,
     group_status,
@@ -33,6 +35,7 @@ from mailarray_operator.plan import (
     table,
     volumes,
 )
+from mailarray_operator.plan.broken import Losses
 from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.decisions import Decisions, Event, GroupDecision, Growth
 from mailarray_operator.plan.drain import State
@@ -84,11 +87,15 @@ def _at_work(
     highest = table.by_group(old)
     groups = sorted(observation.groups.items())
     fleets: list[Fleet] = []
+    losses = _losses(observation)
+    held = beginning.held_back(observation, highest)
     for name, group in groups:
-        scale = scaling.scale_of(group, highest.get(name, 0))
+        scale = scaling.scale_of(group, highest.get(name, 0), held.get(name))
         before = servers.before_by_name(group.resource.status)
         views = [
-            servers.look_at(observation, group, server, ordinal, before.get(server, {}), volumes.count(group, old))
+            servers.look_at(
+                observation, group, server, ordinal, before.get(server, {}), volumes.count(group, old), losses
+            )
             for ordinal in range(scale.standing)
             for server in (f"{name}-{ordinal}",)
         ]
@@ -133,6 +140,7 @@ def _at_work(
         pair_statuses,
         own_secrets.to_be_made(observation, spec),
         roll.restart,
+        roll.restart is not None and roll.past_budget,
         tuple(growths),
         tuple(events),
         look_again=_look_again(whole, now),
@@ -149,7 +157,7 @@ def _decide_group(
     made_of = (
         fleet.scale,
         rollout,
-        [(s.phase, s.message, s.progress, s.time_left, s.view.volume, s.mirrors) for s in shown],
+        [(s.phase, s.message, s.progress, s.time_left, s.view.volume, s.mirrors, s.view.broken) for s in shown],
     )
     if calm and known is not None and known.group is group and known.made_of == made_of:
         return known, shown
@@ -162,6 +170,24 @@ def _decide_group(
     replicas = fleet.replicas
     decision = GroupDecision(replicas, dump_drains(fleet.drains), status, fleet.scale.wish)
     return _Known(group, made_of if calm else None, decision, events, growths), shown
+
+
+def _losses(observation: Observation) -> Losses:
+    """Where no server has several volumes nobody asks for these."""
+    if not any(volumes.count(group, observation.table) > 1 for group in observation.groups.values()):
+        return broken.NO_LOSSES
+    said = []
+    for group in observation.groups.values():
+        before = servers.before_by_name(group.resource.status)
+        count = volumes.count(group, observation.table)
+        for name, pod in group.pods.items():
+            _, heard = servers.said_by(observation, pod, name, count)
+            ids = servers.ids_of(heard, before.get(name, {}))
+            said += list(zip(ids, (one.sidecar for one in heard), strict=True))
+    there = {name for group in observation.groups.values() for name in group.pods}
+    named = observation.table.servers if observation.table is not None else ()
+    said += [("", None) for server in named if server.host not in there]  # who has no pod says nothing
+    return broken.losses(said)
 
 
 def _restart_event(restart: str, whole: cluster_status.Whole) -> list[Event]:
@@ -232,6 +258,7 @@ def _look_again(whole: cluster_status.Whole, now: datetime) -> float | None:
         for drain in fleet.drains.values():
             if drain.state is State.LEAVING and drain.not_before is not None:
                 waits.append((drain.not_before - now).total_seconds())
-    if whole.rolling.whole.outdated or any(s.phase not in ("Serving", "Lost") for s in whole.shown):
+    held = any(fleet.scale.held_back for fleet in whole.fleets)
+    if held or whole.rolling.whole.outdated or any(s.phase not in ("Serving", "Lost") for s in whole.shown):
         waits.append(REPORT_WAIT)
     return max(min(waits), MIN_WAIT) if waits else None

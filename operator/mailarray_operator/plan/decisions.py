@@ -48,6 +48,7 @@ class Decisions:
     pair_statuses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     new_secrets: tuple[str, ...] = ()  # of the operator's own: names of those that are to be made, with new contents
     restart: str | None = None  # the one pod to be deleted now, so that it starts from the new template
+    past_budget: bool = False  # of that restart: deleted, not evicted (plan/rolling.py says why)
     growths: tuple[Growth, ...] = ()
     events: tuple[Event, ...] = ()
     render: bool = True  # False while paused, or while the cluster is not there: nothing is applied but status

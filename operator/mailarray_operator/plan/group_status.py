@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from mailarray.contract.time_left import told
 from mailarray_operator.api import names
@@ -18,6 +18,8 @@ from mailarray_operator.plan.rolling import Rolling, Rollout
 from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import Phase, ServerView, before_by_name, percent
 from mailarray_operator.plan.volumes import names_of as volumes_of
+
+VOLUMES_BROKEN: Final = "VolumesBroken"  # a condition's type
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Shown:
             entry["timeLeft"] = self.time_left
         if self.mirrors:
             entry["mirrors"] = list(self.mirrors)
+        if view.broken and self.phase != "Joining":
+            entry["brokenVolumes"] = [{"name": one.name, "reason": one.why} for one in view.broken]
         return entry
 
 
@@ -84,6 +88,9 @@ def _drains(view: ServerView, state: State) -> tuple[str, int, str]:
     if state is State.LEAVING:
         return "takes mail until its MX record is forgotten", 0, ""
     report = (view.sidecar or {}).get("drain")
+    if view.awaited is not None:
+        done = percent(report) if isinstance(report, Mapping) else _kept(view)
+        return f"its other volumes are emptied; it {view.awaited.awaited()}", done, ""
     if isinstance(report, Mapping):
         return "its mail is being copied to others", percent(report), told(report.get("seconds_left"))
     return "is told to drain", _kept(view), ""
@@ -105,6 +112,7 @@ def group_status(
         _draining(fleet),
         Condition("ClusterMissing", False, reasons.CLUSTER_FOUND, _found(group)),
         volumes,
+        *_broken(shown),
     ]
     status = {
         "observedGeneration": resource.generation,
@@ -115,6 +123,7 @@ def group_status(
         "servers": [s.entry() for s in shown],
     }
     told = said[1:] if rollout is not None and rollout.outdated else said  # not ready, ready, for each restart
+    told = [condition for condition in told if condition.type != VOLUMES_BROKEN]  # `_events` tells of each volume
     return status, conditions.events("MailServer", resource.name, resource.status, told) + _events(group, fleet, shown)
 
 
@@ -153,6 +162,8 @@ def _ready(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> Condition:
         return Condition(
             "Ready", False, reasons.INVALID_SPEC, group.resource.error or "spec cannot be read; correct it"
         )
+    if fleet.scale.held_back is not None:
+        return fleet.scale.held_back
     away = [s for s in shown if s.phase in ("Joining", "Lost", "Rebuilding") and s.message != _RESTARTS]
     if away:
         first = away[0]
@@ -167,7 +178,25 @@ def _ready(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> Condition:
     if not shown:
         return Condition("Ready", True, reasons.NO_SERVERS, "no servers are wanted: spec.replicas is 0")
     count = sum(s.phase == "Serving" or s.message == _RESTARTS for s in shown)
-    return Condition("Ready", True, reasons.READY, f"{conditions.servers(count)} {'serves' if count == 1 else 'serve'}")
+    lacking = [one.name for s in shown for one in s.view.broken]
+    without = f", without the broken {_volumes(lacking)}" if lacking else ""
+    verb = "serves" if count == 1 else "serve"
+    return Condition("Ready", True, reasons.READY, f"{conditions.servers(count)} {verb}{without}")
+
+
+def _volumes(some: Sequence[str]) -> str:
+    return f"{'volume' if len(some) == 1 else 'volumes'} {conditions.names(some)}"
+
+
+def _broken(shown: Sequence[Shown]) -> list[Condition]:
+    """Nothing is said where no server has several volumes."""
+    if not any(len(s.view.writers) > 1 for s in shown):
+        return []
+    told = [f"{s.view.name}: {one.sentence()}" for s in shown for one in s.view.broken]
+    if not told:
+        return [Condition(VOLUMES_BROKEN, False, reasons.VOLUMES_WORK, "no volume is known to be broken")]
+    more = f"; and {len(told) - conditions.MAX_NAMED} more" if len(told) > conditions.MAX_NAMED else ""
+    return [Condition(VOLUMES_BROKEN, True, reasons.VOLUME_BROKEN, "; ".join(told[: conditions.MAX_NAMED]) + more)]
 
 
 # What is told of a server that joins or serves, by the phase that it had.
@@ -210,6 +239,9 @@ def _draining(fleet: Fleet) -> Condition:
         if silent:
             word = "does not answer, and its drain ends" if len(silent) == 1 else "do not answer, and their drains end"
             message += f"; {conditions.names(silent)} {word} when {'it is' if len(silent) == 1 else 'they are'} back"
+        awaited = (fleet.servers[o].awaited for o in sorted(fleet.drains) if fleet.drains[o].state is not State.DRAINED)
+        if (volume := next(filter(None, awaited), None)) is not None:
+            message += f"; {volume.awaited()}"
         return Condition(
             "Draining", True, reasons.DRAINING, f"{message}; {fleet.waiting}" if fleet.waiting else message
         )
@@ -233,6 +265,8 @@ def _events(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> list[Event]:
         )
     before = before_by_name(group.resource.status)
     for s in shown:
+        events += _volume_events(name, s)
+    for s in shown:
         was, server = s.view.before.get("phase"), s.view.name
         if s.phase == was:
             continue
@@ -248,4 +282,23 @@ def _events(group: Group, fleet: Fleet, shown: Sequence[Shown]) -> list[Event]:
         if view.name in before and view.ordinal not in fleet.empty:
             text = f"{view.name} is drained and stops; its volume is kept"
             events.append(Event("MailServer", name, "Normal", reasons.SERVER_STOPPED, text))
+    return events
+
+
+def _volume_events(group: str, shown: Shown) -> list[Event]:
+    """Of volumes that broke, and that work again, against the status before."""
+    view = shown.view
+    kept = view.before.get("brokenVolumes")
+    was = {str(one.get("name")) for one in kept if isinstance(one, Mapping)} if isinstance(kept, list) else set()
+    now = {one.name: one for one in view.broken} if shown.phase != "Joining" else {}
+    events = [
+        Event("MailServer", group, "Warning", reasons.VOLUME_BROKEN, f"{view.name}: {one.sentence()}")
+        for one in now.values()
+        if one.name not in was
+    ]
+    if shown.phase not in ("Joining", "Lost"):
+        events += [
+            Event("MailServer", group, "Normal", reasons.VOLUME_RETURNED, f"{view.name}: its volume {name} works again")
+            for name in sorted(was - now.keys())
+        ]
     return events

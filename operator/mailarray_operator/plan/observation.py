@@ -58,6 +58,8 @@ class Pod:
     terminating: bool
     revision: str  # label controller-revision-hash
     claim_problem: str = ""  # why it is pending or crashing, one sentence, for a person
+    failures: Mapping[str, str] = field(default_factory=dict)  # containers that ended and are not well again: why
+    started: frozenset[str] = frozenset()  # containers that got as far as answering, also when they do not now
     host_ips: tuple[str, ...] = ()  # addresses of its node inside of the cluster's network
 
 
@@ -90,6 +92,7 @@ class VolumeReport:
 
     sidecar: Mapping[str, Any] | None
     writer: Mapping[str, Any] | None
+    heard: float | None = field(default=None, compare=False)  # when both answered last, as in ServerReport; None: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,12 @@ class ServerReport:
     writer: Mapping[str, Any] | None
     pod: str = ""  # uid of the pod that was asked: what a pod of the same name said before counts for nothing
     further: tuple[VolumeReport, ...] = ()  # of volumes 1, 2, ...
+    first_heard: float | None = field(default=None, compare=False)  # when both of the first volume answered last
 
     @property
     def volumes(self) -> tuple[VolumeReport, ...]:
         """All of them."""
-        return VolumeReport(self.sidecar, self.writer), *self.further
+        return VolumeReport(self.sidecar, self.writer, self.first_heard), *self.further
 
 
 @dataclass(frozen=True, slots=True)

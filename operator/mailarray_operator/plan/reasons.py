@@ -19,6 +19,8 @@ TOO_FEW_SERVERS: Final = "TooFewServers"
 SERVERS_NOT_READY: Final = "ServersNotReady"
 ACCESS_NOT_READY: Final = "AccessNotReady"
 DATABASE_NOT_READY: Final = "DatabaseNotReady"
+OLDER_SERVERS: Final = "OlderServers"
+VOLUMES_LEFT_OUT: Final = "VolumesLeftOut"
 # Progressing
 STABLE: Final = "Stable"
 RESTARTING: Final = "Restarting"
@@ -54,6 +56,9 @@ CLUSTER_FOUND: Final = "ClusterFound"
 VOLUMES_AS_ASKED: Final = "VolumesAsAsked"
 VOLUMES_GROWING: Final = "VolumesGrowing"
 VOLUMES_NOT_EXPANDABLE: Final = "VolumesNotExpandable"
+# VolumesBroken, which is there only where servers have several volumes; of Degraded too
+VOLUME_BROKEN: Final = "VolumeBroken"
+VOLUMES_WORK: Final = "VolumesWork"
 # DNSPublished
 PUBLISHED: Final = "Published"
 PUBLISHING: Final = "Publishing"
@@ -78,6 +83,7 @@ SCALE_TAKEN: Final = "ScaleTaken"
 SERVER_RETURNED: Final = "ServerReturned"
 SERVER_DRAINING: Final = "ServerDraining"
 SERVER_STOPPED: Final = "ServerStopped"
+VOLUME_RETURNED: Final = "VolumeReturned"
 SERVER_RESTARTED: Final = "ServerRestarted"
 MAIL_SERVER_DELETED: Final = "MailServerDeleted"
 SECRET_RESTORED: Final = "SecretRestored"
@@ -90,7 +96,10 @@ EVENTS: Final[Mapping[str, Literal["Normal", "Warning"]]] = {
     OWN_SECRET_MISSING: "Warning",
     TOO_FEW_SERVERS: "Warning",
     DATABASE_NOT_READY: "Warning",
+    OLDER_SERVERS: "Warning",
+    VOLUMES_LEFT_OUT: "Warning",
     UNDER_REPLICATED: "Warning",
+    VOLUME_BROKEN: "Warning",
     ACCOUNTS_SECRET_LARGE: "Warning",
     PAUSED: "Normal",
     SPREAD_NOT_POSSIBLE: "Warning",

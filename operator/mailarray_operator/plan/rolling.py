@@ -6,6 +6,8 @@ Invariants
 - A pod that is not ready is replaced first: a broken template must not be in the way of its own repair. One whose
   server still answers is not deleted while another one is away.
 - A server that drains is not restarted, since it stops soon anyway; unless it is dead, and could not end its drain.
+- A server with a broken volume counts as away, and is waited for, until that volume works, or is declared lost and has
+  all of its copies elsewhere. Its own restart comes first: the old template may be what breaks it.
 
 Called by `deciding`. `kubectl rollout restart statefulset` changes the template, so it comes this way too.
 """
@@ -21,6 +23,7 @@ from mailarray.contract.server_names import host_of
 from mailarray_operator.plan.observation import Group
 from mailarray_operator.plan.scaling import Fleet
 from mailarray_operator.plan.servers import ServerView
+from mailarray_operator.plan.volumes import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Rolling:
     groups: dict[str, Rollout]
     waits_for: str = ""  # a sentence, while something is outdated and nothing is restarted
     refused: str = ""  # server whose turn it is, and whose pod may not be evicted now
+    # The disruption budget is used up by pods that are not ready for the sake of a lost volume that nobody waits for.
+    # It keeps everybody else from disrupting, so the restart needs no eviction; and would never be granted one.
+    past_budget: bool = False
 
 
 def in_sync(view: ServerView, enough_servers: bool) -> bool:
@@ -48,7 +54,9 @@ def in_sync(view: ServerView, enough_servers: bool) -> bool:
         return False
     if not enough_servers:
         return True
-    return all(_has_copies(writer) for writer in view.writers)
+    lost = {volume.name for volume in view.broken}
+    named = zip(names_of(view.name, len(view.writers)), view.writers, strict=True)
+    return all(_has_copies(writer) for name, writer in named if name not in lost)
 
 
 def _has_copies(writer: Mapping[str, Any] | None) -> bool:
@@ -91,7 +99,7 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
             pod, drains_itself = view.pod, view.ordinal in fleet.drains
             if pod is None or pod.terminating:
                 gone = gone or view.name
-            elif not pod.ready and (_dead(view) or not drains_itself):  # one that drains is not ready on purpose
+            elif not view.up and (_dead(view) or not drains_itself):  # one that drains is not ready on purpose
                 away.append(view)
             if revision and pod is not None and pod.revision != revision and (_dead(view) or not drains_itself):
                 old += 1
@@ -113,14 +121,19 @@ def next_restart(fleets: Iterable[tuple[Group, Fleet]], copies: int) -> Rolling:
         half = next((view for view in outdated if view is away[0] and len(away) == 1), None)
         if half is not None:
             return Rolling(half.name, whole, groups)
-        return Rolling(None, whole, groups, f"waits for {away[0].name}")
+        return Rolling(None, whole, groups, _waits_for(away[0]))
     if drains:  # the disruption budget counts a server that drains, and would refuse another one anyway
         return Rolling(None, whole, groups, "waits for the end of a drain")
     enough = len(staying) >= copies
     late = next((view for view in staying if not in_sync(view, enough)), None)
     if late is not None:
         return Rolling(None, whole, groups, f"waits until {late.name} is in sync")
-    return Rolling(outdated[0].name, whole, groups)
+    spent = any(view.holds_budget for view in staying)
+    return Rolling(outdated[0].name, whole, groups, past_budget=spent)
+
+
+def _waits_for(view: ServerView) -> str:
+    return f"waits for {view.name}" if view.awaited is None else view.awaited.awaited()
 
 
 def _dead(view: ServerView) -> bool:

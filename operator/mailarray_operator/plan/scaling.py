@@ -20,6 +20,7 @@ from typing import Final
 
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray_operator.plan import drain as draining
+from mailarray_operator.plan.conditions import Condition
 from mailarray_operator.plan.conditions import servers as servers_in_words
 from mailarray_operator.plan.drain import Drain, State
 from mailarray_operator.plan.mx_status import LEAVE_MAX_TTL, leave_limit
@@ -36,6 +37,7 @@ class Scale:
     wanted: int  # servers that the person wants
     standing: int  # servers that there are, or shall be at once
     wish: int | None = None  # to be written to the MailServer
+    held_back: Condition | None = None  # why there is no server yet
 
 
 @dataclass(slots=True)
@@ -57,9 +59,12 @@ class Fleet:
         return self.scale.standing - self.scale.wanted
 
 
-def scale_of(group: Group, in_table: int) -> Scale:
-    """Read the wish; `in_table` is one more than the highest ordinal of the group in the table."""
+def scale_of(group: Group, in_table: int, held_back: Condition | None = None) -> Scale:
+    """Read the wish; `in_table` is one more than the highest ordinal of the group in the table, and `held_back` why it
+    gets no server yet."""
     found = group.stateful_set
+    if held_back is not None and group.spec is not None:
+        return Scale(group.spec.replicas, 0, held_back=held_back)
     if group.spec is None:  # nothing is known to be wanted: all stays
         standing = in_table if found is None else found.replicas
         return Scale(standing, standing)

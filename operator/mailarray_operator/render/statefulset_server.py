@@ -107,7 +107,9 @@ def _containers(context: Context, group: ServerGroup, number: int) -> list[Manif
     writer, sidecar = names.writer_port(number), names.sidecar_port(number)
     shared = [] if number else [pod.port("smtp", names.PORT_SMTP, host_port)]  # a pod names a port once
     wanted = group.spec.template.resources
-    return [
+    # Of one broken disk among several the status says why: by the last words of its processes.
+    last_words = {"terminationMessagePolicy": "FallbackToLogsOnError"} if group.spec.storage.volumes > 1 else {}
+    processes = [
         pod.process(
             context,
             names.numbered(names.CONTAINER_SMTP, number),
@@ -127,6 +129,7 @@ def _containers(context: Context, group: ServerGroup, number: int) -> list[Manif
             resources=wanted or pod.CATALOG_RESOURCES,
         ),
     ]
+    return [{**process, **last_words} for process in processes]
 
 
 def _claim(context: Context, group: ServerGroup, number: int) -> Manifest:

@@ -239,6 +239,11 @@ def test_what_an_alert_sends_people_to_is_there() -> None:
             {"mailarray_scrub_oldest_seconds": 2.1e6, "mailarray_scrub_interval_seconds": 1e6},
         ),
         ("MailarraySecondDeliveriesWait", {"mailarray_duplicates_owed": 0}, {"mailarray_duplicates_owed": 1}),
+        (
+            "MailarrayVolumeBroken",
+            {"mailarray_operator_volumes_broken": 0},
+            {"mailarray_operator_volumes_broken": 1},
+        ),
         ("MailarrayOneZone", {"mailarray_segments_in_one_zone": 0}, {"mailarray_segments_in_one_zone": 3}),
     ],
 )

@@ -304,6 +304,10 @@ def test_rendering_several_volumes(tmp_path: Path) -> None:
         ("far-0", "far-0.mail.example", "127.0.0.1:2527", "127.0.0.1:2226"),
     ]
     assert [s.smtp.shared_port for s in array.servers] == [True] * 6 + [False]
+    assert [s.smtp.limits.max_connections for s in array.servers] == [334] * 6 + [1000]
+    assert [s.smtp.limits.max_connections_per_address for s in array.servers] == [67] * 6 + [200]
+    assert array.servers[0].smtp.limits.soft_pending_bytes == -(-(64 << 20) // 3)
+    assert array.servers[0].smtp.limits.max_recipients == array.servers[-1].smtp.limits.max_recipients == 1000
     assert [Path(s.volume).relative_to(tmp_path / "servers") for s in array.servers[:2]] == [
         Path("mail-0/volume"),
         Path("mail-0/volume-1"),

@@ -70,6 +70,36 @@ def test_volumes_are_named_and_counted_beside_servers() -> None:
     assert "mail-0.1" in text(status, 80)
 
 
+def test_a_server_with_several_volumes_has_a_row_of_sums_and_one_for_each() -> None:
+    status = whole()
+    for server, name in zip(status["servers"], ("mail-0", "mail-0.1", "mail-1"), strict=True):
+        server["name"] = name
+    lines = [line.split() for line in text(status, 160).splitlines()]
+    rows = {line[0]: line for line in lines if line and line[0].startswith("mail-0.1")}
+    sums, first = (line for line in lines if line and line[0] == "mail-0")
+    assert "2,000" in sums and "1,000" in first and "1,000" in rows["mail-0.1"]
+    assert " ".join(sums).endswith("8 + 10 198 B 2 6 GiB") and " ".join(first).endswith("4 + 5 99 B 1 3 GiB")
+    assert text(status, 160).count("mail-1 ") == 1  # a server with one volume has one row
+
+
+def test_a_broken_volume_is_named_with_its_last_words() -> None:
+    status = whole()
+    for server, name in zip(status["servers"], ("mail-0", "mail-0.1", "mail-1"), strict=True):
+        server["name"] = name
+    assert "broken" not in text(status, 160)
+    status["servers"][1]["sidecar"] |= {
+        "state": "restarting",
+        "last_death": {"how": "exit code 1", "last_words": "EIO"},
+    }
+    picture = text(status, 160)
+    assert "mail-0.1 is broken: EIO; the other volumes of mail-0 go on" in picture and "1 of 2 serve" in picture
+    status["servers"][2]["sidecar"] |= status["servers"][1]["sidecar"]
+    assert "mail-1 is broken" not in text(status, 160)  # nothing of it works
+    status["servers"][1]["sidecar"]["state"] = "serving"
+    status["servers"][1]["smtp"]["disk_error"] = "Read-only file system"
+    assert "mail-0.1 is broken: Read-only file system" in text(status, 160)
+
+
 @pytest.mark.parametrize("width", [80, 110, 160])
 def test_the_picture_fits_and_says_what_matters(width: int) -> None:
     picture = text(whole(), width)

@@ -254,6 +254,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         with caplog.at_level(logging.CRITICAL):
             outcome = await bench.submit(b"two")
         assert isinstance(outcome, Refused) and outcome.code == code
+        assert (bench.writer.disk_error is None) is low  # a full disk is not a broken one
         assert bench.announcer.left[first] == length  # durable, not what the page cache may show
         disk.room = 1 << 30
         monkeypatch.setattr(bench.writer, "_space_is_low", lambda: False)
@@ -263,6 +264,7 @@ async def test_a_full_disk_refuses_and_loses_nothing(
         found = held(bench.volume)
         assert found.pop(first) == {one: b"one"}
         assert list(found.values()) == [{three: b"three"}]
+        assert bench.writer.disk_error is None
 
 
 async def test_a_failing_disk_is_not_tried_for_each_message(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

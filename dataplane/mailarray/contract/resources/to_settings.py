@@ -15,22 +15,27 @@ from mailarray.contract.settings import (
 HAND_OVER_TIMEOUTS = 2  # mirror timeouts: the other server may have to leave one mirror and begin with the next
 
 
-def smtp_limits(spec: MailClusterSpec) -> SmtpLimits:
-    """Limits of every SMTP listener."""
+def smtp_limits(spec: MailClusterSpec, volumes: int = 1) -> SmtpLimits:
+    """Limits of the SMTP listener of every server, or of one of its `volumes`: what many clients share is the server's,
+    so that each volume's process has its part, rounded up; what one session or transaction may do is not parted."""
     smtp = spec.smtp
     return SmtpLimits(
         max_message_size=smtp.max_message_size,
-        max_connections=smtp.max_connections,
-        max_connections_per_address=smtp.max_connections_per_address,
+        max_connections=_part(smtp.max_connections, volumes),
+        max_connections_per_address=_part(smtp.max_connections_per_address, volumes),
         max_recipients=smtp.max_recipients,
         max_command_line=smtp.max_command_line,
         max_commands_without_mail=smtp.max_commands_without_mail,
         max_errors=smtp.max_errors,
         idle_timeout=smtp.idle_timeout,
         max_received_headers=smtp.max_received_headers,
-        soft_pending_bytes=smtp.soft_pending_bytes,
+        soft_pending_bytes=_part(smtp.soft_pending_bytes, volumes),
         soft_limit_percent=smtp.soft_limit_percent,
     )
+
+
+def _part(limit: int, volumes: int) -> int:
+    return -(-limit // max(1, volumes))
 
 
 def storage(spec: MailClusterSpec) -> StorageSettings:

@@ -32,7 +32,8 @@ def decide_a_restart(observation: Observation, configuration: Configuration, now
     """Restart a-1, and say so in the status."""
     decisions = plain_planner.decide(observation, configuration, now)
     phase = "Serving" if observation.not_evictable == "a-1" else "Joining"
-    status: Mapping[str, Any] = {"servers": [{"name": "a-1", "phase": phase}]}
+    server = {"name": "a-1", "phase": phase, "brokenVolumes": [{"name": "a-1.1"}]}
+    status: Mapping[str, Any] = {"servers": [server]}
     groups = {name: dataclasses.replace(group, status=status) for name, group in decisions.groups.items()}
     return dataclasses.replace(decisions, groups=groups, restart=None if observation.not_evictable else "a-1")
 
@@ -155,6 +156,19 @@ async def test_a_status_says_no_restart_that_the_disruption_budget_refuses(
     assert phase() == "Joining" and api.writes[-1] == "evict Pod a-1"
 
 
+async def test_a_restart_past_the_budget_asks_nobody(api: FakeApi, reconciler: Reconciler) -> None:
+    def refuse(verb: str, thing: Thing) -> None:
+        if verb == "evict":
+            raise ApiError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+
+    def decide_past_it(observation: Observation, configuration: Configuration, now: datetime) -> Decisions:
+        return dataclasses.replace(decide_a_restart(observation, configuration, now), past_budget=True)
+
+    api.refuse, reconciler.decide = refuse, decide_past_it
+    await reconciler.run(KEY)
+    assert api.writes[-1] == "delete Pod a-1" and not any(write.startswith("evict") for write in api.writes)
+
+
 async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: FakeApi, reconciler: Reconciler) -> None:
     def counted() -> dict[str, float]:
         return {s.labels["phase"]: s.value for metric in metrics.SERVERS.collect() for s in metric.samples}
@@ -162,9 +176,11 @@ async def test_servers_are_counted_by_phase_until_their_cluster_is_gone(api: Fak
     await reconciler.run(KEY)
     assert {phase: count for phase, count in counted().items() if count} == {"Joining": 1}
     assert counted()["Lost"] == 0  # it is there, so that an alert ends
+    assert metrics.VOLUMES_BROKEN.labels(*KEY)._value.get() == 1
     api.drop(kinds.MAIL_SERVER, "mail", "a")
     await reconciler.run(KEY)
     assert not any(counted().values())
+    assert metrics.VOLUMES_BROKEN.labels(*KEY)._value.get() == 0
     api.drop(kinds.MAIL_CLUSTER, "mail", "example")
     await reconciler.run(KEY)
     assert counted() == {}

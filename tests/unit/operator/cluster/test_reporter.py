@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -64,6 +64,10 @@ async def test_all_volumes_of_a_server_are_asked_and_one_that_answers_is_a_sign_
     report = store.reports[SERVER]
     assert (report.heard, report.sidecar, report.writer) == (1000.0, None, None)
     assert report.further == (VolumeReport({"volume": "bb", "port": 2621}, {"volume": "bb", "port": 2601}),)
+    assert [volume.heard for volume in report.volumes] == [None, 1000.0]
     clock[0] = 1010.0
+    monkeypatch.setattr("mailarray_operator.cluster.reporter.ask", AsyncMock(return_value=None))
+    await one._ask(SERVER, one._targets[SERVER])
+    assert [volume.heard for volume in store.reports[SERVER].volumes] == [None, 1000.0]
     one.follow(KEY, {}, frozenset())
     assert store.reports[SERVER] == ServerReport(1000.0, None, None, "first")

@@ -40,7 +40,7 @@ def test_each_volume_has_a_row_and_no_mirror_on_its_own_server() -> None:
         assert {host_of(mirror) for group in row for mirror in group} == {"mx-0", "mx-1", "mx-2"} - {host_of(name)}
     assert phases(world) == {"mx-0": "Serving", "mx-1": "Serving", "mx-2": "Serving"}
     assert world.cluster_status["mirroring"]["servers"] == 3
-    assert entry(world, "mx-0")["volume"] == "volume of claim-1,volume of claim-1, mx-0.1"
+    assert entry(world, "mx-0")["volume"] == "volume of claim-1,volume of claim-1 for mx-0.1"
     assert len(world.claims) == 6
     assert world.decide().table == table  # nothing new, nothing changes
 
@@ -78,9 +78,10 @@ def test_a_broken_disk_is_told_and_its_server_is_not_lost() -> None:
         world.tick(30.0)
         world.step()
     shown = entry(world, "mx-1")
-    assert shown["phase"] == "Joining"
-    assert shown["message"] == "its volume mx-1 does not answer; its other volumes go on"
-    assert shown["volume"] == "volume of claim-3,volume of claim-3, mx-1.1"
+    assert shown["phase"] == "Serving"
+    assert shown["message"].startswith("its volume mx-1 is broken (it does not answer), and its other volumes serve; ")
+    assert "`kubectl delete pvc/volume-mx-1 pod/mx-1`" in shown["message"]
+    assert shown["volume"] == "volume of claim-3,volume of claim-3 for mx-1.1"
     assert world.table == before
     world.broken_volumes.clear()
     world.settle()

@@ -19,7 +19,7 @@ from mailarray.contract.resources.mailserver import MailServerSpec, ServerStorag
 from mailarray.contract.resources.mirrorpair import MirrorPairSpec, Side
 from mailarray.contract.server_names import group_of, host_of, number_of
 from mailarray_operator.api.configuration import Configuration
-from mailarray_operator.api.names import claim
+from mailarray_operator.api.names import claim, numbered
 from mailarray_operator.plan import decide
 from mailarray_operator.plan.decisions import Decisions, Event
 from mailarray_operator.plan.observation import (
@@ -105,6 +105,12 @@ class World:
         self.restarts: list[str] = []
         self.full_of_mail: set[str] = set()  # volumes that are not drained yet when their server's first one is
         self.broken_volumes: set[str] = set()  # that do not answer; their pod is not ready
+        self.crashing_volumes: dict[str, str] = {}  # of these: what their processes say at each start
+        self.read_only: set[str] = set()  # volumes whose processes answer, and cannot write; their pod is not ready
+        self.declared_lost: set[str] = set()  # ids
+        self.short_of_copies: dict[str, int] = {}  # by the volume that counts the segments
+        self.volume_heard: dict[str, float] = {}
+        self.old_revisions: dict[str, str | None] = {}  # revisions whose processes say another version, or none
         self.alone: set[str] = set()  # volumes whose writer has no mirror
         self.not_evictable: set[str] = set()  # a disruption budget forbids it
         self.clock = 0.0
@@ -177,7 +183,7 @@ class World:
     def ready(self, name: str) -> bool:
         """A server that drains takes no mail, so it is not ready."""
         server = self.servers.get(name)
-        whole = not any(host_of(volume) == name for volume in self.broken_volumes)
+        whole = not any(host_of(volume) == name for volume in self.broken_volumes | self.read_only)
         return self.answers(name) and whole and (server is None or server.drain_left is None)
 
     def answers(self, name: str) -> bool:
@@ -203,7 +209,8 @@ class World:
             server.unsettled = 1
         elif server.unsettled:
             server.unsettled = 0
-        server.heard = self.clock
+        if not all(one in self.broken_volumes for one in self.claims if host_of(one) == name):
+            server.heard = self.clock
         server.rebuild_left = max(0, server.rebuild_left - 1)
         if self.table is None or self.table.generation < server.generation:
             return
@@ -271,18 +278,26 @@ class World:
         problem = "container smtp crashes" if pod.crashing or pod.revision in group.broken else ""
         node = f"node-{name}" if placed else ""
         ready = self.ready(name)
-        return Pod(name, pod.uid, node, zone if placed else "", "", ready, pod.terminating, pod.revision, problem)
+        failures = {
+            numbered(container, number_of(volume)): why
+            for volume, why in self.crashing_volumes.items()
+            if host_of(volume) == name and pod.age >= 2
+            for container in ("smtp", "catalog")
+        }
+        known = (name, pod.uid, node, zone if placed else "", "", ready, pod.terminating, pod.revision, problem)
+        return Pod(*known, failures=failures)
 
     def _report(self, name: str, server: FakeServer) -> ServerReport:
         uid = self.pods[name].uid if name in self.pods else ""
         group = self.groups.get(group_of(name))
         volumes = names_of(name, 1 if group is None else group.volumes)
         first, *further = [self._volume_report(name, volume, server) for volume in volumes]
-        return ServerReport(server.heard, first.sidecar, first.writer, uid, tuple(further))
+        return ServerReport(server.heard, first.sidecar, first.writer, uid, tuple(further), first.heard)
 
     def _volume_report(self, name: str, volume: str, server: FakeServer) -> VolumeReport:
         if not self.answers(name) or volume in self.broken_volumes:
-            return VolumeReport(None, None)
+            return VolumeReport(None, None, self.volume_heard.get(volume))
+        self.volume_heard[volume] = server.heard
         drain = None
         if server.drain_left is not None:
             left = server.drain_left + (volume in self.full_of_mail)
@@ -292,16 +307,23 @@ class World:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": server.rebuild_left, "done": False}
         elif server.lost_a_volume:
             rebuild = {"segments_total": DRAIN_TICKS, "segments_left": 0, "done": True}
+        pod = self.pods[name]
+        version = {"version": self.old_revisions.get(pod.revision, "0.1.0")}
         sidecar = {
-            "volume": f"{server.volume}, {volume}" if volume != name else server.volume,
+            **version,
+            "volume": f"{server.volume} for {volume}" if volume != name else server.volume,
             "table_generation": server.generation,
             "drain": drain,
             "rebuild": rebuild,
             "segments": {"unsettled": server.unsettled},
-            "under_replicated": 0,
+            "under_replicated": self.short_of_copies.get(volume, 0),
+            "lost": sorted(self.declared_lost),
+            "catalog": {"state": "up", "open": True},
         }
         writer = {
+            **version,
             "refusing": None,
+            "disk_error": "Read-only file system" if volume in self.read_only else None,
             "at_rest": drain is not None,
             "copies": {"wanted": self.copies, "now": None},
             "mirrors": [
@@ -309,14 +331,14 @@ class World:
                 for m in server.mirrors
             ],
         }
-        return VolumeReport(sidecar, writer)
+        return VolumeReport(sidecar, writer, server.heard)
 
     def _mirrors(self, volume: str, mirror: str) -> bool:
         return volume not in self.alone and self.answers(host_of(mirror))
 
     def decide(self) -> Decisions:
         decisions = decide(self.observe(), CONFIGURATION, self.now())
-        if decisions.restart in self.not_evictable:
+        if decisions.restart in self.not_evictable and not decisions.past_budget:
             decisions = decide(self.observe(str(decisions.restart)), CONFIGURATION, self.now())
         return decisions
 
