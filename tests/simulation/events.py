@@ -216,7 +216,7 @@ class Trouble(Stories):
         for volume, counter in raw.execute("SELECT id, counter FROM volumes").fetchall():
             known = [
                 own if volume == id else counters.get(volume, 0)
-                for id, told_in, own, counters, _ in saved
+                for id, told_in, own, counters, *_ in saved
                 if told_in == epoch
             ]
             if counter > max(known, default=0):

@@ -303,6 +303,11 @@ class Catalog(Protocol):
         """
         ...
 
+    async def introduce(self, servers: Mapping[VolumeId, str]) -> None:
+        """Volumes that some sidecar knew, and the server of each; those that the catalog knows, too, do not matter. One
+        that is made known so has told nothing. It may be lost since: then the volume in its place will say so [19]."""
+        ...
+
     async def mark_lost(self, volume: VolumeId) -> None:
         """For ever."""
         ...

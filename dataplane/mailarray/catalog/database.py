@@ -141,6 +141,11 @@ class DatabaseCatalog:
         async with self._call("caught_up") as engine:
             return await engine.write(lambda c: volumes.caught_up(c, volume, epoch, wanted, copies), alone=True)
 
+    async def introduce(self, servers: Mapping[VolumeId, str]) -> None:
+        """See `Catalog`."""
+        async with self._call("introduce") as engine:
+            await engine.write(lambda c: volumes.introduce(c, servers), alone=True)
+
     async def mark_lost(self, volume: VolumeId) -> None:
         """See `Catalog`."""
         async with self._call("mark_lost") as engine:

@@ -7,7 +7,7 @@ catch up at the same moment must see each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
@@ -27,6 +27,7 @@ _ALL = select(_volumes)
 _OF_SERVER = _ALL.where(or_(_THIS, _volumes.c.server == bindparam("of_server")))
 _IN_ORDER = _ALL.order_by(_volumes.c.server, _volumes.c.id)
 _INSERT = insert(_volumes)
+_TOLD_NOTHING = {"lost": False, "counter": 0, "caught_up_epoch": 0, "retired": False}
 _UPDATE = (
     update(_volumes).where(_THIS).values({name: bindparam(f"new_{name}") for name in ("server", "counter", "retired")})
 )
@@ -141,6 +142,14 @@ def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
         )
     )
     return {bytes(row) for row in rows}
+
+
+def introduce(connection: Connection, servers: Mapping[VolumeId, str]) -> None:
+    """See `Catalog.introduce`."""
+    known = {bytes(row.id) for row in connection.execute(_ALL)}
+    for volume, server in servers.items():
+        if volume not in known:
+            connection.execute(_INSERT, {"id": volume, "server": server, **_TOLD_NOTHING})
 
 
 def mark_lost(connection: Connection, volume: VolumeId) -> None:

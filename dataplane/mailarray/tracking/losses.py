@@ -3,6 +3,8 @@
 Invariants:
 
 - Nobody forgets a volume that is gone before the catalog was told: one that was made anew, or restored, does not know.
+- Nobody forgets whose volume one was that a restored catalog does not know: headers name it, so the catalog waits for
+  it, until another volume of that server says that it is there instead.
 - A lost volume counts as repaired only when the catalog says so *and* knows all: mail that was accepted while the
   catalog was away, or was rebuilt, stands nowhere but on the volumes. So every server of the mirroring table is asked
   whether it has told all that it holds, in this epoch; who does not answer may hold something. After that the catalog
@@ -55,6 +57,10 @@ class Losses:
                 await self._link.catalog.mark_lost(volume)
         for volume in again:
             await self._link.catalog.mark_retired(volume)
+        strangers = {v: name for v, name in memory.servers.items() if v not in rows and v not in lost | again}
+        if strangers:
+            await self._link.catalog.introduce(strangers)
+        memory.servers = strangers | {row.id: row.server for row in known if row.server}
         memory.retired = frozenset(retired | again)
         memory.lost = frozenset(lost)
         memory.heard = True

@@ -334,7 +334,7 @@ class Settler:
 
     async def _tell_caught_up(self, epoch: int) -> None:
         # A segment that is being written is never at rest; it counts as told when what was acknowledged of it is.
-        if any(holding.followed_epoch != epoch for holding in self.unsettled) or self._follower.lag_bytes:
+        if any(holding.followed_epoch != epoch for holding in self.unsettled) or not self._follower.told(epoch):
             return
         volumes = await self._link.catalog.volumes()
         known = {row.server: row.id for row in volumes if not row.lost}

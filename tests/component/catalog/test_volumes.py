@@ -52,6 +52,24 @@ async def test_a_lost_volume_counts_until_its_segments_are_repaired(catalog: Cat
     assert await catalog.caught_up(two.volume, two.epoch, expected, 2)
 
 
+async def test_a_volume_that_is_introduced_is_waited_for_until_another_is_in_its_place(catalog: Catalog) -> None:
+    one, two = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-1")
+    gone = new_volume_id()
+    expected = [one.volume, two.volume]
+    await one.check_in()
+    await catalog.introduce({gone: "mail-1", one.volume: "mail-7"})
+    assert {(row.id, row.server, row.lost) for row in await catalog.volumes()} == {
+        (one.volume, "mail-0", False),
+        (gone, "mail-1", False),
+    }
+    assert (await catalog.check_in(two.volume, "mail-1", 1, 0)).beside == {gone}
+    assert not await catalog.caught_up(one.volume, 1, expected, 1)
+    assert not await catalog.caught_up(two.volume, 1, expected, 1)
+    await catalog.check_in(two.volume, "mail-1", 1, 0, instead=[gone])
+    assert {row.id for row in await catalog.volumes() if row.lost} == {gone}
+    assert await catalog.caught_up(two.volume, 1, expected, 1)
+
+
 async def test_a_higher_counter_or_epoch_means_a_restored_catalog(catalog: Catalog) -> None:
     sidecar = Sidecar(catalog)
     await sidecar.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -56,6 +57,11 @@ class Volumes:
     async def unsealed_segments(self, volume: VolumeId) -> list[Any]:
         return []
 
+    async def introduce(self, servers: Mapping[VolumeId, str]) -> None:
+        for volume, server in servers.items():
+            self.rows.setdefault(volume, VolumeRow(volume, server, False))
+            self.marked.append((server, volume))
+
     async def mark_lost(self, volume: VolumeId) -> None:
         self._mark("lost", volume, lost=True)
 
@@ -75,7 +81,7 @@ class Volumes:
 
 def repairer(catalog: Volumes, *, lost: set[VolumeId] = frozenset(), retired: set[VolumeId] = frozenset()) -> Repairer:  # type: ignore[assignment]
     servers = (Server("mail-0", "h:1", "h:2"), Server("mail-1", "h:3", "h:4"))
-    memory: Any = SimpleNamespace(lost=frozenset(lost), retired=frozenset(retired), repaired=frozenset())
+    memory: Any = SimpleNamespace(lost=frozenset(lost), retired=frozenset(retired), repaired=frozenset(), servers={})
     state = SimpleNamespace(epoch=1, open=True)
     link: Any = SimpleNamespace(catalog=catalog, state=state, check_in=AsyncMock(return_value=state))
     rest: Any = Mock(volume=Mock(id=OWN), run=AsyncMock(return_value={}), leftovers=lambda: [])
@@ -91,6 +97,18 @@ async def test_what_is_lost_is_told_again_although_the_catalog_knows_the_volume(
     assert catalog.marked == [("lost", GONE)] and one._memory.lost == {GONE}
     await one.look()
     assert len(catalog.marked) == 1
+
+
+async def test_a_catalog_that_never_heard_of_a_volume_is_told_whose_it_was() -> None:
+    catalog = Volumes(VolumeRow(OWN, "mail-0", False), VolumeRow(GONE, "mail-1", False))
+    one = repairer(catalog)
+    await one.look()
+    assert one._memory.servers == {OWN: "mail-0", GONE: "mail-1"} and not catalog.marked
+    del catalog.rows[GONE]  # restored to a moment before it began
+    await one.look()
+    assert catalog.marked == [("mail-1", GONE)]
+    await one.look()
+    assert catalog.marked == [("mail-1", GONE)] and one._memory.servers[GONE] == "mail-1"
 
 
 async def test_what_is_retired_is_told_again_unless_its_server_is_back() -> None:

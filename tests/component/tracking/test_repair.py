@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mailarray.journal.disk import Disk
 from mailarray.journal.format import Tombstone
 from mailarray.model.ids import VolumeId
 from mailarray.model.message import Committed
+from mailarray.tracking.process import Agent
 from tests.support.array_of_three import TOKEN, Array, ArrayServer, bytes_on, fast_clocks
 from tests.support.segments import random_body
 
@@ -209,6 +212,42 @@ async def test_a_wiped_server_is_rebuilt_under_a_new_volume(array: Array) -> Non
     await reset(array, array.servers)
     assert (await catalog.counts()).under_replicated_segments == 0
     await readable_twice(array, sent, array.servers)
+
+
+async def test_a_catalog_restored_to_before_lost_volumes_began_opens(array: Array) -> None:
+    """Two of them, one after the other: one alone is allowed to be missing."""
+    await array.start()
+    sent = Sent()
+    await sent.deliver(array, range(4))
+    await registered(array, sent)
+    for server in array.servers[2:]:
+        younger = await replaced(array, server)
+        await array.until(lambda id=younger: all(id in a.memory.servers for a in agents(array)))  # type: ignore[misc]
+        await sent.deliver(array, range(4), rounds=2)  # headers name it
+        await replaced(array, server, forgotten=younger)
+        await array.until(lambda: all(a.link.state is not None and a.link.state.open for a in agents(array)))
+        await registered(array, sent)
+    for server in array.servers:
+        await server.kill_writer()
+    await array.settled(30.0)
+    await readable_twice(array, sent, array.servers)
+
+
+async def replaced(array: Array, server: ArrayServer, forgotten: VolumeId | None = None) -> VolumeId:
+    """An empty disk instead of its own. `forgotten`: of this volume the catalog, made anew, never heard."""
+    await server.kill()
+    if forgotten is not None:
+        await (await array.catalog()).reset()
+        with contextlib.closing(sqlite3.connect(array.catalog_url.removeprefix("sqlite:///"))) as rows, rows:
+            assert rows.execute("DELETE FROM volumes WHERE id = ?", (forgotten,)).rowcount == 1
+    shutil.rmtree(server.settings.volume)
+    await server.start()
+    assert server.agent is not None
+    return server.agent.volume.id
+
+
+def agents(array: Array) -> list[Agent]:
+    return [server.agent for server in array.servers if server.agent is not None]
 
 
 async def test_a_replica_seals_what_it_remembers_when_all_members_are_gone(array: Array) -> None:
