@@ -50,6 +50,7 @@ import mailarray.tracking.peers
 import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
+import mailarray.tracking.replica_rows
 import mailarray.tracking.settling
 import mailarray.tracking.shelf
 import mailarray.tracking.superseding
@@ -85,6 +86,7 @@ CLOCKS = {
     (mailarray.tracking.wear, "RANK_SECONDS"): 2.0,
     (mailarray.tracking.superseding, "INTERVAL"): 2.0,
     (mailarray.tracking.dropping, "INTERVAL"): 2.0,
+    (mailarray.tracking.replica_rows, "AGAIN"): 10.0,
     (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
     (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }

@@ -364,6 +364,31 @@ class Catalog(Protocol):
         """
         ...
 
+    async def surplus_segments(self, volume: VolumeId, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """Sealed, registered segments, not superseded, that this volume holds as a repaired copy, and of which more of
+        the `counting` volumes than `copies` hold one, oldest first. `holders` are those that count."""
+        ...
+
+    async def give_back(
+        self, segment: SegmentId, volume: VolumeId, length: int, staying: Collection[VolumeId], epoch: int
+    ) -> int | None:
+        """This volume's repaired copy counts no more: `staying` said that they hold the segment up to L = `length` [25].
+
+        Answers the volume's counter as for a registration; from then on its bytes may go. None, and nothing changed,
+        when the segment is not sealed with that L, not registered up to it, or superseded; when one of `staying` is no
+        holder any more, lost or retired; when they are on fewer hosts than `copies`; when the copy had no row; or when
+        the catalog is closed. One leaves a segment at a time. Raises EpochPassed.
+        """
+        ...
+
+    async def replicas_on(self, volume: VolumeId) -> set[SegmentId]:
+        """Sealed segments, not superseded, that have a row for a repaired copy on that volume."""
+        ...
+
+    async def forget_replicas(self, volume: VolumeId, segments: Collection[SegmentId]) -> None:
+        """That volume has no repaired copies of those, whatever the rows say: they came back with a restore."""
+        ...
+
     async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
         """Sealed segments, not superseded, that those volumes hold on fewer hosts than their `copies`, oldest first.
 

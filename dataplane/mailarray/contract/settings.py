@@ -107,6 +107,9 @@ class StorageSettings:
     duplicate_window: float = 3600.0
     scrub_interval: float = 14 * 86400.0  # seconds within which everything on a volume is read through and checked
     scrub_rate: int = 16 * MIB  # bytes/s of that at most: a tenth of a slow disk
+    # Seconds after the last change among a segment's holders, before a copy too many is given back: servers that go and
+    # come one after the other shall not make copies come and go.
+    surplus_after: float = 600.0
     copy_rate: int = (
         64 * MIB
     )  # bytes/s that one server fetches for repairs: half a gigabit link, a fifth of a plain SSD
@@ -237,7 +240,7 @@ class AccessSettings:
 T = TypeVar("T")
 # Left out of the files while they have these values: files of servers that do not need them, in pods above all, stay
 # what they were before there were such fields, and older processes can read them.
-_LEFT_OUT = (("shared_port", False),)
+_LEFT_OUT = (("shared_port", False), ("surplus_after", 600.0))
 
 
 def dump(settings: object) -> str:
