@@ -372,7 +372,7 @@ class Catalog(Protocol):
     async def give_back(
         self, segment: SegmentId, volume: VolumeId, length: int, staying: Collection[VolumeId], epoch: int
     ) -> int | None:
-        """This volume's repaired copy counts no more: `staying` said that they hold the segment up to L = `length` [25].
+        """This volume's repaired copy counts no more, as `staying` said that they hold it up to L = `length` [25].
 
         Answers the volume's counter as for a registration; from then on its bytes may go. None, and nothing changed,
         when the segment is not sealed with that L, not registered up to it, or superseded; when one of `staying` is no

@@ -199,8 +199,10 @@ class Settler:
 
     async def _settle(self, holding: Holding, row: SegmentState | None, epoch: int) -> bool:
         facts, member = holding.facts, holding.member
-        if member is None or holding.leaving:  # not told any more: it leaves
+        if member is None:
             return False  # the writer's, or taken over just now: what is in it is not known yet
+        if holding.leaving:
+            return False  # told to nobody any more
         if facts is None:
             return await self._settle_empty(holding, row)
         if row is not None:
