@@ -142,13 +142,15 @@ class Ledger:
             world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
 
     def giving_back(self, volume: VolumeId, segment: SegmentId) -> None:
-        """A volume gives up a copy too many: it is whole on `copies` others."""
+        """A volume gives up a copy too many: it is whole on `copies` others, and none of them may be switched off."""
         world = self._world
         world.note(f"{volume.hex()} gives back {segment.hex()}")
-        found = world.database.raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (segment,)).fetchone()
+        raw = world.database.raw
+        found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (segment,)).fetchone()
         end = max(self.ends.get(segment, 0), 0 if found is None else found[0] or 0)
         name = f"{segment.hex()}.segment"
-        places = [place for id, place in world.volumes.items() if id != volume and id not in world.gone]
+        off = {volume, *world.gone, *(id for (id,) in raw.execute("SELECT id FROM volumes WHERE retired"))}
+        places = [place for id, place in world.volumes.items() if id not in off]
         holders = sum(len(machine.durable(path / "segments" / name)) >= end for machine, path in places)
         if holders < world.copies:
             world.broken(f"a copy of segment {segment.hex()} is given back, and {holders} other volumes hold it")
