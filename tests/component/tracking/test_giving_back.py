@@ -96,7 +96,10 @@ async def test_copies_too_many_go_and_everything_stays_on_two_disks(
     array: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = await away_and_back(array)
-    given_back = lambda: sum(agent.returner.given_back for agent in agents(array))  # noqa: E731
+
+    def given_back() -> int:
+        return sum(agent.returner.given_back for agent in agents(array))
+
     await array.until(given_back)
     await none_too_many(array)
     await array.settled(servers=())
