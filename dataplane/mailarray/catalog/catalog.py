@@ -334,7 +334,7 @@ class Catalog(Protocol):
         ...
 
     async def unsealed_segments(self, member: VolumeId) -> list[SegmentState]:
-        """Those without a `sealed_length` that have this volume in their replica set, oldest row first [15]."""
+        """Those without a `sealed_length`, not superseded, that have this volume in their replica set, oldest first."""
         ...
 
     async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:

@@ -155,3 +155,17 @@ async def test_rows_that_are_not_true_are_removed(catalog: Catalog, holders: lis
     await catalog.forget_replicas(three.volume, [segment])
     assert await catalog.replicas_on(three.volume) == set()
     assert await catalog.replicas_on(four.volume) == {segment}
+
+
+async def test_nobody_waits_for_the_seal_of_what_is_superseded(catalog: Catalog, holders: list[Sidecar]) -> None:
+    """A catalog that was restored to before a seal hears of the compaction all the same."""
+    one, two, _, four, _ = holders
+    one.next_segment()
+    one.segment = facts(one.volume, two.volume)
+    await one.register(message("a@x"))
+    assert [state.facts for state in await catalog.unsealed_segments(two.volume)] == [one.segment]
+    four.segment, four.at = facts(four.volume, copies=1), 0
+    await four.register(message("a@x"))
+    await catalog.propose_seal(four.segment, BODY, four.epoch)
+    assert await catalog.supersede(four.segment, BODY, [one.segment.id], one.epoch)
+    assert await catalog.unsealed_segments(two.volume) == []
