@@ -135,7 +135,7 @@ async def test_a_copy_stays_while_one_that_is_needed_does_not_say_that_it_stays(
     before = on_disks(array)
     await array.until(lambda: any("the test says so" in (a.returner.problem or "") for a in agents(array)))
     assert too_many(array) and on_disks(array).keys() >= before.keys()
-    assert all(not holding.leaving for agent in agents(array) for holding in agent.shelf)
+    await array.until(lambda: not any(holding.leaving for agent in agents(array) for holding in agent.shelf))
     go_on()
     await none_too_many(array)
     await readable_twice(array, sent, array.servers)
