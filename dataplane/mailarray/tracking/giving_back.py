@@ -41,6 +41,7 @@ from mailarray.tracking.targets import counting
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 200  # copies given back on the word of one look; what others hold may change meanwhile
 INTERVAL = 60.0  # seconds between two looks, unless the patience is short; a look reads this volume's own rows
 
 
@@ -75,6 +76,7 @@ class Returner:
         self.given_back = self.given_back_bytes = 0  # since this process began
         self._since: dict[SegmentId, tuple[frozenset[VolumeId], int, float]] = {}  # holders, epoch: the same since
         self._ours: dict[SegmentId, int] = {}  # bytes
+        self._next = 0  # of those that are due, where the next look begins
 
     # -- what others are told ----------------------------------------------------------------------------
     def word(self, segment: SegmentId, length: int) -> dict[str, Any]:
@@ -127,7 +129,8 @@ class Returner:
         catalog, own, epoch = self._link.catalog, self._shelf.volume.id, state.epoch
         rows = await catalog.volumes()
         servers = counting(self._table(), rows)
-        found = await catalog.surplus_segments(own, tuple(servers)) if own in servers else []
+        wanted = own in servers and any(holding.is_replica(own) for holding in self._shelf)
+        found = await catalog.surplus_segments(own, tuple(servers)) if wanted else []
         names = {row.id: row.server for row in rows}
         now, full = time.monotonic(), self.full()
         since, ours, due = {}, {}, []
@@ -146,11 +149,15 @@ class Returner:
         metrics.SURPLUS.set(len(ours))
         if not ours:
             self.problem = None
-        for one, apart in due:
+        before_all, first = self.given_back, self._next if self._next < len(due) else 0
+        self._next = first + AT_ONCE  # what cannot go now shall not keep the rest from it
+        for one, apart in due[first : first + AT_ONCE]:
             if self.busy():
                 return  # first what is short; the next look finds the rest
             await self._pace.take(one.sealed_length)
-            await self._give_back(one, servers, apart, epoch)
+            await self._give_back(one, counting(self._table(), rows), apart, epoch)
+        if len(due) > AT_ONCE and self.given_back > before_all:
+            self.wake.set()
 
     async def _give_back(self, one: ShortSegment, servers: Mapping[VolumeId, Server], apart: bool, epoch: int) -> None:
         """If those that stay are enough. Raises CatalogUnavailable, OSError."""
@@ -218,6 +225,7 @@ class Returner:
         await self._index.forget(holding)  # from here on nobody reads from its descriptors
         holding.close()
         self._ours.pop(holding.segment, None)
+        self.problem = None
         self.given_back += 1
         self.given_back_bytes += size
         metrics.GIVEN_BACK.inc()
