@@ -401,8 +401,9 @@ def _at_work(world: World) -> list[str]:
             continue
         if server.writer is not None:
             rest.append(f"{name} has a writer")
-        if too_many := agent.returner.status()["segments"]:
-            rest.append(f"{name} has {too_many} copies too many")
+        surplus = agent.returner.status()
+        if surplus["segments"] and not surplus["problem"]:  # a holder whose disk failed it does not say that it stays
+            rest.append(f"{name} has {surplus['segments']} copies too many")
         if agent.memory.lost - agent.memory.repaired:
             rest.append(f"{name} misses something of a lost volume")
     if rest:

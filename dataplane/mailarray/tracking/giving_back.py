@@ -93,8 +93,10 @@ class Returner:
         if holding.leaving:
             return "it is about to be given back here, too"
         whole = member.fence_state.whole and member.fence_state.sealed_length == length <= member.length
-        if not whole or member.damages or member.broken is not None or not self.sound(holding.segment):
+        if not whole or member.damages or not self.sound(holding.segment):
             return "it is not whole here, or damaged"
+        if member.broken is not None:
+            return f"the disk failed it since the process began: {member.broken}"
         try:
             size = self._shelf.volume.segment_path(holding.segment).stat().st_size
         except OSError as error:
