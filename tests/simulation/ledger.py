@@ -149,8 +149,10 @@ class Ledger:
         found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (segment,)).fetchone()
         end = max(self.ends.get(segment, 0), 0 if found is None else found[0] or 0)
         name = f"{segment.hex()}.segment"
-        off = {volume, *world.gone, *(id for (id,) in raw.execute("SELECT id FROM volumes WHERE retired"))}
-        places = [place for id, place in world.volumes.items() if id not in off]
+        # That one was declared lost may stand nowhere any more, since the catalog was restored: then it counts.
+        off = {volume, *(id for (id,) in raw.execute("SELECT id FROM volumes WHERE lost OR retired"))}
+        disks = [server.machine for server in world.servers.values()]
+        places = [place for id, place in world.volumes.items() if id not in off and place[0] in disks]
         holders = 0
         for machine, path in places:  # what a failed sync left may go: nobody was told 250 for it
             wanted = self.ends.get(segment, 0) if name in machine.failed_syncs else end
