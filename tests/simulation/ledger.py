@@ -290,7 +290,7 @@ class Ledger:
             )
         for id, length in world.database.raw.execute(sealed, here):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
-        for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
+        for (id,) in world.database.raw.execute("SELECT segment_id FROM superseded"):  # it may have no row any more
             ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
             name = f"{segment.hex()}.segment"
