@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, ShortSegment
-from mailarray.contract.mirroring_table import Server
+from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.catalog_link import CatalogLink
@@ -42,6 +42,7 @@ from mailarray.tracking.targets import counting
 log = logging.getLogger(__name__)
 
 AT_ONCE = 200  # copies given back on the word of one look; what others hold may change meanwhile
+DUTY = 0.05  # of the time may be spent on looks: tens of thousands too many take seconds
 INTERVAL = 60.0  # seconds between two looks, unless the patience is short; a look reads this volume's own rows
 
 
@@ -74,8 +75,10 @@ class Returner:
         self.wake = asyncio.Event()
         self.problem: str | None = None  # why a copy that was due stays
         self.given_back = self.given_back_bytes = 0  # since this process began
-        self._since: dict[SegmentId, tuple[frozenset[VolumeId], int, float]] = {}  # holders, epoch: the same since
+        self._since: dict[SegmentId, tuple[tuple[frozenset[VolumeId], int], float]] = {}  # holders, epoch: same since
         self._ours: dict[SegmentId, int] = {}  # bytes
+        self._looked_at = float("-inf")
+        self._took = 0.0  # seconds, the last look
         self._next = 0  # of those that are due, where the next look begins
 
     # -- what others are told ----------------------------------------------------------------------------
@@ -128,26 +131,27 @@ class Returner:
         state = self._link.state
         if state is None or not state.open:
             return
-        catalog, own, epoch = self._link.catalog, self._shelf.volume.id, state.epoch
+        catalog, own, epoch, began = self._link.catalog, self._shelf.volume.id, state.epoch, time.monotonic()
+        if began - self._looked_at < self._took / DUTY:
+            return
         rows = await catalog.volumes()
-        servers = counting(self._table(), rows)
+        table = self._table()
+        servers = counting(table, rows)
         wanted = own in servers and any(holding.is_replica(own) for holding in self._shelf)
         found = await catalog.surplus_segments(own, tuple(servers)) if wanted else []
+        self._looked_at = time.monotonic()
+        self._took = self._looked_at - began
+        holders = {one.facts.id: (frozenset(one.holders), epoch) for one in found}
+        before = self._since
+        self._since = {
+            id: (now, before[id][1] if id in before and before[id][0] == now else self._looked_at)
+            for id, now in holders.items()
+        }
         names = {row.id: row.server for row in rows}
-        now, full = time.monotonic(), self.full()
-        since, ours, due = {}, {}, []
-        for one in found:
-            holders = frozenset(one.holders)
-            before = self._since.get(one.facts.id)
-            begun = now if before is None or before[:2] != (holders, epoch) else before[2]
-            since[one.facts.id] = (holders, epoch, begun)
-            apart = wants_zones(self._table(), names.get(one.facts.writer, ""))
-            if own in too_many(one.facts, one.holders, servers, apart):
-                ours[one.facts.id] = one.sealed_length
-            after = begins_after(leavers(one.facts, one.holders, servers, apart), own, self._patience, full)
-            if after is not None and now - begun >= after:
-                due.append((one, apart))
-        self._since, self._ours = since, ours
+        full = self.full()
+        # In a thread: after a long outage these are some ten thousand.
+        ours, due = await self._shelf.run(lambda: self._choose(found, servers, table, names, full))
+        self._ours = {one.facts.id: one.sealed_length for one in ours}
         metrics.SURPLUS.set(len(ours))
         if not ours:
             self.problem = None
@@ -160,6 +164,25 @@ class Returner:
             await self._give_back(one, counting(self._table(), rows), apart, epoch)
         if len(due) > AT_ONCE and self.given_back > before_all:
             self.wake.set()
+
+    def _choose(
+        self,
+        found: Sequence[ShortSegment],
+        servers: Mapping[VolumeId, Server],
+        table: MirroringTable,
+        names: Mapping[VolumeId, str],
+        full: bool,
+    ) -> tuple[list[ShortSegment], list[tuple[ShortSegment, bool]]]:
+        """Those that are this volume's to give back; those whose time has come, with whether zones are wanted."""
+        own, ours, due = self._shelf.volume.id, [], []
+        for one in found:
+            apart = wants_zones(table, names.get(one.facts.writer, ""))
+            if own in too_many(one.facts, one.holders, servers, apart):
+                ours.append(one)
+            after = begins_after(leavers(one.facts, one.holders, servers, apart), own, self._patience, full)
+            if after is not None and self._looked_at - self._since[one.facts.id][1] >= after:
+                due.append((one, apart))
+        return ours, due
 
     async def _give_back(self, one: ShortSegment, servers: Mapping[VolumeId, Server], apart: bool, epoch: int) -> None:
         """If those that stay are enough. Raises CatalogUnavailable, OSError."""
