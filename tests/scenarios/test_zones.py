@@ -40,7 +40,7 @@ def volumes_by_segment(array: Array) -> dict[str, set[int]]:
     """Which servers have a file of which segment, by the disks themselves; segments without a batch left out."""
     held: dict[str, set[int]] = {}
     for index in range(4):
-        for file in array.volume(index).glob("segments/*.seg"):
+        for file in array.volume(index).glob("segments/*.segment"):
             held.setdefault(file.stem, set()).add(index)
     return held
 

@@ -401,12 +401,15 @@ def _at_work(world: World) -> list[str]:
             continue
         if server.writer is not None:
             rest.append(f"{name} has a writer")
+        surplus = agent.returner.status()
+        if surplus["segments"] and not surplus["problem"]:  # a holder whose disk failed it does not say that it stays
+            rest.append(f"{name} has {surplus['segments']} copies too many")
         if agent.memory.lost - agent.memory.repaired:
             rest.append(f"{name} misses something of a lost volume")
     if rest:
         return rest
     database = world.database
-    for (id,) in database.raw.execute("SELECT id FROM segments WHERE sealed_length IS NULL"):
+    for (id,) in database.raw.execute("SELECT id FROM segments WHERE sealed_length IS NULL AND superseded_by IS NULL"):
         rest.append(f"segment {id.hex()} is not sealed")
     rows = database.transact(volumes.volumes)
     counted = counting(world.table, rows)

@@ -141,6 +141,25 @@ class Ledger:
         if holders < world.copies:
             world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
 
+    def giving_back(self, volume: VolumeId, segment: SegmentId) -> None:
+        """A volume gives up a copy too many: it is whole on `copies` others, and none of them may be switched off."""
+        world = self._world
+        world.note(f"{volume.hex()} gives back {segment.hex()}")
+        raw = world.database.raw
+        found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (segment,)).fetchone()
+        end = max(self.ends.get(segment, 0), 0 if found is None else found[0] or 0)
+        name = f"{segment.hex()}.segment"
+        # That one was declared lost may stand nowhere any more, since the catalog was restored: then it counts.
+        off = {volume, *(id for (id,) in raw.execute("SELECT id FROM volumes WHERE lost OR retired"))}
+        disks = [server.machine for server in world.servers.values()]
+        places = [place for id, place in world.volumes.items() if id not in off and place[0] in disks]
+        holders = 0
+        for machine, path in places:  # what a failed sync left may go: nobody was told 250 for it
+            wanted = self.ends.get(segment, 0) if name in machine.failed_syncs else end
+            holders += len(machine.durable(path / "segments" / name)) >= wanted
+        if holders < world.copies:
+            world.broken(f"a copy of segment {segment.hex()} is given back, and {holders} other volumes hold it")
+
     def cut(self, volume: VolumeId, segment: SegmentId, length: int) -> None:
         """A member cuts its file."""
         if length < min(self._fenced.get((volume, segment), 0), self._acknowledgeable(volume, segment)):
@@ -271,7 +290,7 @@ class Ledger:
             )
         for id, length in world.database.raw.execute(sealed, here):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
-        for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
+        for (id,) in world.database.raw.execute("SELECT segment_id FROM superseded"):  # it may have no row any more
             ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
             name = f"{segment.hex()}.segment"

@@ -17,7 +17,7 @@ import sqlalchemy
 
 from mailarray.access import sidecars
 from mailarray.catalog import registration as grounds
-from mailarray.catalog import registration_sqlite, sealing, volumes
+from mailarray.catalog import registration_sqlite, sealing, surplus, volumes
 from mailarray.catalog.catalog import NotRegistered, TombstoneRow
 from mailarray.journal import member
 from mailarray.journal.disk import SyncPoint
@@ -27,9 +27,10 @@ from mailarray.journal.volume import Volume
 from mailarray.mirroring import segment as mirroring_segment
 from mailarray.mirroring import writer
 from mailarray.mirroring.segment import OpenSegment, SegmentFailed
-from mailarray.tracking import compacting, settling
+from mailarray.tracking import compacting, giving_back, settling
 from mailarray.tracking import sealing as tracking_sealing
 from mailarray.tracking.compacting import Compactor
+from mailarray.tracking.giving_back import Returner
 from mailarray.tracking.peers import Peers
 from mailarray.tracking.proof import Prover
 from mailarray.tracking.receiving import Answer, Receiver
@@ -544,6 +545,21 @@ def _left_out(put: Put, which: Callable[[Any, list[bytes]], set[bytes]]) -> None
         return replace(found, dead=found.dead | more)
 
     put(Compactor, "_look_into", and_those)
+
+
+# -- give back -----------------------------------------------------------------------------------------
+@plant("stayers", "25!", "those that stay were asked directly, and stand there still", "away_together", "catalog_bad")
+def _stayers(put: Put) -> None:
+    async def as_the_catalog_said(self: Any, one: Any, holding: Any) -> list[Any]:
+        return [volume for volume in one.holders if volume != self._shelf.volume.id]
+
+    def row_only(connection: Any, segment: Any, volume: Any, length: int, staying: Any, epoch: int) -> int:
+        surplus.forget_replicas(connection, volume, [segment])
+        return 0
+
+    put(Returner, "_ask", as_the_catalog_said)
+    put(surplus, "give_back", row_only)
+    put(giving_back, "begins_after", lambda ranking, own, patience, full: patience if own in ranking else None)
 
 
 def _without(put: Put, point: SyncPoint) -> None:

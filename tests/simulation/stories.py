@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mailarray.catalog import volumes
+from mailarray.contract.mirroring_table import DRAINING, SERVING
 from tests.simulation.loop import NOBODY
 from tests.simulation.servers import Server
 
@@ -124,6 +125,24 @@ class Stories:
         self._then(self._dice.choice((0.1, 0.3)), lambda: server.kill("writer"))
         self._world.run(5.0)
 
+    def away_together(self) -> None:
+        """Servers drain until their segments are elsewhere, and serve again: there are copies too many."""
+        world = self._world
+        self._quiet()
+        serving = [server.name for server in world.table.servers if server.serving]
+        count = min(self._dice.choice((1, 2)), len(serving) - world.copies)
+        if count < 1:
+            return
+        names = self._dice.sample(serving, count)
+        for _ in range(4):
+            self._deliver(self._server())
+        world.run(0.5)
+        world.change_table(dict.fromkeys(names, DRAINING))
+        world.run(self._dice.choice((6.0, 9.0)))
+        for name in names:
+            self._then(0.0, lambda name=name: world.change_table({name: SERVING}))  # type: ignore[misc]
+            world.run(self._dice.choice((0.5, 4.0)))
+
     def repeated_put(self) -> None:
         """Answers to PUTs are lost and the PUTs come again, at a mirror whose disk fails."""
         network = self._world.network
@@ -235,6 +254,7 @@ class Stories:
 STORIES = {
     "stopped_writer": 0.05,
     "late_first_batch": 0.05,
+    "away_together": 0.05,
     "repeated_put": 0.5,
     "sealed_twice": 0.03,
     "lost_tail": 0.03,

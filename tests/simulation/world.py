@@ -50,6 +50,7 @@ import mailarray.tracking.peers
 import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
+import mailarray.tracking.replica_rows
 import mailarray.tracking.settling
 import mailarray.tracking.shelf
 import mailarray.tracking.superseding
@@ -85,6 +86,7 @@ CLOCKS = {
     (mailarray.tracking.wear, "RANK_SECONDS"): 2.0,
     (mailarray.tracking.superseding, "INTERVAL"): 2.0,
     (mailarray.tracking.dropping, "INTERVAL"): 2.0,
+    (mailarray.tracking.replica_rows, "AGAIN"): 10.0,
     (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
     (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }
@@ -135,6 +137,7 @@ class World:
             reserve=RESERVE,
             compact_percent=dice.choice((1, 1, 30)),
             compact_least=dice.choice((1, 1, 500)),
+            surplus_after=2.0,
         )
         self.slowness = dice.choice((0.0005, 0.002, 0.005))  # seconds, typical, of network and disks
         self.latecomer = f"s-{count - 1}" if count == 4 and self.copies == 2 else None
@@ -348,6 +351,10 @@ def outside(world: World) -> Iterator[None]:
         world.ledger.dropping(self.volume.id, holding.segment)
         return await real_drop(self, holding)
 
+    async def give_back(self: Any, holding: Any) -> int:
+        world.ledger.giving_back(self.volume.id, holding.segment)
+        return await real_give_back(self, holding)
+
     @contextlib.contextmanager
     def writer_locked(self: Volume) -> Iterator[bool]:
         got = world.lock(self.path)
@@ -387,6 +394,8 @@ def outside(world: World) -> Iterator[None]:
     put(mailarray.tracking.receiving.Receiver, "_append", append_batch)
     real_drop = mailarray.tracking.shelf.Shelf.drop
     put(mailarray.tracking.shelf.Shelf, "drop", drop)
+    real_give_back = mailarray.tracking.shelf.Shelf.give_back
+    put(mailarray.tracking.shelf.Shelf, "give_back", give_back)
     real_may_seal = mailarray.tracking.settling.Settler._may_seal
     put(mailarray.tracking.fencing.Fencer, "fence", fence)
     put(mailarray.tracking.peers.Peers, "fence", ask_for_fence)

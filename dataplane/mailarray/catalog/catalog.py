@@ -334,7 +334,7 @@ class Catalog(Protocol):
         ...
 
     async def unsealed_segments(self, member: VolumeId) -> list[SegmentState]:
-        """Those without a `sealed_length` that have this volume in their replica set, oldest row first [15]."""
+        """Those without a `sealed_length`, not superseded, that have this volume in their replica set, oldest first."""
         ...
 
     async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:
@@ -362,6 +362,31 @@ class Catalog(Protocol):
         False, and nothing changed, when the segment is not sealed with that L, is superseded, or the volume is lost
         or unknown. A copy on an original member needs no row.
         """
+        ...
+
+    async def surplus_segments(self, volume: VolumeId, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """Sealed, registered segments, not superseded, that this volume holds as a repaired copy, and of which more of
+        the `counting` volumes than `copies` hold one, oldest first. `holders` are those that count."""
+        ...
+
+    async def give_back(
+        self, segment: SegmentId, volume: VolumeId, length: int, staying: Collection[VolumeId], epoch: int
+    ) -> int | None:
+        """This volume's repaired copy counts no more, as `staying` said that they hold it up to L = `length` [25].
+
+        Answers the volume's counter as for a registration; from then on its bytes may go. None, and nothing changed,
+        when the segment is not sealed with that L, not registered up to it, or superseded; when one of `staying` is no
+        holder any more, lost or retired; when they are on fewer hosts than `copies`; when the copy had no row; or when
+        the catalog is closed. One leaves a segment at a time. Raises EpochPassed.
+        """
+        ...
+
+    async def replicas_on(self, volume: VolumeId) -> set[SegmentId]:
+        """Sealed segments, not superseded, that have a row for a repaired copy on that volume."""
+        ...
+
+    async def forget_replicas(self, volume: VolumeId, segments: Collection[SegmentId]) -> None:
+        """That volume has no repaired copies of those, whatever the rows say: they came back with a restore."""
         ...
 
     async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:

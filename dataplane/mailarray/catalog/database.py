@@ -28,6 +28,7 @@ from mailarray.catalog import (
     missing,
     replicas,
     sealing,
+    surplus,
     usage,
     volumes,
     zones,
@@ -49,6 +50,7 @@ from mailarray.catalog.catalog import (
     SealedRow,
     SegmentFacts,
     SegmentState,
+    ShortSegment,
     ShortSegments,
     Superseded,
     TombstoneRow,
@@ -199,6 +201,28 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("add_replica") as engine:
             return await engine.write(lambda c: replicas.add_replica(c, segment, volume, length))
+
+    async def surplus_segments(self, volume: VolumeId, counting: Collection[VolumeId]) -> list[ShortSegment]:
+        """See `Catalog`."""
+        async with self._call("surplus_segments") as engine:
+            return await engine.read(lambda c: surplus.surplus_segments(c, volume, counting), SCAN_SECONDS)
+
+    async def give_back(
+        self, segment: SegmentId, volume: VolumeId, length: int, staying: Collection[VolumeId], epoch: int
+    ) -> int | None:
+        """See `Catalog`."""
+        async with self._call("give_back") as engine:
+            return await engine.write(lambda c: surplus.give_back(c, segment, volume, length, staying, epoch))
+
+    async def replicas_on(self, volume: VolumeId) -> set[SegmentId]:
+        """See `Catalog`."""
+        async with self._call("replicas_on") as engine:
+            return await engine.read(lambda c: surplus.replicas_on(c, volume), SCAN_SECONDS)
+
+    async def forget_replicas(self, volume: VolumeId, segments: Collection[SegmentId]) -> None:
+        """See `Catalog`."""
+        async with self._call("forget_replicas") as engine:
+            await engine.write(lambda c: surplus.forget_replicas(c, volume, segments))
 
     async def short_segments(self, counting: Collection[VolumeId], before: LookedAt | None = None) -> ShortSegments:
         """See `Catalog`."""

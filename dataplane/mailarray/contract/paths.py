@@ -10,12 +10,16 @@ from __future__ import annotations
 # Sidecar (message tracking agent) -----------------------------------------------------------------
 VOLUME = "/v1/volume"  # GET: {"volume": hex, "server": name, "stopping": bool, "full": bool}; stopping: also draining
 # GET: {"segments": [{"segment": hex, "length": durable bytes offered, "sealed_length": n | null, "own": bool,
-#    "replica": bool}, ...]}: what is held, for status, repair and the proof at the end of a drain
+#    "replica": bool, "leaving": bool}, ...]}: what is held, for status, repair and the proof at the end of a drain,
+#    which does not count what is leaving
 SEGMENTS = "/v1/volumes/{volume}/segments"
 SEGMENT = "/v1/volumes/{volume}/segments/{segment}"  # PUT ?offset=&acknowledged= ; GET with Range
 # POST ?length=L with exactly L bytes: a whole sealed segment that a restore brings; 200 when it is durable here as a
 #   repaired copy, also when it was before; 409 not whole or not this segment, 507 no room
 COPY = "/v1/volumes/{volume}/segments/{segment}/copy"
+# GET ?length=L: whether another one may give back its copy on the word of this one (rule 25): {"stays": bool, "counts":
+#    bool, "reason": why it does not stay}; counts: a compacted segment stands for its inputs, as noted here
+STAYS = "/v1/volumes/{volume}/segments/{segment}/stays"
 FENCE = "/v1/volumes/{volume}/segments/{segment}/fence"  # POST: durable fence, answers length and L
 # GET: this volume's records for a mailbox, from the local index, as JSON:
 #   {"volume": hex, "messages": [{"placement": "hex.0", "message": hex, "segment": hex, "offset": n, "length": n,

@@ -20,6 +20,9 @@ from typing import Any, TypeVar
 
 KIB = 1024
 MIB = 1024 * KIB
+# Seconds after the last change among a segment's holders, before a copy too many is given back: servers that go and
+# come one after the other shall not make copies come and go.
+SURPLUS_AFTER = 600.0
 POD, ORDINAL = "{pod}", "{ordinal}"  # what `load` replaces
 
 
@@ -107,6 +110,7 @@ class StorageSettings:
     duplicate_window: float = 3600.0
     scrub_interval: float = 14 * 86400.0  # seconds within which everything on a volume is read through and checked
     scrub_rate: int = 16 * MIB  # bytes/s of that at most: a tenth of a slow disk
+    surplus_after: float = SURPLUS_AFTER  # seconds; tests want it short
     copy_rate: int = (
         64 * MIB
     )  # bytes/s that one server fetches for repairs: half a gigabit link, a fifth of a plain SSD
@@ -237,7 +241,7 @@ class AccessSettings:
 T = TypeVar("T")
 # Left out of the files while they have these values: files of servers that do not need them, in pods above all, stay
 # what they were before there were such fields, and older processes can read them.
-_LEFT_OUT = (("shared_port", False),)
+_LEFT_OUT = (("shared_port", False), ("surplus_after", SURPLUS_AFTER))
 
 
 def dump(settings: object) -> str:

@@ -16,6 +16,7 @@ its current segment, the sidecar for all others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -229,6 +230,19 @@ class Member:
         if not self.fence_state.dropped:
             self._promise(replace(self.fence_state, fenced=True, dropped=True))
         return remove_dropped(self.volume, self.segment)
+
+    def give_back(self) -> int:
+        """Give up the bytes of a repaired copy, promises and all, and answer how many. Close the member afterwards.
+
+        No sync: a power cut may bring the bytes back, with the fence file or without, and then the copy is here again,
+        whole as it was. Raises OSError when the bytes are still there; what fails behind that changes nothing.
+        """
+        path = self.volume.segment_path(self.segment)
+        size = path.stat().st_size
+        self.volume.disk.remove(path)
+        with contextlib.suppress(OSError):
+            self.volume.disk.remove(self.volume.fence_path(self.segment))
+        return size
 
     def _promise(self, fence: Fence) -> None:
         save_fence(self.volume, self.segment, fence)

@@ -7,7 +7,7 @@ starts the processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mailarray.contract import mirroring_ring, mirroring_table, settings
@@ -91,6 +91,9 @@ def _server(
     spec, ports, host = resources.spec, resources.ports, host_of(name)
     group = next(g for g in resources.groups if g.name == group_of(name))
     ordinal = host.rpartition("-")[2]
+    storage = to_settings.storage(spec)
+    if resources.surplus_after is not None:
+        storage = replace(storage, surplus_after=resources.surplus_after)
     return ServerSettings(
         cluster=resources.cluster,
         server=name,
@@ -108,7 +111,7 @@ def _server(
         sidecar=Listen(host=HOST, port=ports.internal + SIDECAR_OFFSET + index),
         token_file=str(layout.token),
         mirroring_table_file=str(layout.mirroring_table),
-        storage=to_settings.storage(spec),
+        storage=storage,
         catalog=catalog,
         directory=_directory(resources, layout, layout.volume(name)),
         placement=to_settings.placement(spec),

@@ -21,6 +21,7 @@ from mailarray.local.documents import read_documents
 
 PORTS_ANNOTATION = "mailarray.io/local-ports"
 RESTART_ANNOTATION = "mailarray.io/local-max-restart-delay"  # a duration; tests that kill processes want it short
+SURPLUS_ANNOTATION = "mailarray.io/local-surplus-after"  # a duration; tests of copies too many want it short
 MAX_VOLUMES = 10  # of all servers: two processes each, and internal ports are given out in tens
 ZONES_ANNOTATION = "mailarray.io/local-zones"  # names; servers take turns in them, for a look at what a lost zone does
 MIN_MESSAGE_SIZE = 65536  # bytes; RFC 5321 4.5.3.1.7 asks for at least 64 KiB
@@ -68,6 +69,7 @@ class Resources:
     groups: tuple[ServerGroup, ...]
     notes: tuple[str, ...]  # what was read and is not used on one machine
     max_restart_delay: float | None = None  # seconds; None: the supervisor's own
+    surplus_after: float | None = None  # seconds until a copy too many is given back; None: as in a cluster
     zones: tuple[str, ...] = ()  # pretended; the servers take turns in them
 
     @property
@@ -107,12 +109,11 @@ def read_resources(text: str, file: str) -> Resources:
     ports = _ports(reader, metadata.annotations.get(PORTS_ANNOTATION, ""))
     _check_groups(file, metadata.name, groups)
     _check_placement(reader, cluster, [group.name for _, group in groups])
-    delay = None
-    if RESTART_ANNOTATION in metadata.annotations:
-        written = metadata.annotations[RESTART_ANNOTATION]
-        delay = reader.read_duration(written, f"metadata.annotations[{RESTART_ANNOTATION}]")
+    delay, surplus_after = (_duration(reader, metadata, name) for name in (RESTART_ANNOTATION, SURPLUS_ANNOTATION))
     zones = tuple(filter(None, metadata.annotations.get(ZONES_ANNOTATION, "").replace(",", " ").split()))
-    resources = Resources(metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay, zones)
+    resources = Resources(
+        metadata.name, cluster, ports, tuple(g for _, g in groups), _notes(readers), delay, surplus_after, zones
+    )
     servers = len(resources.server_names)
     volumes = len(resources.volume_names)
     if volumes > MAX_VOLUMES:
@@ -126,6 +127,11 @@ def read_resources(text: str, file: str) -> Resources:
             "lower it, or raise spec.replicas of a MailServer",
         )
     return resources
+
+
+def _duration(reader: Reader, metadata: Metadata, annotation: str) -> float | None:
+    written = metadata.annotations.get(annotation)
+    return None if written is None else reader.read_duration(written, f"metadata.annotations[{annotation}]")
 
 
 def _envelope(reader: Reader, document: Document) -> tuple[str, Metadata, object]:

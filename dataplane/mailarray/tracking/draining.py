@@ -9,6 +9,8 @@ Invariants:
   catalog alone proves nothing.
 - A volume is retired only when that was proved; when mail comes to it all the same (a writer that started again with an
   older table), it is retired no longer, and the drain goes on.
+- A copy that its holder is about to give back is not counted, and while this server drains it tells nobody that it
+  stays: of two that leave, at most one counts on the other (rule 25).
 - `done` is said only after the catalog has the volume as retired: whoever reads it may stop the server at once.
 - A compacted segment of this volume must count before: later it would wait for this volume's word (rule 23).
 - Nothing is removed here, ever.
@@ -183,7 +185,7 @@ class Drainer:
 
         async def ask(volume: VolumeId) -> dict[SegmentId, int]:
             try:
-                return await self._peers.held(volume)
+                return await self._peers.held(volume, staying=True)
             except PeerUnreachable as error:
                 log.info("holder not reached", extra={"holder": volume.hex(), "reason": str(error)})
                 return {}

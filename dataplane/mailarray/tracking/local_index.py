@@ -122,8 +122,11 @@ class LocalIndex:
 
     async def _feed(self, holding: Holding) -> None:
         limit = holding.readable
-        while holding.indexed < limit and holding.header is not None:
+        while holding.indexed < limit and holding.header is not None and self._is_here(holding):
             await self._run(lambda: self._index_stretch(holding, limit))
+
+    def _is_here(self, holding: Holding) -> bool:
+        return self._shelf.holdings.get(holding.segment) is holding
 
     async def mailbox(self, mailbox: str) -> dict[str, Any]:
         """Messages and tombstones of a mailbox, as contract.paths.MAILBOX says. Raises OSError."""
@@ -147,7 +150,8 @@ class LocalIndex:
             await self._feed(holding)
 
     async def forget(self, holding: Holding) -> None:
-        """A segment that was dropped is not offered any more; nobody here reads its file when this returns."""
+        """A segment that was dropped or given back is not offered any more; nobody here reads its file when this
+        returns."""
         holding.indexed = 1 << 62  # as far as it ever will be
         try:
             await self._run(lambda: self._forget(holding.segment))
@@ -171,7 +175,7 @@ class LocalIndex:
     def _index_stretch(self, holding: Holding, limit: int) -> None:
         """Up to STEP_RECORDS records in one transaction."""
         database = self._database
-        if database is None or holding.header is None or holding.segment in self._shelf.dropped:
+        if database is None or holding.header is None or not self._is_here(holding):
             return
         start = position = holding.indexed or holding.header.length
         fd = holding.fd(self._shelf.volume)

@@ -11,12 +11,14 @@ of which the same is true. Headers name them for ever, so a catalog that was mad
 for them. servers = whose volume each one was: a catalog that was restored to before one began does not know it, and
 could not see that another is in its place. A version that does not know these words ignores them.
 
-Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead.
+Written with fdatasync before it counts, at most once a second: what is remembered may lag behind, never run ahead. Who
+is about to remove bytes on what the catalog said saves first.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +48,7 @@ class CatalogMemory:
         self.heard = False  # the volumes of the array were heard of, by this process or one before it
         self._saved = self._state
         self._saved_at = 0.0
+        self._turn = threading.Lock()
         try:
             raw = json.loads(self._path.read_text(encoding="ascii"))
             self.epoch, self.counter = int(raw["epoch"]), int(raw["counter"])
@@ -75,7 +78,11 @@ class CatalogMemory:
         return self._state != self._saved and time.monotonic() - self._saved_at >= SAVE_INTERVAL
 
     def save(self) -> None:
-        """Make it durable. Blocking. Raises OSError."""
+        """Make it durable. Blocking; one at a time. Raises OSError."""
+        with self._turn:
+            self._save()
+
+    def _save(self) -> None:
         state = self._state
         epoch, counter, heard, sets, servers = state
         volumes = {word: sorted(volume.hex() for volume in ids) for word, ids in zip(_WORDS, sets, strict=True)}

@@ -19,6 +19,12 @@ SEAL_REFUSED = Counter(
 )
 COPIES = Counter("mailarray_segments_copied", "Whole segments fetched from other servers, to repair, drain or rebuild")
 COPIED_BYTES = Counter("mailarray_copied_bytes", "Bytes of such segments")
+SURPLUS = Gauge(
+    "mailarray_surplus_segments",
+    "Copies too many that this server is to give back; the sum over all servers is how many there are",
+)
+GIVEN_BACK = Counter("mailarray_surplus_given_back", "Copies too many that were removed from this volume")
+GIVEN_BACK_BYTES = Counter("mailarray_surplus_given_back_bytes", "Bytes of such copies")
 COMPACTED = Counter("mailarray_segments_compacted", "Segments whose living mail this server wrote into another one")
 DROPPED = Counter("mailarray_segments_dropped", "Superseded segments that were removed from this volume")
 RECLAIMED_BYTES = Counter("mailarray_reclaimed_bytes", "Bytes of such segments")

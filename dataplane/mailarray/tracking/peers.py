@@ -96,13 +96,26 @@ class Peers:
         except RangeUnreadable as error:
             raise PeerUnreachable(f"{address} {error}") from error
 
-    async def held(self, volume: VolumeId) -> dict[SegmentId, int]:
-        """Everything that a volume holds durably, as it says itself: segment -> bytes. Raises PeerUnreachable."""
+    async def held(self, volume: VolumeId, staying: bool = False) -> dict[SegmentId, int]:
+        """Everything that a volume holds durably, as it says itself: segment -> bytes. `staying`: without what it is
+        about to give back. Raises PeerUnreachable."""
         raw = await self._on(volume, "GET", paths.SEGMENTS.replace("{volume}", volume.hex()), LISTING_TIMEOUT)
         try:
-            return {SegmentId(parse_id(row["segment"])): int(row["length"]) for row in raw["segments"]}
+            rows = [row for row in raw["segments"] if not (staying and row.get("leaving"))]
+            return {SegmentId(parse_id(row["segment"])): int(row["length"]) for row in rows}
         except (ValueError, KeyError, TypeError) as error:
             raise PeerUnreachable(f"volume {volume.hex()} does not say what it holds: {error}") from error
+
+    async def stays(self, volume: VolumeId, segment: SegmentId, length: int, counts: bool) -> None:
+        """Have a holder say that it holds the segment up to there, and goes on holding it; `counts`: and that it noted
+        that a compacted one stands for its inputs. Raises PeerUnreachable with what it said instead."""
+        path = paths.STAYS.replace("{volume}", volume.hex()).replace("{segment}", segment.hex())
+        raw = await self._on(volume, "GET", f"{path}?length={length}")
+        if not isinstance(raw, dict) or raw.get("stays") is not True:
+            reason = raw.get("reason") if isinstance(raw, dict) else None
+            raise PeerUnreachable(str(reason or "it does not say that it stays"))
+        if counts and raw.get("counts") is not True:
+            raise PeerUnreachable("it has not noted yet that the segment stands for its inputs")
 
     async def status(self, address: str) -> Any:
         """/v1/status of a process. Raises PeerUnreachable."""

@@ -30,6 +30,7 @@ from mailarray.tracking.draining import Drainer
 from mailarray.tracking.dropping import Dropper
 from mailarray.tracking.fencing import Fencer
 from mailarray.tracking.following import Follower
+from mailarray.tracking.giving_back import Returner
 from mailarray.tracking.local_index import LocalIndex
 from mailarray.tracking.losses import Losses
 from mailarray.tracking.memory import CatalogMemory
@@ -119,6 +120,19 @@ class Agent:
         )
         self.compactor.published = self.superseder.counted = wake.set
         self.dropper = Dropper(self.shelf, self.link, prover, self.index)
+        self.returner = Returner(
+            self.shelf,
+            self.link,
+            self.memory,
+            self.peers,
+            self.index,
+            self.table,
+            pace,
+            settings.storage.surplus_after,
+        )
+        self.returner.full = self.room.full
+        self.returner.busy = lambda: copier.under_way
+        self.returner.refusing = self.leaves
         self.link.reached = self.repairer.wake.set
         self.drainer = Drainer(
             self.shelf, self.link, self.peers, self.settler, self.follower, self.table, str(settings.writer)
@@ -142,6 +156,7 @@ class Agent:
             time.time,
         )
         self.shelf.written = self.scrubber.written
+        self.returner.sound = self.scrubber.sound
         self.drainer.compacted = self.superseder.pending
         self.link.serving = lambda: not self.drainer.stays_retired()
         self.table.wake += [wake.set, self.repairer.wake.set, self.drainer.wake.set]
@@ -165,6 +180,7 @@ class Agent:
             MailboxUsage(self.link),
             self.scrubber,
             self.take_copy,
+            self.returner.word,
         )
         metrics.LAG_BYTES.set_function(self.lag_bytes)
         metrics.UNDER_REPLICATED.set_function(self.under_replicated)
@@ -177,6 +193,14 @@ class Agent:
         reason = await self.copier.take(segment, length, epoch, pieces)
         self.repairer.copied()
         return reason
+
+    def leaves(self) -> str | None:
+        """Why nobody may count on this volume in what it removes (rule 25)."""
+        if self.table.draining or self.drainer.progress is not None:
+            return "the server is draining"
+        if self.volume.id in self.memory.lost:
+            return "the volume was declared lost"
+        return "the server is stopping" if self.server.stopping else None
 
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
@@ -202,6 +226,7 @@ class Agent:
             "drain": self.time_left.show("drain"),
             "rebuild": self.time_left.show("rebuild"),
             "copying": self.time_left.show("copying"),
+            "surplus": self.returner.status(),
             "compaction": {**self.compactor.status(), "reclaimed_bytes": self.dropper.reclaimed},
             "catalog": {
                 "state": "up" if state else "away",
@@ -260,6 +285,7 @@ class Agent:
             self.repairer.run(),
             self.superseder.run(),
             self.dropper.run(),
+            self.returner.run(),
             self.compactor.run(),
             self.drainer.run(),
             self.deduplicator.run(),

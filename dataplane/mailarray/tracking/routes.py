@@ -55,6 +55,7 @@ class Routes:
         usage: MailboxUsage | None = None,
         scrubber: Scrubber | None = None,
         take_copy: TakeCopy | None = None,
+        word: Callable[[SegmentId, int], dict[str, Any]] | None = None,
     ) -> None:
         self._volume = volume.hex()
         self._expected = f"{paths.TOKEN_SCHEME} {token}".encode()
@@ -66,6 +67,7 @@ class Routes:
         self._usage = usage
         self._scrubber = scrubber
         self._take_copy = take_copy
+        self._word = word
         self._table = table
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -150,6 +152,11 @@ class Routes:
             return await self._server.segment(request, segment)
         if parts[3:] == ["copy"] and method == "POST":
             return await self._copy(request, segment)
+        if parts[3:] == ["stays"] and method == "GET" and self._word is not None:
+            length = request.query.get("length", "")
+            if not (length.isascii() and length.isdigit()):
+                return refuse(400, "length must be a number")
+            return answer(**self._word(segment, int(length)))
         if parts[3:] == ["fence"] and method == "POST":
             try:
                 return answer(**(await self._fencer.fence(segment)).render())

@@ -107,6 +107,10 @@ class Scrubber:
         """Seconds since the segment that was read longest ago was read."""
         return max((self._now() - self._last(holding) for holding in self._readable()), default=0.0)
 
+    def sound(self, segment: SegmentId) -> bool:
+        """Nothing is known to be wrong with it here."""
+        return segment not in self.lost and segment not in self._again
+
     def unmended(self) -> int:
         """Segments here with damage that nobody could mend, or that the disk does not give."""
         return sum(segment in self._shelf.holdings for segment in self.lost.keys() | self._again.keys())

@@ -63,6 +63,7 @@ class Server:
                 "sealed_length": holding.sealed_length,
                 "own": holding.own,
                 "replica": holding.is_replica(self._shelf.volume.id),
+                "leaving": holding.leaving,
             }
             for holding in self._shelf
         ]

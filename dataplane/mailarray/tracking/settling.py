@@ -10,6 +10,7 @@ Invariants (rules 11 to 17, 19):
   no part in agreeing on L; when no member does either, it proposes the L that it remembers and holds, nothing else.
 - A compacted segment that counts is told as such in every epoch before it is at rest (rule 19); a superseded one is at
   rest as it is, and waits to be dropped.
+- What the catalog says of repaired copies here that is not so is corrected before (replica_rows.py).
 - When all is at rest in an epoch, and only then, this volume says so, which opens a rebuilt catalog to readers.
 """
 
@@ -33,6 +34,7 @@ from mailarray.tracking.pace import woken
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.receiving import Receiver
 from mailarray.tracking.registering import DamagedRun, Registrar, read_run
+from mailarray.tracking.replica_rows import ReplicaRows
 from mailarray.tracking.sealing import Sealer
 from mailarray.tracking.shelf import Holding, Shelf
 from mailarray.tracking.superseding import Superseder
@@ -93,6 +95,7 @@ class Settler:
         self._sought_at = float("-inf")  # what a writer that is gone began, and this process never heard of
         self._began = time.monotonic()
         self.lost: set[VolumeId] = set()
+        self.rows = ReplicaRows(shelf, link)
         self.copy_told: Callable[[], None] = lambda: None  # called when a repaired copy is at rest
 
     async def run(self) -> None:
@@ -168,6 +171,7 @@ class Settler:
                         self._unsealed_since.pop(holding.segment, None)
                         if holding.is_replica(self._shelf.volume.id):
                             self.copy_told()
+        await self.rows.correct(state.epoch)
         if not state.open:
             await self._tell_caught_up(state.epoch)
 
@@ -197,6 +201,8 @@ class Settler:
         facts, member = holding.facts, holding.member
         if member is None:
             return False  # the writer's, or taken over just now: what is in it is not known yet
+        if holding.leaving:
+            return False  # told to nobody any more
         if facts is None:
             return await self._settle_empty(holding, row)
         if row is not None:

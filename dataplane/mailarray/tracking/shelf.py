@@ -51,6 +51,7 @@ class Holding:
         self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar had registered that much
         self.indexed = 0  # local index covers the batches below
         self.supersedes: tuple[SegmentId, ...] | None = None  # of a compacted segment; None: not looked at yet
+        self.leaving = False  # a repaired copy too many: nobody may count on it any more, and nobody is told of it
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1
 
@@ -256,6 +257,16 @@ class Shelf:
         async with holding.turn:
             size = await self.run(member.drop)
             self.dropped.add(holding.segment)
+            self.holdings.pop(holding.segment, None)
+        return size
+
+    async def give_back(self, holding: Holding) -> int:
+        """Give up the bytes of a repaired copy that nobody counts on (rule 25), and answer how many; it may be fetched
+        again some day. Raises OSError; then it stays."""
+        member = holding.member
+        assert member is not None and holding.leaving
+        async with holding.turn:
+            size = await self.run(member.give_back)
             self.holdings.pop(holding.segment, None)
         return size
 

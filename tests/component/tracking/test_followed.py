@@ -26,6 +26,7 @@ class Scene:
         self.alive = True
         self.cursor: int | None = None
         catalog = Mock(volumes=AsyncMock(return_value=[]), beats=AsyncMock(return_value={}), segments=self._segments)
+        catalog.replicas_on = AsyncMock(return_value=set())
         link: Any = SimpleNamespace(catalog=catalog, check_in=self._check_in, state=None)
         self.link = link
         shelf: Any = _Shelf([self.holding], self.own)
