@@ -76,16 +76,20 @@ BASE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 # Waiting times that only make a run longer, shorter: in the same order among each other as in production.
 CLOCKS = {
-    (mailarray.tracking.repairing, "QUIET"): 4.0,
-    (mailarray.tracking.repairing, "CLOSED_SECONDS"): 6.0,
+    (mailarray.tracking.repairing, "INTERVAL"): 2.0,
+    (mailarray.tracking.repairing, "QUIET"): 3.0,
+    (mailarray.tracking.repairing, "DUTY"): 0.5,  # a look that was slow once is no reason to wait for a minute
+    (mailarray.tracking.repairing, "CLOSED_SECONDS"): 5.0,
     (mailarray.tracking.repairing, "KEEP_PARTS"): 12.0,
     (mailarray.tracking.repairing, "WHOLE"): 30.0,
-    (mailarray.tracking.targets, "RANK_SECONDS"): 6.0,
+    (mailarray.tracking.targets, "RANK_SECONDS"): 4.0,
     (mailarray.tracking.settling, "REPLICA_GRACE"): 3.0,
+    (mailarray.tracking.settling, "LEFT_SECONDS"): 8.0,
+    (mailarray.tracking.settling, "SEEK_SECONDS"): 4.0,
     (mailarray.tracking.wear, "RANK_SECONDS"): 2.0,
     (mailarray.tracking.superseding, "INTERVAL"): 2.0,
     (mailarray.tracking.dropping, "INTERVAL"): 2.0,
-    (mailarray.tracking.losses, "ASK_SECONDS"): 2.5,
+    (mailarray.tracking.losses, "ASK_SECONDS"): 1.5,
     (mailarray.tracking.losses, "ASK_EACH"): 0.05,
 }
 

@@ -34,6 +34,8 @@ _UPDATE = (
 _OUSTED = update(_volumes).where(_THIS).values(lost=True)
 _CAUGHT_UP = update(_volumes).where(_THIS).values(caught_up_epoch=bindparam("epoch"))
 _MEMBERS = select(_members.c.volume).distinct()
+_NEW_EPOCH = update(_state).values(epoch=bindparam("to_epoch"), open=False, uidvalidity=bindparam("to_uidvalidity"))
+_NEW_UIDVALIDITY = update(schema.mailboxes).values(uidvalidity=bindparam("to_uidvalidity"))
 _OPEN = update(_state).values(open=True)
 _BEATS = select(_beats)
 _BEAT = (
@@ -115,8 +117,8 @@ def raise_epoch(connection: Connection, epoch: int) -> None:
     now = _read_state(connection)
     # A time, so that it is new also against what this database gave out before it was restored; 32 bits (RFC 9051).
     uidvalidity = max(now.uidvalidity + 1, int(time.time()))
-    connection.execute(update(_state).values(epoch=epoch, open=False, uidvalidity=uidvalidity))
-    connection.execute(update(schema.mailboxes).values(uidvalidity=uidvalidity))
+    connection.execute(_NEW_EPOCH, {"to_epoch": epoch, "to_uidvalidity": uidvalidity})
+    connection.execute(_NEW_UIDVALIDITY, {"to_uidvalidity": uidvalidity})
 
 
 def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
