@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailarray.access.maildrop import Message
@@ -31,6 +32,7 @@ from mailarray.tracking.watching import SILENCE
 
 if TYPE_CHECKING:
     from mailarray.mirroring.segment import Batch, OpenSegment
+    from tests.simulation.disk import Machine
     from tests.simulation.world import World
 
 MAILBOXES = ("anna@mail.example", "ben@mail.example", "cleo@mail.example")
@@ -135,9 +137,8 @@ class Ledger:
         found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (head,)).fetchone()
         if head == segment or found is None or not found[0]:
             return  # the catalog was replaced a moment ago
-        name = f"{SegmentId(head).hex()}.segment"
         places = [place for id, place in world.volumes.items() if id not in world.gone]
-        holders = sum(len(machine.durable(path / "segments" / name)) >= found[0] for machine, path in places)
+        holders = sum(self._holds(machine, path, SegmentId(head), found[0]) for machine, path in places)
         if holders < world.copies:
             world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
 
@@ -219,9 +220,8 @@ class Ledger:
         """Fewer than `copies` volumes hold something that was acknowledged: it may be on those that did not answer."""
         world = self._world
         for id in self._thin:
-            name, end = f"{id.hex()}.segment", self.ends[id]
             volumes = [place for volume, place in world.volumes.items() if volume not in world.gone]
-            holders = sum(len(machine.durable(path / "segments" / name)) >= end for machine, path in volumes)
+            holders = sum(self._holds(machine, path, id, self.ends[id]) for machine, path in volumes)
             if holders < world.copies:
                 return True
         return False
@@ -274,10 +274,18 @@ class Ledger:
         for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
             ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
-            name = f"{segment.hex()}.segment"
-            if not any(len(machine.durable(path / "segments" / name)) >= end for machine, path in others):
+            if not any(self._holds(machine, path, SegmentId(segment), end) for machine, path in others):
                 return False
         return True
+
+    def _holds(self, machine: Machine, path: Path, segment: SegmentId, end: int) -> bool:
+        """Whether the disk certainly holds the right bytes, as far as they are known (what is copied or compacted has
+        another name at first): of a fill that was under way a power cut may leave any."""
+        name = f"{segment.hex()}.segment"
+        durable = machine.durable(path / "segments" / name)
+        return len(durable) >= end and durable[:end].startswith(
+            self._bytes.get(name, b"")[:end]
+        )  # a copy has another name
 
     # -- at the end ------------------------------------------------------------------------------------
     async def check(self) -> None:
