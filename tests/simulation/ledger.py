@@ -96,7 +96,8 @@ class Ledger:
                 world.broken(
                     f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
                 )
-            if self._fenced.get((member, id), end) < end:
+            sealed = self._remembered.get((member, id), 0)  # up to there it fetched what it lacked: a late PUT says so
+            if max(self._fenced.get((member, id), end), sealed) < end:
                 world.broken(f"250 for segment {id.hex()} up to {end}, but a member was fenced before")
         if len(segment.header.members) < 2:
             world.broken("250 for one copy")
