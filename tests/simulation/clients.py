@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mailarray.access.array import ServerArray
@@ -87,8 +87,8 @@ class Clients:
             server.processes["writer"].context.run(writer.submit, message, done)
 
     # -- readers ---------------------------------------------------------------------------------------
-    async def read(self, mailbox: str, deletions: int) -> None:
-        """One POP3 session: list, fetch a few, delete some."""
+    async def read(self, mailbox: str, deletions: int, spare: Collection[bytes] = ()) -> None:
+        """One POP3 session: list, fetch a few, delete some, but none of the messages to spare."""
         world, ledger = self._world, self._world.ledger
         began = world.loop.now
         try:
@@ -110,7 +110,7 @@ class Clients:
             known = ledger.bodies.get(body)
             if known is None or mailbox not in known.boxes:
                 world.broken(f"a reader of {mailbox} got other bytes")
-        doomed = messages[:deletions]
+        doomed = [m for m in messages if m.message not in spare][:deletions]
         if doomed:
             placements = [m.placement for m in doomed]
             ledger.deleting.update(placements)

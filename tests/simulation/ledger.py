@@ -5,6 +5,7 @@ At every moment:
 - an offset of a segment never gets other bytes, on any volume;
 - a fence that was answered holds: that volume takes no byte past it, its later answers are no shorter, and it speaks
   for the volume that was asked;
+- the length that is proposed for a segment is the longest that its members answered;
 - nobody seals a segment whose writer spoke to it within T;
 - what the catalog listed once it lists again, unless somebody asked for its deletion;
 - a mailbox read from the sidecars lacks nothing that was acknowledged a while ago, and holds nothing twice and nothing
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailarray.access.maildrop import Message
 from mailarray.access.sidecars import MailboxIncomplete, compile_mailbox
-from mailarray.catalog.catalog import MailboxEntry
+from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import crc32c
 from mailarray.journal.inspect import verify
@@ -124,6 +125,15 @@ class Ledger:
         self._fenced[asked, segment] = max(known, answer.length)
         for hook in list(self.after_fence):
             hook(asked, segment)
+
+    def proposes(self, segment: SegmentFacts, length: int, answers: Sequence[FenceAnswer]) -> None:
+        """A member proposes L, after it asked all of them. What is past it was in somebody's list, perhaps, and would
+        be in no list any more."""
+        counted = [answer for answer in answers if answer.volume in segment.members]
+        if all(answer.sealed_length is None for answer in counted):
+            longest = max((answer.length for answer in counted), default=0)
+            if length < longest:
+                self._world.broken(f"{length} is proposed for {segment.id.hex()}, and a member holds {longest}")
 
     def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
         """A volume gives up what was compacted: what lives of it is whole on `copies` volumes."""

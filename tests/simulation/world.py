@@ -50,6 +50,7 @@ import mailarray.tracking.peers
 import mailarray.tracking.process
 import mailarray.tracking.receiving
 import mailarray.tracking.repairing
+import mailarray.tracking.sealing
 import mailarray.tracking.settling
 import mailarray.tracking.shelf
 import mailarray.tracking.superseding
@@ -352,6 +353,14 @@ def outside(world: World) -> Iterator[None]:
         world.ledger.dropping(self.volume.id, holding.segment)
         return await real_drop(self, holding)
 
+    async def ask_members(self: Any, facts: Any) -> Any:
+        answers = asked[facts.id, self._own] = await real_ask_members(self, facts)
+        return answers
+
+    async def propose(self: Any, facts: Any, length: int, epoch: int) -> Any:
+        world.ledger.proposes(facts, length, asked.pop((facts.id, self._own), []))
+        return await real_propose(self, facts, length, epoch)
+
     @contextlib.contextmanager
     def writer_locked(self: Volume) -> Iterator[bool]:
         got = world.lock(self.path)
@@ -376,6 +385,11 @@ def outside(world: World) -> Iterator[None]:
     def free_bytes(self: Volume) -> int:
         return world.servers[self.path.name.partition(".")[0]].room
 
+    sealer = mailarray.tracking.sealing.Sealer
+    asked: dict[Any, Any] = {}  # segment and asking volume -> what its members answered last
+    real_ask_members, real_propose = sealer.ask_members, sealer.propose
+    put(sealer, "ask_members", ask_members)
+    put(sealer, "propose", propose)
     sockets = Sockets(world)
     Connection.network = Session.network = world.network
     Socket.sockets = sockets

@@ -52,7 +52,7 @@ def _every_holder(put: Put) -> None:
     put(Prover, "missing", nothing)
 
 
-@plant("asked-directly", "23!", "each asked directly", "compact", "wipe", "fail_disk", "power_cut", "roll_over")
+@plant("asked-directly", "23!", "each asked directly", "wiped_holder")
 def _asked_directly(put: Put) -> None:
     async def as_the_catalog_says(self: Any, row: Any, volumes: Any) -> str | None:
         lost = {volume.id for volume in volumes if volume.lost}
@@ -76,7 +76,7 @@ def _unknown_records(put: Put) -> None:
     _left_out(put, unknown)
 
 
-@plant("known-elsewhere", "24!", "or knows it elsewhere", "compact", "repeated_put", "cut_off")
+@plant("known-elsewhere", "24!", "or knows it elsewhere", "worn_twice")
 def _known_elsewhere(put: Put) -> None:
     def elsewhere(db: Any, records: list[bytes]) -> set[bytes]:
         return {
