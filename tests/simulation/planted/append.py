@@ -80,20 +80,14 @@ def _other_bytes(put: Put) -> None:
         leave = self._leave
         self._leave = lambda *_: None
         try:
-            self_attempts = await commit_once(self, batch)
+            attempts = await commit(self, batch)
         finally:
             self._leave = leave
         if segment is not None:
             segment.failed = None
-        return self_attempts
+        return attempts
 
-    async def commit_once(self: Any, batch: Any) -> Any:
-        attempts, writer.MAX_ATTEMPTS = writer.MAX_ATTEMPTS, 1
-        try:
-            return await commit(self, batch)
-        finally:
-            writer.MAX_ATTEMPTS = attempts
-
+    put(writer, "MAX_ATTEMPTS", 1)
     put(writer.JournalWriter, "_commit", same_segment_again)
 
 
