@@ -138,6 +138,8 @@ class Ledger:
     def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
         """A volume gives up what was compacted: what lives of it is whole on `copies` volumes."""
         world = self._world
+        if volume in world.gone:
+            return  # declared lost since it asked: nobody counts on what it has
         raw = world.database.raw
         above: bytes | None = segment
         head: bytes = segment

@@ -46,7 +46,11 @@ _POSITION = select(_members.c.position).where(
 )
 _UNSEEN = _segments.c.number > bindparam("seen")
 _NEWEST = select(func.max(_segments.c.number))
-_FIRST_UNSEALED = select(func.min(_segments.c.number)).where(_UNSEEN, _segments.c.sealed_length.is_(None))
+_FIRST_UNSEALED = select(func.min(_segments.c.number)).where(
+    _UNSEEN,
+    _segments.c.sealed_length.is_(None),
+    _segments.c.superseded_by.is_(None),  # a restored catalog may have such a row unsealed for ever, and nobody looks
+)
 _NAMED = (
     select(_segments.c.id)
     .join(_members, _members.c.segment == _segments.c.number)
