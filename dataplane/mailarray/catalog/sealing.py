@@ -25,6 +25,7 @@ _UNSEALED = (
     select(_segments)
     .where(
         _segments.c.sealed_length.is_(None),
+        _segments.c.superseded_by.is_(None),
         _segments.c.number.in_(select(_members.c.segment).where(_members.c.volume == bindparam("member"))),
     )
     .order_by(_segments.c.number)
