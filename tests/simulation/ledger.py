@@ -284,7 +284,7 @@ class Ledger:
             )
         for id, length in world.database.raw.execute(sealed, here):
             ends[id] = max(ends.get(id, 0), length)  # also what nobody was told of: it may be listed
-        for (id,) in world.database.raw.execute("SELECT id FROM segments WHERE superseded_by IS NOT NULL"):
+        for (id,) in world.database.raw.execute("SELECT segment_id FROM superseded"):
             ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
             if not any(self._holds(machine, path, SegmentId(segment), end) for machine, path in others):
