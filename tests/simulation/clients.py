@@ -90,7 +90,7 @@ class Clients:
     async def read(self, mailbox: str, deletions: int, spare: Collection[bytes] = ()) -> None:
         """One POP3 session: list, fetch a few, delete some, but none of the messages to spare."""
         world, ledger = self._world, self._world.ledger
-        began = world.loop.now
+        began, catalog = world.loop.now, ledger.catalog_seen()
         try:
             drop = await self.opener.open(mailbox)
         except (MaildropInUse, MaildropUnavailable) as error:
@@ -99,7 +99,7 @@ class Clients:
             return
         through_sidecars = asyncio.current_task() in self._compiled
         world.note(f"{mailbox}: {len(drop.messages)} messages" + (" from the sidecars" if through_sidecars else ""))
-        ledger.saw(mailbox, drop.messages, began, through_sidecars)
+        ledger.saw(mailbox, drop.messages, began, through_sidecars, catalog)
         messages = list(drop.messages)
         world.dice.shuffle(messages)
         for message in messages[:2]:

@@ -67,6 +67,7 @@ class Ledger:
         self._remembered: dict[tuple[bytes, SegmentId], int] = {}  # the lowest L that a member ever remembered
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
         self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
+        self.replaced = 0  # how often the catalog was replaced
         self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
         self._contents: dict[tuple[VolumeId, SegmentId], bytes] = {}  # of files, for the checks at the end
         self._uids: dict[tuple[str, int, int], tuple[bytes, int]] = {}
@@ -183,6 +184,7 @@ class Ledger:
 
     def catalog_replaced(self) -> None:
         """By an older one. Until somebody noticed that, it may list less than before."""
+        self.replaced += 1
         self._stale_until = max(self._stale_until, self._epoch())
 
     @property
@@ -208,14 +210,27 @@ class Ledger:
                     found[placement] = id
         return found
 
-    def saw(self, mailbox: str, messages: Sequence[Message], began: float, through_sidecars: bool) -> None:
-        """A reader was given this list; it asked at `began`."""
+    def catalog_seen(self) -> tuple[int, bool]:
+        """Which catalog it is; a list of one that was replaced, and is asked before anybody noticed, tells nothing."""
+        return self.replaced, self.restored_unnoticed
+
+    def saw(
+        self,
+        mailbox: str,
+        messages: Sequence[Message],
+        began: float,
+        through_sidecars: bool,
+        catalog: tuple[int, bool],
+    ) -> None:
+        """A reader was given this list; it asked at `began`, when that was the `catalog_seen`."""
         world = self._world
         self._once(mailbox, messages)
         placements = {m.placement for m in messages}
         if not through_sidecars:  # registration follows 250 after a while
             listed = self._listed[mailbox]
-            if not self.restored_unnoticed and (missing := listed - placements - self.deleting):
+            if catalog == self.catalog_seen() == (self.replaced, False) and (
+                missing := listed - placements - self.deleting
+            ):
                 world.broken(f"the catalog's list of {mailbox} lacks {len(missing)} messages that it had")
             listed |= {m.placement for m in messages if m.message in self.promised}
             return
@@ -238,6 +253,10 @@ class Ledger:
             if holders < world.copies:
                 return True
         return False
+
+    def unsure(self) -> set[PlacementId]:
+        """Whose deletion somebody asked for, and nobody acknowledged."""
+        return self.deleting - self.deleted.keys()
 
     def _once(self, mailbox: str, messages: Sequence[Message] | Sequence[MailboxEntry]) -> None:
         ids = [m.message for m in messages]
