@@ -23,7 +23,7 @@ from tests.support.array_of_three import agent_at_work
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-GAP = 0.05  # seconds between two events, typical
+GAP = 0.04  # seconds between two events, typical
 HOT = 12  # weight of an event that a planted bug waits for
 CALM_SECONDS = 120.0  # of virtual time, until which all must be at rest after all is healed
 

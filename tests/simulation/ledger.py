@@ -93,7 +93,7 @@ class Ledger:
         wanted = self._bytes[id.hex() + ".segment"][:end]
         for member in segment.header.members:
             machine, path = world.volumes[member]
-            durable = machine.durable(path / "segments" / f"{id.hex()}.segment")
+            durable = machine.durable(path, f"{id.hex()}.segment")
             if durable[:end] != wanted:
                 world.broken(
                     f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
@@ -164,7 +164,7 @@ class Ledger:
     def _acknowledgeable(self, volume: VolumeId, segment: SegmentId) -> int:
         """What the disk really holds: what a failed sync left in the page cache may go."""
         machine, path = self._world.volumes[volume]
-        return len(machine.durable(path / "segments" / f"{segment.hex()}.segment"))
+        return len(machine.durable(path, f"{segment.hex()}.segment"))
 
     def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
         """A mirror has appended what its writer sent."""
@@ -310,7 +310,7 @@ class Ledger:
         """Whether the disk certainly holds the right bytes, as far as they are known (what is copied or compacted has
         another name at first): of a fill that was under way a power cut may leave any."""
         name = f"{segment.hex()}.segment"
-        durable = machine.durable(path / "segments" / name)
+        durable = machine.durable(path, name)
         return len(durable) >= end and durable[:end].startswith(
             self._bytes.get(name, b"")[:end]
         )  # a copy has another name
