@@ -295,19 +295,11 @@ class Catalog(Protocol):
         """
         ...
 
-    async def caught_up(
-        self,
-        volume: VolumeId,
-        epoch: int,
-        expected: Iterable[VolumeId],
-        copies: int,
-        repaired: Collection[VolumeId] = (),
-    ) -> bool:
+    async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
 
         It opens when all of `expected` and all volumes it knows, but those of at most `copies` - 1 hosts (each lost
-        and not yet repaired one counts as a host), have said so [19]. Retired volumes are not waited for. While
-        somebody has not said so, a lost volume counts as not repaired unless the caller knows that it is `repaired`.
+        and not yet repaired one counts as a host), have said so [19]. Retired volumes are not waited for.
         """
         ...
 

@@ -135,20 +135,11 @@ class DatabaseCatalog:
                 lambda c: volumes.check_in(c, volume, server, epoch, counter, serving, heard, ousted), alone=True
             )
 
-    async def caught_up(
-        self,
-        volume: VolumeId,
-        epoch: int,
-        expected: Iterable[VolumeId],
-        copies: int,
-        repaired: Collection[VolumeId] = (),
-    ) -> bool:
+    async def caught_up(self, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
         """See `Catalog`."""
         wanted = frozenset(expected)
         async with self._call("caught_up") as engine:
-            return await engine.write(
-                lambda c: volumes.caught_up(c, volume, epoch, wanted, copies, repaired), alone=True
-            )
+            return await engine.write(lambda c: volumes.caught_up(c, volume, epoch, wanted, copies), alone=True)
 
     async def introduce(self, servers: Mapping[VolumeId, str]) -> None:
         """See `Catalog`."""

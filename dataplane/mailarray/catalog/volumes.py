@@ -121,14 +121,7 @@ def raise_epoch(connection: Connection, epoch: int) -> None:
     connection.execute(_NEW_UIDVALIDITY, {"to_uidvalidity": uidvalidity})
 
 
-def caught_up(
-    connection: Connection,
-    volume: VolumeId,
-    epoch: int,
-    expected: Iterable[VolumeId],
-    copies: int,
-    repaired: Collection[VolumeId] = (),
-) -> bool:
+def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
     """See `Catalog.caught_up`."""
     now = _read_state(connection)
     if epoch != now.epoch:
@@ -141,8 +134,6 @@ def caught_up(
     members = {bytes(v) for v in connection.scalars(_MEMBERS)}
     missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
     missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
-    if missing:  # what only they and a lost one held is not known yet: no row says that something of it is short
-        missing |= {bytes(row.id) for row in rows if row.lost and row.id not in repaired}
     missing |= _lost_and_not_repaired(connection)
     names = {bytes(row.id): row.server for row in rows if row.server and not row.lost}
     if hosts(missing, names) > copies - 1:  # each lost one counts, whatever is in its place now

@@ -70,11 +70,6 @@ class CatalogLink:
             raise CatalogUnavailable("not connected")
         return self._catalog
 
-    @property
-    def repaired(self) -> frozenset[VolumeId]:
-        """Lost volumes of which nothing is missing any more, as far as this volume remembers."""
-        return self._memory.repaired
-
     async def check_in(self) -> CheckIn:
         """Connect if need be, and say who we are. Raises CatalogUnavailable."""
         async with self._turn:

@@ -352,7 +352,7 @@ class Settler:
             if holding.header is not None:
                 expected.update(holding.header.members)
         if len(unknown) <= self._copies - 1 and await self._link.catalog.caught_up(
-            self._shelf.volume.id, epoch, expected, self._copies - len(unknown), self._link.repaired
+            self._shelf.volume.id, epoch, expected, self._copies - len(unknown)
         ):
             log.info("catalog open to readers", extra={"epoch": epoch})
 

@@ -70,17 +70,6 @@ async def test_a_volume_that_is_introduced_is_waited_for_until_another_is_in_its
     assert await catalog.caught_up(two.volume, 1, expected, 1)
 
 
-async def test_a_lost_volume_counts_while_somebody_has_not_told_all(catalog: Catalog) -> None:
-    """What both held is on no row yet, so nothing looks short."""
-    one, two, gone = (Sidecar(catalog, f"mail-{i}") for i in range(3))
-    expected = [one.volume, two.volume]
-    for sidecar in (one, two, gone):
-        await sidecar.check_in()
-    await catalog.mark_lost(gone.volume)
-    assert not await catalog.caught_up(one.volume, 1, expected, 2)
-    assert await catalog.caught_up(one.volume, 1, expected, 2, {gone.volume})  # it knows better
-
-
 async def test_a_higher_counter_or_epoch_means_a_restored_catalog(catalog: Catalog) -> None:
     sidecar = Sidecar(catalog)
     await sidecar.join()
