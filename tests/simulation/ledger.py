@@ -254,10 +254,6 @@ class Ledger:
                 return True
         return False
 
-    def unsure(self) -> set[PlacementId]:
-        """Whose deletion somebody asked for, and nobody acknowledged."""
-        return self.deleting - self.deleted.keys()
-
     def _once(self, mailbox: str, messages: Sequence[Message] | Sequence[MailboxEntry]) -> None:
         ids = [m.message for m in messages]
         if len(set(ids)) != len(ids):

@@ -270,14 +270,8 @@ class _Findings(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and not isinstance(error, (OSError, ProcessDied)):
             world.broken(f"{record.getMessage()}: {error!r}")
-        elif record.getMessage() in self.ALARMS and not self._asked_for(record):
+        elif record.getMessage() in self.ALARMS:
             world.broken(f"alarm: {record.getMessage()}")
-
-    def _asked_for(self, record: logging.LogRecord) -> bool:
-        """A message that its reader deleted, and heard no answer: its tombstone may be gone with the only volume that
-        had it, when what lives beside it was compacted already. Its last place stays then, with that alarm."""
-        first = getattr(record, "first", None)
-        return first is not None and any(p.record.hex() == first for p in self._world.ledger.unsure())
 
 
 _ACQUIRE = functools.cache(leases._acquire.__wrapped__)  # by this world's clock
