@@ -13,6 +13,7 @@ clients.py    senders and readers
 ledger.py     what was promised, and the checks of it
 world.py      all of them together, in the place of clock, threads, sockets and random bytes
 events.py     what happens, and how one run goes
-planted.py    bugs planted on purpose, rule by rule
+stories.py, stories_of_wear.py   troubles that come one after the other
+planted/      bugs planted on purpose, rule by rule
 runs.py, command.py   many seeds; the command
 """

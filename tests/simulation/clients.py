@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mailarray.access.array import ServerArray
@@ -87,10 +87,10 @@ class Clients:
             server.processes["writer"].context.run(writer.submit, message, done)
 
     # -- readers ---------------------------------------------------------------------------------------
-    async def read(self, mailbox: str, deletions: int) -> None:
-        """One POP3 session: list, fetch a few, delete some."""
+    async def read(self, mailbox: str, deletions: int, spare: Collection[bytes] = ()) -> None:
+        """One POP3 session: list, fetch a few, delete some, but none of the messages to spare."""
         world, ledger = self._world, self._world.ledger
-        began = world.loop.now
+        began, catalog = world.loop.now, ledger.catalog_seen()
         try:
             drop = await self.opener.open(mailbox)
         except (MaildropInUse, MaildropUnavailable) as error:
@@ -99,7 +99,7 @@ class Clients:
             return
         through_sidecars = asyncio.current_task() in self._compiled
         world.note(f"{mailbox}: {len(drop.messages)} messages" + (" from the sidecars" if through_sidecars else ""))
-        ledger.saw(mailbox, drop.messages, began, through_sidecars)
+        ledger.saw(mailbox, drop.messages, began, through_sidecars, catalog)
         messages = list(drop.messages)
         world.dice.shuffle(messages)
         for message in messages[:2]:
@@ -110,7 +110,7 @@ class Clients:
             known = ledger.bodies.get(body)
             if known is None or mailbox not in known.boxes:
                 world.broken(f"a reader of {mailbox} got other bytes")
-        doomed = messages[:deletions]
+        doomed = [m for m in messages if m.message not in spare][:deletions]
         if doomed:
             placements = [m.placement for m in doomed]
             ledger.deleting.update(placements)

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--trace", action="store_true", help="with --seed: show everything that happens")
     parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--plant", help="a bug of planted.py; `all` for each of them, `list` for their names")
+    parser.add_argument("--plant", help="a bug of planted/; `all` for each of them, `list` for their names")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     wanted = parser.parse_args()
     from tests.simulation.planted import PLANTS

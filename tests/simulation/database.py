@@ -98,6 +98,7 @@ class Database:
         self.lag: dict[str, float] = {}  # the same, for each call from that machine
         # (machine, segment) -> called once, after that machine proposed a length for it
         self.after_seal: dict[tuple[str, bytes], Callable[[], None]] = {}
+        self.after_copy: list[Callable[[str, bytes], None]] = []  # of stories: a machine told that it holds a segment
         self._versions = dict.fromkeys(("volumes", "beats", "segments", "replicas", "mail"), 0)
         self._known: dict[Any, tuple[tuple[int, ...], Any]] = {}
         self.restore(_empty)
@@ -214,6 +215,10 @@ class Engine:
         if database.after_seal and "propose_seal" in operation.__qualname__:
             asked = dict(zip(operation.__code__.co_freevars, operation.__closure__ or (), strict=True))
             database.after_seal.pop((self._machine, asked["segment"].cell_contents.id), _nothing)()
+        if database.after_copy and "add_replica" in operation.__qualname__ and result:
+            asked = dict(zip(operation.__code__.co_freevars, operation.__closure__ or (), strict=True))
+            for hook in list(database.after_copy):
+                hook(self._machine, asked["segment"].cell_contents)
         if database.loss and dice.random() < database.loss:
             loop.call_later(0.2, _fail, answer, CatalogUnavailable("no answer"), context=NOBODY)
         elif not answer.done():

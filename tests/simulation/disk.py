@@ -47,10 +47,9 @@ class Machine:
             found = self.folders[path] = Folder()
         return found
 
-    def durable(self, path: Path) -> bytes | bytearray:
-        """What a power cut now would certainly leave of a file."""
-        folder, name = os.path.split(path)
-        node = self.folder(folder).durable.get(name)
+    def durable(self, volume: Path, name: str) -> bytes | bytearray:
+        """What a power cut now would certainly leave of a segment's file."""
+        node = self.folder(f"{volume}/segments").durable.get(name)
         return b"" if node is None else node.durable
 
     def power_cut(self, dice: random.Random, keep: bool) -> None:

@@ -16,18 +16,19 @@ from mailarray.tracking.targets import counting
 from tests.simulation.ledger import MAILBOXES
 from tests.simulation.loop import NOBODY
 from tests.simulation.servers import RESERVE, ROOM, Server
-from tests.simulation.stories import STORIES, Stories
+from tests.simulation.stories import STORIES
+from tests.simulation.stories_of_wear import WEAR, WearStories
 from tests.support.array_of_three import agent_at_work
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-GAP = 0.05  # seconds between two events, typical
+GAP = 0.04  # seconds between two events, typical
 HOT = 12  # weight of an event that a planted bug waits for
 CALM_SECONDS = 120.0  # of virtual time, until which all must be at rest after all is healed
 
 
-class Trouble(Stories):
+class Trouble(WearStories):
     """The events of one run. Every method that does not begin with `_` is one."""
 
     def __init__(self, world: World, hot: tuple[str, ...]) -> None:
@@ -35,7 +36,7 @@ class Trouble(Stories):
         self._dice = world.dice
         self._snapshots: list[bytes] = []
         weights = {name: weight for name, weight in WEIGHTS.items() if name in STEADY or self._dice.random() < 0.55}
-        weights |= {name: 1.5 if STORIES.get(name, 1.0) < 0.1 else max(HOT, WEIGHTS[name]) for name in hot}
+        weights |= {name: 1.5 if (STORIES | WEAR).get(name, 1.0) < 0.1 else max(HOT, WEIGHTS[name]) for name in hot}
         self._names = list(weights)
         self._weights = list(weights.values())
 
@@ -70,11 +71,6 @@ class Trouble(Stories):
         for seconds in (self._dice.choice((0.05, 0.5)), self._dice.choice((1.0, 2.5))):
             self._later(seconds, self._look_for_worn)
 
-    def _look_for_worn(self) -> None:
-        for server in self._world.servers.values():
-            if server.agent is not None:
-                server.processes["sidecar"].context.run(server.agent.compactor.wake.set)
-
     # -- processes and machines ------------------------------------------------------------------------
     def kill(self) -> None:
         self._server().kill(self._dice.choice(("writer", "sidecar")))
@@ -102,9 +98,7 @@ class Trouble(Stories):
         self._server().terminate(self._dice.choice(("writer", "sidecar")))
 
     def roll_over(self) -> None:
-        server = self._server()
-        if server.writer is not None:
-            server.processes["writer"].context.run(setattr, server.writer, "_row_changed", True)
+        self._begin_segment(self._server())
 
     def jump_clock(self) -> None:
         self._server().skew = self._dice.choice((0, 3600, -3600, -5)) * 1_000_000_000
@@ -290,6 +284,7 @@ WEIGHTS: dict[str, float] = {
     "change_table": 2,
     "wait": 3,
     **STORIES,
+    **WEAR,
 }
 
 
@@ -335,6 +330,7 @@ def _heal(world: World) -> None:
     network.late.clear()
     database.lag.clear()
     database.after_seal.clear()
+    database.after_copy.clear()
     world.ledger.after_fence.clear()
     network.loss = network.twice = 0.0
     database.up, database.silent, database.loss, database.slow = True, False, 0.0, 0.0
@@ -409,7 +405,9 @@ def _at_work(world: World) -> list[str]:
     if rest:
         return rest
     database = world.database
-    for (id,) in database.raw.execute("SELECT id FROM segments WHERE sealed_length IS NULL AND superseded_by IS NULL"):
+    # A superseded one that a restored catalog has unsealed may be on no volume any more: nobody asks for its length.
+    unsealed = "SELECT id FROM segments WHERE sealed_length IS NULL AND superseded_by IS NULL"
+    for (id,) in database.raw.execute(unsealed):
         rest.append(f"segment {id.hex()} is not sealed")
     rows = database.transact(volumes.volumes)
     counted = counting(world.table, rows)

@@ -5,6 +5,7 @@ At every moment:
 - an offset of a segment never gets other bytes, on any volume;
 - a fence that was answered holds: that volume takes no byte past it, its later answers are no shorter, and it speaks
   for the volume that was asked;
+- the length that is proposed for a segment is the longest that its members answered;
 - nobody seals a segment whose writer spoke to it within T;
 - what the catalog listed once it lists again, unless somebody asked for its deletion;
 - a mailbox read from the sidecars lacks nothing that was acknowledged a while ago, and holds nothing twice and nothing
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mailarray.access.maildrop import Message
 from mailarray.access.sidecars import MailboxIncomplete, compile_mailbox
-from mailarray.catalog.catalog import MailboxEntry
+from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import crc32c
 from mailarray.journal.inspect import verify
@@ -31,6 +33,7 @@ from mailarray.tracking.watching import SILENCE
 
 if TYPE_CHECKING:
     from mailarray.mirroring.segment import Batch, OpenSegment
+    from tests.simulation.disk import Machine
     from tests.simulation.world import World
 
 MAILBOXES = ("anna@mail.example", "ben@mail.example", "cleo@mail.example")
@@ -64,6 +67,7 @@ class Ledger:
         self._remembered: dict[tuple[bytes, SegmentId], int] = {}  # the lowest L that a member ever remembered
         self._words: dict[tuple[bytes, bytes], float] = {}  # volume, writer and incarnation -> last PUT that was taken
         self._listed: dict[str, set[PlacementId]] = {mailbox: set() for mailbox in MAILBOXES}
+        self.replaced = 0  # how often the catalog was replaced
         self._stale_until = -1  # epoch that a restored catalog has to be past, before its lists are looked at
         self._contents: dict[tuple[VolumeId, SegmentId], bytes] = {}  # of files, for the checks at the end
         self._uids: dict[tuple[str, int, int], tuple[bytes, int]] = {}
@@ -89,12 +93,13 @@ class Ledger:
         wanted = self._bytes[id.hex() + ".segment"][:end]
         for member in segment.header.members:
             machine, path = world.volumes[member]
-            durable = machine.durable(path / "segments" / f"{id.hex()}.segment")
+            durable = machine.durable(path, f"{id.hex()}.segment")
             if durable[:end] != wanted:
                 world.broken(
                     f"250 for segment {id.hex()} up to {end}, but a member holds {len(durable)} durable bytes of it"
                 )
-            if self._fenced.get((member, id), end) < end:
+            sealed = self._remembered.get((member, id), 0)  # up to there it fetched what it lacked: a late PUT says so
+            if max(self._fenced.get((member, id), end), sealed) < end:
                 world.broken(f"250 for segment {id.hex()} up to {end}, but a member was fenced before")
         if len(segment.header.members) < 2:
             world.broken("250 for one copy")
@@ -122,9 +127,20 @@ class Ledger:
         for hook in list(self.after_fence):
             hook(asked, segment)
 
+    def proposes(self, segment: SegmentFacts, length: int, answers: Sequence[FenceAnswer]) -> None:
+        """A member proposes L, after it asked all of them. What is past it was in somebody's list, perhaps, and would
+        be in no list any more."""
+        counted = [answer for answer in answers if answer.volume in segment.members]
+        if all(answer.sealed_length is None for answer in counted):
+            longest = max((answer.length for answer in counted), default=0)
+            if length < longest:
+                self._world.broken(f"{length} is proposed for {segment.id.hex()}, and a member holds {longest}")
+
     def dropping(self, volume: VolumeId, segment: SegmentId) -> None:
         """A volume gives up what was compacted: what lives of it is whole on `copies` volumes."""
         world = self._world
+        if volume in world.gone:
+            return  # declared lost since it asked: nobody counts on what it has
         raw = world.database.raw
         above: bytes | None = segment
         head: bytes = segment
@@ -135,9 +151,8 @@ class Ledger:
         found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (head,)).fetchone()
         if head == segment or found is None or not found[0]:
             return  # the catalog was replaced a moment ago
-        name = f"{SegmentId(head).hex()}.segment"
         places = [place for id, place in world.volumes.items() if id not in world.gone]
-        holders = sum(len(machine.durable(path / "segments" / name)) >= found[0] for machine, path in places)
+        holders = sum(self._holds(machine, path, SegmentId(head), found[0]) for machine, path in places)
         if holders < world.copies:
             world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
 
@@ -156,7 +171,7 @@ class Ledger:
         holders = 0
         for machine, path in places:  # what a failed sync left may go: nobody was told 250 for it
             wanted = self.ends.get(segment, 0) if name in machine.failed_syncs else end
-            holders += len(machine.durable(path / "segments" / name)) >= wanted
+            holders += len(machine.durable(path, name)) >= wanted
         if holders < world.copies:
             world.broken(f"a copy of segment {segment.hex()} is given back, and {holders} other volumes hold it")
 
@@ -168,7 +183,7 @@ class Ledger:
     def _acknowledgeable(self, volume: VolumeId, segment: SegmentId) -> int:
         """What the disk really holds: what a failed sync left in the page cache may go."""
         machine, path = self._world.volumes[volume]
-        return len(machine.durable(path / "segments" / f"{segment.hex()}.segment"))
+        return len(machine.durable(path, f"{segment.hex()}.segment"))
 
     def took(self, volume: VolumeId, segment: SegmentId, end: int) -> None:
         """A mirror has appended what its writer sent."""
@@ -188,6 +203,7 @@ class Ledger:
 
     def catalog_replaced(self) -> None:
         """By an older one. Until somebody noticed that, it may list less than before."""
+        self.replaced += 1
         self._stale_until = max(self._stale_until, self._epoch())
 
     @property
@@ -213,14 +229,27 @@ class Ledger:
                     found[placement] = id
         return found
 
-    def saw(self, mailbox: str, messages: Sequence[Message], began: float, through_sidecars: bool) -> None:
-        """A reader was given this list; it asked at `began`."""
+    def catalog_seen(self) -> tuple[int, bool]:
+        """Which catalog it is; a list of one that was replaced, and is asked before anybody noticed, tells nothing."""
+        return self.replaced, self.restored_unnoticed
+
+    def saw(
+        self,
+        mailbox: str,
+        messages: Sequence[Message],
+        began: float,
+        through_sidecars: bool,
+        catalog: tuple[int, bool],
+    ) -> None:
+        """A reader was given this list; it asked at `began`, when that was the `catalog_seen`."""
         world = self._world
         self._once(mailbox, messages)
         placements = {m.placement for m in messages}
         if not through_sidecars:  # registration follows 250 after a while
             listed = self._listed[mailbox]
-            if not self.restored_unnoticed and (missing := listed - placements - self.deleting):
+            if catalog == self.catalog_seen() == (self.replaced, False) and (
+                missing := listed - placements - self.deleting
+            ):
                 world.broken(f"the catalog's list of {mailbox} lacks {len(missing)} messages that it had")
             listed |= {m.placement for m in messages if m.message in self.promised}
             return
@@ -238,9 +267,8 @@ class Ledger:
         """Fewer than `copies` volumes hold something that was acknowledged: it may be on those that did not answer."""
         world = self._world
         for id in self._thin:
-            name, end = f"{id.hex()}.segment", self.ends[id]
             volumes = [place for volume, place in world.volumes.items() if volume not in world.gone]
-            holders = sum(len(machine.durable(path / "segments" / name)) >= end for machine, path in volumes)
+            holders = sum(self._holds(machine, path, id, self.ends[id]) for machine, path in volumes)
             if holders < world.copies:
                 return True
         return False
@@ -293,10 +321,17 @@ class Ledger:
         for (id,) in world.database.raw.execute("SELECT segment_id FROM superseded"):  # it may have no row any more
             ends.pop(id, None)  # what is left of it is in another one
         for segment, end in ends.items():
-            name = f"{segment.hex()}.segment"
-            if not any(len(machine.durable(path / "segments" / name)) >= end for machine, path in others):
+            if not any(self._holds(machine, path, SegmentId(segment), end) for machine, path in others):
                 return False
         return True
+
+    def _holds(self, machine: Machine, path: Path, segment: SegmentId, end: int) -> bool:
+        """Whether the disk certainly holds the right bytes, as far as they are known (what is copied or compacted has
+        another name at first): of a fill that was under way a power cut may leave any."""
+        name = f"{segment.hex()}.segment"
+        durable = machine.durable(path, name)
+        right = self._bytes.get(name, b"")[:end]  # nothing of a copy, which has another name
+        return len(durable) >= end and durable[:end].startswith(right)
 
     # -- at the end ------------------------------------------------------------------------------------
     async def check(self) -> None:

@@ -96,14 +96,18 @@ class QuickConnection:
 
     def execute(self, statement: Any, parameters: Any = None) -> Any:
         plans = statement.__dict__.get("_plans")
-        if plans is None or isinstance(parameters, list):
+        if plans is None:
             statement.__dict__["_plans"] = {}
             return self._connection.execute(statement, parameters)
-        given = parameters or {}
+        many = isinstance(parameters, list)
+        given = (parameters[0] if many else parameters) or {}
         names = tuple(given)
         plan = plans.get(names)
         if plan is None:
             plan = plans[names] = _Plan(statement, self.dialect, list(names))
+        if many:
+            values = [plan.text(row) for row in parameters]
+            return Result([], self._raw.executemany(values[0][0], [row for _, row in values]).rowcount)
         cursor = self._raw.execute(*plan.text(given))
         return Result(plan.rows(cursor) if plan.row is not None else [], cursor.rowcount)
 

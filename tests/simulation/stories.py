@@ -39,6 +39,11 @@ class Stories:
     def _deliver(self, server: Server) -> None:
         self._world.clients.deliver(server)
 
+    def _begin_segment(self, server: Server) -> None:
+        """With the next batch."""
+        if server.writer is not None:
+            server.processes["writer"].context.run(setattr, server.writer, "_row_changed", True)
+
     def _cut_from_servers(self, server: Server, seconds: float) -> None:
         others = [name for name in self._world.servers if name != server.name]
         self._cut([frozenset((server.name, other)) for other in others], seconds)
@@ -117,7 +122,7 @@ class Stories:
         if server.writer is None:
             return
         late = self._world.network.late
-        server.processes["writer"].context.run(setattr, server.writer, "_row_changed", True)
+        self._begin_segment(server)
         late[server.name] = self._dice.choice((2.5, 3.5, 4.5))
         self._deliver(server)
         self._then(0.1, lambda: self._deliver(server))

@@ -334,7 +334,10 @@ class Catalog(Protocol):
         ...
 
     async def unsealed_segments(self, member: VolumeId) -> list[SegmentState]:
-        """Those without a `sealed_length`, not superseded, that have this volume in their replica set, oldest first."""
+        """Those without a `sealed_length` that have this volume in their replica set, oldest row first [15].
+
+        Not those that are superseded: a restored catalog may have such a row unsealed for ever, when all was dropped.
+        """
         ...
 
     async def propose_seal(self, segment: SegmentFacts, length: int, epoch: int) -> int:

@@ -20,7 +20,7 @@ from mailarray.catalog import schema
 from mailarray.catalog.catalog import EpochPassed, SegmentFacts, Superseded, WornSegment
 from mailarray.catalog.holders import PIECE, count_told, not_holders
 from mailarray.catalog.sealing import relocate, segments
-from mailarray.catalog.sql import insert_for
+from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 WORN_AT_ONCE = 1000  # a sidecar compacts one at a time, and asks again
@@ -52,6 +52,65 @@ _WORN = (
     .limit(WORN_AT_ONCE)
 )
 _SUPERSEDED_SINCE = select(_superseded).where(_superseded.c.number > bindparam("after")).order_by(_superseded.c.number)
+_SUPERSEDERS = select(_superseded).where(_superseded.c.segment_id.in_(bindparam("ids", expanding=True)))
+_EPOCH = select(schema.state.c.epoch)
+_THIS = select(_segments).where(_segments.c.id == bindparam("segment"))
+_NUMBER = select(_segments.c.number).where(_segments.c.id == bindparam("of")).scalar_subquery()
+_NUMBERS = select(_segments.c.number, _segments.c.id).where(_segments.c.id.in_(bindparam("ids", expanding=True)))
+_MINE = (_segments.c.id == bindparam("of"), _segments.c.superseded_by.is_not(None))
+_TO_FORGET = select(_segments.c.number).where(*_MINE).with_for_update()
+_NOTE = (
+    update(_wear)
+    .where(_wear.c.segment == _NUMBER, _wear.c.dead == bindparam("seen"))
+    .values(dead=bindparam("now_dead"))
+)
+_CLAIM = (
+    update(_wear)
+    .where(
+        _wear.c.segment.in_(bindparam("numbers", expanding=True)),
+        or_(
+            _wear.c.compactor.is_(None),
+            _wear.c.compactor == bindparam("volume"),
+            _wear.c.compactor.in_(not_holders()),
+        ),
+    )
+    .values(compactor=bindparam("volume"))
+    .returning(_wear.c.segment)
+)
+_TOMBSTONED = select(_tombstones.c.record, _tombstones.c.position).where(
+    _tombstones.c.record.in_(bindparam("records", expanding=True))
+)
+_BURIED = (
+    select(_tombstones.c.record, func.count())
+    .where(_tombstones.c.record.in_(bindparam("records", expanding=True)))
+    .group_by(_tombstones.c.record)
+)
+_SUPERSEDE = (
+    update(_segments)
+    .where(_segments.c.id.in_(bindparam("ids", expanding=True)), _segments.c.superseded_by.is_(None))
+    .values(superseded_by=bindparam("by"))
+)
+_LEAVE = delete(_locations).where(
+    _locations.c.message.in_(bindparam("ids", expanding=True)), _locations.c.segment == bindparam("left")
+)
+_HERE = (
+    select(_messages.c.id)
+    .where(_messages.c.id.in_(bindparam("ids", expanding=True)), _messages.c.segment == bindparam("left"))
+    .order_by(_messages.c.id)
+    .with_for_update()
+)
+_DELETE = delete(_messages).where(_messages.c.id.in_(bindparam("ids", expanding=True)))
+_BACK = update(_segments).where(*_MINE).values(cursor=0)
+_UNWORN = delete(_wear).where(_wear.c.segment == select(_segments.c.number).where(*_MINE).scalar_subquery())
+
+
+@once_for
+def _stands_for(dialect: str) -> Insert:
+    return (
+        insert_for(dialect, _superseded)
+        .values(segment_id=bindparam("segment_id"), by_id=bindparam("by_id"))
+        .on_conflict_do_nothing()
+    )
 
 
 def worn_segments(connection: Connection, volume: VolumeId, percent: int) -> list[WornSegment]:
@@ -70,21 +129,13 @@ def worn_segments(connection: Connection, volume: VolumeId, percent: int) -> lis
 
 def note_wear(connection: Connection, segment: SegmentId, seen: int, dead: int) -> None:
     """See `Catalog.note_wear`."""
-    number = select(_segments.c.number).where(_segments.c.id == segment).scalar_subquery()
-    connection.execute(update(_wear).where(_wear.c.segment == number, _wear.c.dead == seen).values(dead=dead))
+    connection.execute(_NOTE, {"of": segment, "seen": seen, "now_dead": dead})
 
 
 def claim(connection: Connection, wanted: Sequence[SegmentId], volume: VolumeId) -> set[SegmentId]:
     """See `Catalog.claim_compaction`."""
-    rows = connection.execute(select(_segments.c.number, _segments.c.id).where(_segments.c.id.in_(wanted)))
-    numbers = {row.number: row.id for row in rows}
-    free = or_(_wear.c.compactor.is_(None), _wear.c.compactor == volume, _wear.c.compactor.in_(not_holders()))
-    granted = connection.scalars(
-        update(_wear)
-        .where(_wear.c.segment.in_(list(numbers)), free)
-        .values(compactor=volume)
-        .returning(_wear.c.segment)
-    )
+    numbers = {row.number: row.id for row in connection.execute(_NUMBERS, {"ids": list(wanted)})}
+    granted = connection.scalars(_CLAIM, {"numbers": list(numbers), "volume": volume})
     return {SegmentId(bytes(numbers[number])) for number in granted}
 
 
@@ -92,11 +143,7 @@ def tombstoned(connection: Connection, records: Sequence[bytes]) -> set[Placemen
     """See `Catalog.tombstoned`."""
     found = set()
     for start in range(0, len(records), PIECE):
-        rows = connection.execute(
-            select(_tombstones.c.record, _tombstones.c.position).where(
-                _tombstones.c.record.in_(records[start : start + PIECE])
-            )
-        )
+        rows = connection.execute(_TOMBSTONED, {"records": list(records[start : start + PIECE])})
         found |= {PlacementId(bytes(record), position) for record, position in rows}
     return found
 
@@ -105,21 +152,16 @@ def supersede(
     connection: Connection, output: SegmentFacts, length: int, inputs: Sequence[SegmentId], epoch: int
 ) -> bool:
     """See `Catalog.supersede`. Runs alone: no registration of an input is under way beside it."""
-    if connection.scalar(select(schema.state.c.epoch)) != epoch:
+    if connection.scalar(_EPOCH) != epoch:
         raise EpochPassed(f"epoch {epoch} is over")
-    row = connection.execute(select(_segments).where(_segments.c.id == output.id)).one_or_none()
+    row = connection.execute(_THIS, {"segment": output.id}).one_or_none()
     if row is None or row.sealed_length != length or row.cursor < length or row.superseded_by is not None:
         return False
     for start in range(0, len(inputs), PIECE):
-        piece = inputs[start : start + PIECE]
+        piece = list(inputs[start : start + PIECE])
         rows = [{"segment_id": segment, "by_id": output.id} for segment in piece]
-        insert = insert_for(connection.dialect.name, _superseded)
-        connection.execute(insert.values(rows).on_conflict_do_nothing())
-        connection.execute(
-            update(_segments)
-            .where(_segments.c.id.in_(piece), _segments.c.superseded_by.is_(None))
-            .values(superseded_by=output.id)
-        )
+        connection.execute(_stands_for(connection.dialect.name), rows)
+        connection.execute(_SUPERSEDE, {"ids": piece, "by": output.id})
     count_told(connection, output.writer)
     return True
 
@@ -144,7 +186,7 @@ def stands_for(connection: Connection, wanted: Sequence[SegmentId]) -> dict[Segm
 def _superseders(connection: Connection, ids: Sequence[SegmentId]) -> dict[SegmentId, SegmentId]:
     found = {}
     for start in range(0, len(ids), PIECE):
-        rows = connection.execute(select(_superseded).where(_superseded.c.segment_id.in_(ids[start : start + PIECE])))
+        rows = connection.execute(_SUPERSEDERS, {"ids": list(ids[start : start + PIECE])})
         found.update({SegmentId(bytes(row.segment_id)): SegmentId(bytes(row.by_id)) for row in rows})
     return found
 
@@ -153,11 +195,7 @@ def forget_locations(
     connection: Connection, segment: SegmentId, records: Sequence[tuple[MessageId, int]]
 ) -> list[MessageId]:
     """See `Catalog.forget_locations`."""
-    number = connection.scalar(
-        select(_segments.c.number)
-        .where(_segments.c.id == segment, _segments.c.superseded_by.is_not(None))
-        .with_for_update()
-    )
+    number = connection.scalar(_TO_FORGET, {"of": segment})
     if number is None:
         return []
     placements = dict(records)
@@ -165,25 +203,17 @@ def forget_locations(
     kept: list[MessageId] = []
     for start in range(0, len(ids), PIECE):
         piece = ids[start : start + PIECE]
-        connection.execute(delete(_locations).where(_locations.c.message.in_(piece), _locations.c.segment == number))
-        here = connection.scalars(
-            select(_messages.c.id)
-            .where(_messages.c.id.in_(piece), _messages.c.segment == number)
-            .order_by(_messages.c.id)
-            .with_for_update()
-        ).all()
+        connection.execute(_LEAVE, {"ids": piece, "left": number})
+        here = connection.scalars(_HERE, {"ids": piece, "left": number}).all()
         rest = relocate(connection, here)
-        named = select(_tombstones.c.record, func.count()).where(_tombstones.c.record.in_(rest))
-        buried = {bytes(record): count for record, count in connection.execute(named.group_by(_tombstones.c.record))}
+        buried = {bytes(record): count for record, count in connection.execute(_BURIED, {"records": rest})}
         dead = [m for m in rest if 0 < placements[MessageId(bytes(m))] <= buried.get(bytes(m), 0)]
-        connection.execute(delete(_messages).where(_messages.c.id.in_(dead)))
+        connection.execute(_DELETE, {"ids": dead})
         kept += [MessageId(bytes(m)) for m in rest if m not in set(dead)]
     return kept
 
 
 def forgotten(connection: Connection, segment: SegmentId) -> None:
     """See `Catalog.forgotten`."""
-    mine = (_segments.c.id == segment, _segments.c.superseded_by.is_not(None))
-    connection.execute(update(_segments).where(*mine).values(cursor=0))
-    number = select(_segments.c.number).where(*mine).scalar_subquery()
-    connection.execute(delete(_wear).where(_wear.c.segment == number))
+    connection.execute(_BACK, {"of": segment})
+    connection.execute(_UNWORN, {"of": segment})

@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, exists, select, true, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, select, tuple_, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
@@ -42,6 +42,16 @@ _LENGTH_BYTES = 8  # of a fingerprint: the text's length comes first
 _duplicates, _fingerprints = schema.duplicates, schema.fingerprints
 _messages, _locations, _placements, _boxes = schema.messages, schema.locations, schema.placements, schema.mailboxes
 
+_OWED = (
+    select(_duplicates, _boxes.c.address)
+    .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
+    .where((_duplicates.c.volume == bindparam("by")) | _duplicates.c.volume.in_(not_holders()))
+    .order_by(_duplicates.c.record, _duplicates.c.position)
+    .limit(bindparam("at_most"))
+)
+_OWED_FROM = _OWED.where(
+    tuple_(_duplicates.c.record, _duplicates.c.position) >= tuple_(bindparam("record"), bindparam("position"))
+)
 _PAST = delete(_fingerprints).where(_fingerprints.c.bucket < bindparam("first"))
 
 
@@ -114,14 +124,11 @@ def pairs(fresh: Sequence[Seen], known: Iterable[Seen], window: int) -> tuple[li
 
 def owed(connection: Connection, volume: VolumeId, limit: int, first: PlacementId | None) -> list[Duplicate]:
     """See `Catalog.owed_duplicates`."""
-    from_here = tuple_(_duplicates.c.record, _duplicates.c.position) >= (first.record, first.index) if first else true()
-    rows = connection.execute(
-        select(_duplicates, _boxes.c.address)
-        .join(_boxes, _boxes.c.id == _duplicates.c.mailbox)
-        .where((_duplicates.c.volume == volume) | _duplicates.c.volume.in_(not_holders()), from_here)
-        .order_by(_duplicates.c.record, _duplicates.c.position)
-        .limit(limit)
-    ).all()
+    wanted: dict[str, object] = {"by": volume, "at_most": limit}
+    if first is None:
+        rows = connection.execute(_OWED, wanted).all()
+    else:
+        rows = connection.execute(_OWED_FROM, {**wanted, "record": first.record, "position": first.index}).all()
     return [
         Duplicate(
             row.address,

@@ -6,7 +6,7 @@ Those that are asked all the time are made once, here and in the files beside: m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, distinct, func, null, select, update
 
@@ -40,6 +40,7 @@ _REPLICAS_OF = (
     .order_by(_replicas.c.segment_id, _replicas.c.volume)
 )
 
+_OF_SEVERAL = select(_volumes.c.server).where(_volumes.c.server.contains(SEPARATOR))
 _TOLD = update(_volumes).where(_volumes.c.id == bindparam("of")).values(counter=_volumes.c.counter + 1)
 
 
@@ -81,10 +82,8 @@ def volume_count(counts: Counts) -> ColumnElement[int]:
     return original.correlate(_segments).scalar_subquery() + repaired.correlate(_segments).scalar_subquery()
 
 
-def holder_count(connection: Connection, counts: Counts) -> ColumnElement[int]:
+def host_count(counts: Counts) -> ColumnElement[int]:
     """On how many hosts they are: the same, as long as no server has several volumes."""
-    if not _several_volumes(connection):
-        return volume_count(counts)
     # Of an original member nothing may be known yet: then it is taken for a host of its own.
     volumes, others = _volumes.alias(), _volumes.alias()
     original = (
@@ -112,15 +111,30 @@ def holder_count(connection: Connection, counts: Counts) -> ColumnElement[int]:
     return original.correlate(_segments).scalar_subquery() + repaired.correlate(_segments).scalar_subquery()
 
 
-def living_holders(connection: Connection) -> ColumnElement[int]:
-    """The same, counting every volume that is neither lost nor retired."""
-    gone = not_holders()
-    return holder_count(connection, lambda volume: volume.not_in(gone))
+S = TypeVar("S")
 
 
-def _several_volumes(connection: Connection) -> bool:
-    names = connection.scalars(select(_volumes.c.server).where(_volumes.c.server.contains(SEPARATOR)))
-    return any(host_of(name) != name for name in names)
+class ByHolders(Generic[S]):
+    """A statement that counts holders, made once for each way to count them: the dear one is needed seldom."""
+
+    def __init__(self, counts: Counts, make: Callable[[ColumnElement[int]], S]) -> None:
+        self._of_volumes = make(volume_count(counts))
+        self._of_hosts = make(host_count(counts))
+
+    def of(self, connection: Connection) -> S:
+        """The one that counts hosts; that is counting volumes, as long as no server has several."""
+        names = connection.scalars(_OF_SEVERAL)
+        return self._of_hosts if any(host_of(name) != name for name in names) else self._of_volumes
+
+
+def counted(volume: ColumnElement[bytes]) -> ColumnElement[bool]:
+    """`Counts`: the volumes of the parameter `counting`."""
+    return volume.in_(bindparam("counting", expanding=True))
+
+
+def living(volume: ColumnElement[bytes]) -> ColumnElement[bool]:
+    """`Counts`: every volume that is neither lost nor retired."""
+    return volume.not_in(not_holders())
 
 
 def _host(server: ColumnElement[str]) -> ColumnElement[str | None]:

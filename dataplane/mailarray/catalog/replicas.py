@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
-from mailarray.catalog.holders import PIECE, count_told, facts_of, holder_count, members_of, replicas_of
+from mailarray.catalog.holders import PIECE, ByHolders, count_told, counted, facts_of, members_of, replicas_of
 from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import SegmentId, VolumeId
 
@@ -46,7 +46,11 @@ _POSITION = select(_members.c.position).where(
 )
 _UNSEEN = _segments.c.number > bindparam("seen")
 _NEWEST = select(func.max(_segments.c.number))
-_FIRST_UNSEALED = select(func.min(_segments.c.number)).where(_UNSEEN, _segments.c.sealed_length.is_(None))
+_FIRST_UNSEALED = select(func.min(_segments.c.number)).where(
+    _UNSEEN,
+    _segments.c.sealed_length.is_(None),
+    _segments.c.superseded_by.is_(None),  # a restored catalog may have such a row unsealed for ever, and nobody looks
+)
 _NAMED = (
     select(_segments.c.id)
     .join(_members, _members.c.segment == _segments.c.number)
@@ -81,38 +85,57 @@ def add_replica(connection: Connection, segment: SegmentId, volume: VolumeId, le
     return True
 
 
+class Look:
+    """Sealed segments, not superseded, of which all that is true: the statements, made once where they can be."""
+
+    def __init__(self, *which: ColumnElement[bool]) -> None:
+        every = select(_segments).where(_segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), *which)
+        self.unseen = every.where(_UNSEEN).order_by(_segments.c.number)
+        seen_short = _segments.c.id.in_(bindparam("short", expanding=True))
+        self.again = every.where(or_(_UNSEEN, seen_short)).order_by(_segments.c.number)
+
+
+_SHORT = ByHolders(counted, lambda holders: Look(holders < _segments.c.copies))
+
+
 def short_segments(
     connection: Connection, counting: Collection[VolumeId], before: LookedAt | None = None
 ) -> ShortSegments:
     """See `Catalog.short_segments`."""
-    count = holder_count(connection, lambda volume: volume.in_(counting))
-    return find_sealed(connection, counting, before, count < _segments.c.copies)
+    return _find(connection, counting, before, _SHORT.of(connection), {"counting": list(counting)})
 
 
 def find_sealed(
     connection: Connection, counting: Collection[VolumeId], before: LookedAt | None, *which: ColumnElement[bool]
 ) -> ShortSegments:
     """Sealed segments, not superseded, of which all that is true; `before` as in `Catalog.short_segments`."""
+    return _find(connection, counting, before, Look(*which), {})
+
+
+def _find(
+    connection: Connection,
+    counting: Collection[VolumeId],
+    before: LookedAt | None,
+    look: Look,
+    parameters: dict[str, object],
+) -> ShortSegments:
     newest = _newest(connection)
     if before is not None and (before.number > newest or len(before.short) > PIECE):
         before = None  # another table than it was, or so much that looking at all costs no more
     seen = 0 if before is None else before.number
-    unseen = _segments.c.number > seen
     reached = _reached(connection, newest, seen)
-    wanted = unseen if before is None or not before.short else or_(unseen, _segments.c.id.in_(before.short))
-    rows = connection.execute(
-        select(_segments)
-        .where(wanted, _segments.c.sealed_length > 0, _segments.c.superseded_by.is_(None), *which)
-        .order_by(_segments.c.number)
-    ).all()
+    if before is None or not before.short:
+        rows = connection.execute(look.unseen, {**parameters, "seen": seen}).all()
+    else:
+        rows = connection.execute(look.again, {**parameters, "seen": seen, "short": list(before.short)}).all()
     members = members_of(connection, [row.number for row in rows])
     replicas = replicas_of(connection, [bytes(row.id) for row in rows])
-    counted = frozenset(counting)
+    counts = frozenset(counting)
     found = []
     for row in rows:
         original = members.get(row.number, ())
         every = (*original, *replicas.get(bytes(row.id), ()))
-        holders = tuple(v for v in every if v in counted)
+        holders = tuple(v for v in every if v in counts)
         found.append(ShortSegment(facts_of(row, original), row.sealed_length, holders, every))
     return ShortSegments(found, LookedAt(reached, tuple(s.facts.id for s in found)))
 

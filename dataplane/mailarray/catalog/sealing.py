@@ -37,6 +37,17 @@ _LENGTHS = (
 )
 _SEAL = update(_segments).where(_segments.c.number == bindparam("row")).values(sealed_length=bindparam("length"))
 _INSERT_MEMBERS = _members.insert()
+_OTHERS = select(_locations).where(_locations.c.message.in_(bindparam("ids", expanding=True)))
+_MOVE = (
+    update(_messages)
+    .where(_messages.c.id == bindparam("message"))
+    .values(segment=bindparam("to_segment"), offset=bindparam("to_offset"))
+)
+_MOVED = delete(_locations).where(
+    _locations.c.message == bindparam("message"),
+    _locations.c.segment == bindparam("to_segment"),
+    _locations.c.offset == bindparam("to_offset"),
+)
 
 
 @once_for
@@ -162,17 +173,11 @@ def _past(offset: ColumnElement[Any], size: Any, length: int) -> ColumnElement[b
 
 def relocate(connection: Connection, ids: Sequence[bytes]) -> list[bytes]:
     """Those messages lost the location in their own row: another one takes its place. Answers those without one."""
-    others = {row.message: row for row in connection.execute(select(_locations).where(_locations.c.message.in_(ids)))}
+    others = {row.message: row for row in connection.execute(_OTHERS, {"ids": list(ids)})}
     for message, row in others.items():
-        place = {"segment": row.segment, "offset": row.offset}
-        connection.execute(update(_messages).where(_messages.c.id == message).values(place))
-        connection.execute(
-            delete(_locations).where(
-                _locations.c.message == message,
-                _locations.c.segment == row.segment,
-                _locations.c.offset == row.offset,
-            )
-        )
+        place = {"message": message, "to_segment": row.segment, "to_offset": row.offset}
+        connection.execute(_MOVE, place)
+        connection.execute(_MOVED, place)
     return [message for message in ids if message not in others]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, se
 
 from mailarray.catalog import schema
 from mailarray.catalog.catalog import CheckIn, VolumeRow
-from mailarray.catalog.holders import living_holders
+from mailarray.catalog.holders import ByHolders, living
 from mailarray.catalog.sql import upsert
 from mailarray.contract.server_names import hosts
 from mailarray.model.ids import IncarnationId, VolumeId
@@ -34,6 +34,8 @@ _UPDATE = (
 _OUSTED = update(_volumes).where(_THIS).values(lost=True)
 _CAUGHT_UP = update(_volumes).where(_THIS).values(caught_up_epoch=bindparam("epoch"))
 _MEMBERS = select(_members.c.volume).distinct()
+_NEW_EPOCH = update(_state).values(epoch=bindparam("to_epoch"), open=False, uidvalidity=bindparam("to_uidvalidity"))
+_NEW_UIDVALIDITY = update(schema.mailboxes).values(uidvalidity=bindparam("to_uidvalidity"))
 _OPEN = update(_state).values(open=True)
 _BEATS = select(_beats)
 _BEAT = (
@@ -47,6 +49,20 @@ _BEAT = (
 )
 _STOPPED = delete(_beats).where(
     _beats.c.volume == bindparam("of_volume"), _beats.c.incarnation != bindparam("of_incarnation")
+)
+_NOT_REPAIRED = ByHolders(
+    living,
+    lambda holders: (
+        select(_members.c.volume)
+        .distinct()
+        .join(_segments, _segments.c.number == _members.c.segment)
+        .where(
+            _members.c.volume.in_(select(_volumes.c.id).where(_volumes.c.lost)),
+            func.coalesce(_segments.c.sealed_length, 1) > 0,
+            _segments.c.superseded_by.is_(None),
+            holders < _segments.c.copies,
+        )
+    ),
 )
 
 
@@ -101,8 +117,8 @@ def raise_epoch(connection: Connection, epoch: int) -> None:
     now = _read_state(connection)
     # A time, so that it is new also against what this database gave out before it was restored; 32 bits (RFC 9051).
     uidvalidity = max(now.uidvalidity + 1, int(time.time()))
-    connection.execute(update(_state).values(epoch=epoch, open=False, uidvalidity=uidvalidity))
-    connection.execute(update(schema.mailboxes).values(uidvalidity=uidvalidity))
+    connection.execute(_NEW_EPOCH, {"to_epoch": epoch, "to_uidvalidity": uidvalidity})
+    connection.execute(_NEW_UIDVALIDITY, {"to_uidvalidity": uidvalidity})
 
 
 def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: Iterable[VolumeId], copies: int) -> bool:
@@ -128,20 +144,7 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
 
 def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
     """Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing."""
-    lost = select(_volumes.c.id).where(_volumes.c.lost)
-    members, segments = schema.segment_members, schema.segments
-    rows = connection.scalars(
-        select(members.c.volume)
-        .distinct()
-        .join(segments, segments.c.number == members.c.segment)
-        .where(
-            members.c.volume.in_(lost),
-            func.coalesce(segments.c.sealed_length, 1) > 0,
-            segments.c.superseded_by.is_(None),
-            living_holders(connection) < segments.c.copies,
-        )
-    )
-    return {bytes(row) for row in rows}
+    return {bytes(row) for row in connection.scalars(_NOT_REPAIRED.of(connection))}
 
 
 def introduce(connection: Connection, servers: Mapping[VolumeId, str]) -> None:

@@ -19,7 +19,7 @@ Invariants (rules 9 to 12):
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mailarray.journal.disk import SyncPoint
@@ -38,6 +38,9 @@ class Fence:
     whole: bool = False  # everything below L is durable here; else the file is looked through after a start
     counts: bool = False  # of a compacted segment: it stands for its inputs
     dropped: bool = False  # superseded; the bytes are gone, or about to go
+
+
+_WORDS = tuple(field.name for field in fields(Fence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
     """The promises on disk, or none. Raises VolumeError when the file cannot be understood."""
     path = volume.fence_path(segment)
     try:
-        raw = json.loads(path.read_text(encoding="ascii"))
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  read for every segment at a start
+            raw = json.loads(file.read().decode("ascii"))
         later = (bool(raw.get(word, False)) for word in ("whole", "counts", "dropped"))
         return Fence(bool(raw["fenced"]), raw["sealed_length"], int(raw["epoch"]), bool(raw["cut"]), *later)
     except FileNotFoundError:
@@ -85,7 +89,7 @@ def load_fence(volume: Volume, segment: SegmentId) -> Fence:
 
 def save_fence(volume: Volume, segment: SegmentId, fence: Fence) -> None:
     """Make promises durable. Raises OSError; then nothing may be promised."""
-    text = json.dumps(asdict(fence))
+    text = json.dumps({word: getattr(fence, word) for word in _WORDS})
     volume.disk.replace_file(
         volume.fence_path(segment), text.encode("ascii") + b"\n", SyncPoint.FENCE_FILE, SyncPoint.FENCE_NAME
     )

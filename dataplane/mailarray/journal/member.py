@@ -91,7 +91,7 @@ class Member:
                 return member
             except FormatError:
                 pass  # surveyed below, which reports the damage
-        found = survey(fd, segment, sealed_length=sealed)
+        found = survey(fd, segment, sealed_length=sealed, whole=member.fence_state.whole)
         volume.disk.sync(fd, SyncPoint.RECOVERED)
         volume.disk.sync_directory(volume.segments, SyncPoint.RECOVERED)
         member._adopt(found)

@@ -148,21 +148,29 @@ def find_batch(fd: int, segment: SegmentId, start: int, limit: int) -> int | Non
     return None
 
 
-def survey(fd: int, segment: SegmentId, acknowledged: int = 0, sealed_length: int | None = None) -> Survey:
+def survey(
+    fd: int, segment: SegmentId, acknowledged: int = 0, sealed_length: int | None = None, whole: bool = True
+) -> Survey:
     """`walk` for callers that only want the report."""
     report = Survey()
-    for _ in walk(fd, segment, report, acknowledged, sealed_length):
+    for _ in walk(fd, segment, report, acknowledged, sealed_length, whole):
         pass
     return report
 
 
 def walk(
-    fd: int, segment: SegmentId, report: Survey, acknowledged: int = 0, sealed_length: int | None = None
+    fd: int,
+    segment: SegmentId,
+    report: Survey,
+    acknowledged: int = 0,
+    sealed_length: int | None = None,
+    whole: bool = True,
 ) -> Iterator[Batch]:
     """Read a whole segment, check every checksum, yield the good batches and fill in `report`.
 
     `acknowledged` is the highest mark known otherwise, `sealed_length` the L that the member remembers: below
-    either there is no torn tail, only damage. Bytes past L are not looked at (rule 12).
+    either there is no torn tail, only damage. Bytes past L are not looked at (rule 12). Not `whole`: this member never
+    held all up to L, so a bad tail past the mark is what is left of an interrupted fill, and is fetched again.
     """
     report.file_length = os.fstat(fd).st_size
     limit = report.file_length if sealed_length is None else min(sealed_length, report.file_length)
@@ -174,7 +182,8 @@ def walk(
             return
         # The file's name says whose batches to look for: a bad header is no reason to answer for less than is here.
         following = _next_valid(fd, segment, 0, limit)
-        if following is None and not max(acknowledged, sealed_length or 0) and not isinstance(error, UnknownVersion):
+        known = max(acknowledged, sealed_length if sealed_length and whole else 0)
+        if following is None and not known and not isinstance(error, UnknownVersion):
             return  # a first batch that was torn: the file holds nothing, and nobody was told of anything
         report.damages.append(Damage(0, following or report.file_length, str(error)))
         if following is None:
@@ -189,7 +198,7 @@ def walk(
             following = _next_valid(fd, segment, position, limit)
             if following is None:
                 floor = min(report.acknowledged, report.file_length)
-                if sealed_length is not None and sealed_length <= report.file_length:
+                if whole and sealed_length is not None and sealed_length <= report.file_length:
                     floor = sealed_length  # else the rest of a sealed segment is missing here, and fetched (rule 12)
                 if position < floor:
                     report.damages.append(Damage(position, floor, str(error)))

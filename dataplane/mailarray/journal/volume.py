@@ -84,7 +84,7 @@ class Volume:
 
     def _list(self, suffixes: tuple[str, ...]) -> list[SegmentId]:
         try:
-            names = [entry.name for entry in self.segments.iterdir()]
+            names = os.listdir(self._prefix)  # noqa: PTH208  a list of names, and no object for each
         except OSError as error:
             raise VolumeError(f"the volume {self.path} cannot be read: {error.strerror}") from error
         found = set()

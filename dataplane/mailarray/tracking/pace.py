@@ -15,11 +15,11 @@ from mailarray.tracking.catalog_link import CatalogLink
 
 async def woken(wake: asyncio.Event, seconds: float) -> None:
     """Until `wake` is set, which is taken back, or so many seconds have passed."""
+    alarm = asyncio.get_running_loop().call_later(seconds, wake.set)
     try:
-        async with asyncio.timeout(seconds):
-            await wake.wait()
-    except TimeoutError:
-        pass
+        await wake.wait()
+    finally:
+        alarm.cancel()
     wake.clear()
 
 

@@ -112,19 +112,26 @@ class Shelf:
 
     async def open(self) -> None:
         """Find what is on the volume after a start. Raises VolumeError, OSError."""
+        for holding, sealed in await self.run(self._find):
+            self.holdings[holding.segment] = holding
+            if not holding.own or sealed:
+                await self.recover(holding)
+
+    def _find(self) -> list[tuple[Holding, bool]]:
+        """What is on the volume, and whether it remembers an L."""
         # Names that a crash left in the page cache only: fences count from here on (rule 9).
-        await self.run(lambda: self.volume.disk.sync_directory(self.volume.segments, SyncPoint.RECOVERED))
+        self.volume.disk.sync_directory(self.volume.segments, SyncPoint.RECOVERED)
+        found = []
         for segment in self.volume.list_segments():
             fence = load_fence(self.volume, segment)
             if fence.dropped:
                 self.dropped.add(segment)
-                await self.run(lambda segment=segment: remove_dropped(self.volume, segment))  # type: ignore[misc]
+                remove_dropped(self.volume, segment)
                 continue
             holding = Holding(segment)
-            self.holdings[segment] = holding
-            await self.run(lambda holding=holding: self._peek(holding))  # type: ignore[misc]
-            if not holding.own or fence.sealed_length is not None:
-                await self.recover(holding)
+            self._peek(holding)
+            found.append((holding, fence.sealed_length is not None))
+        return found
 
     def _peek(self, holding: Holding) -> None:
         try:

@@ -42,6 +42,18 @@ class Two:
         return await self.catalog.supersede(output, state.sealed_length, inputs or (self.old.id,), epoch)
 
 
+async def test_nobody_waits_for_the_seal_of_a_superseded_segment(catalog: Catalog) -> None:
+    """The catalog was restored to before the seal, and every volume has dropped the segment since."""
+    two = Two(catalog)
+    await two.sidecar.join()
+    one, other = message("a@x"), message("a@x")
+    await two.sidecar.register(one, other)
+    member = two.sidecar.mirror
+    assert [state.facts.id for state in await catalog.unsealed_segments(member)] == [two.old.id]
+    assert await two.supersede(await two.output(one, other))
+    assert await catalog.unsealed_segments(member) == []
+
+
 async def test_wear_counts_what_lost_a_placement_in_any_order(catalog: Catalog) -> None:
     two = Two(catalog)
     early, late, kept = message("a@x", "b@x"), message("a@x"), message("a@x")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mailarray.journal.fence import Fence, load_fence, save_fence
 from mailarray.journal.format import MessageEntry, TombstonesEntry
 from mailarray.journal.member import Member
-from mailarray.journal.scan import Batch, Survey, find_batch, walk
+from mailarray.journal.scan import Batch, Survey, find_batch, survey, walk
 from mailarray.journal.volume import Volume
 from tests.support.segments import Made, made, mail, put_file, tombstone, volume
 
@@ -267,7 +267,19 @@ def test_bytes_below_a_seal_that_were_never_synced_are_looked_through(tmp_path: 
     recover(where, segment).remember(last.end, 1)
     put_file(where, segment.header.segment, segment.data[: last.end - 9] + bytes(9))  # a fill that a crash tore
     member = recover(where, segment)
-    assert [(d.start, d.end) for d in member.damages] == [(last.start, last.end)] or member.length == last.start
+    assert (member.length, member.damages) == (last.start, [])  # missing, and fetched; L may be lowered to it (rule 13)
+
+
+def test_damage_of_what_was_whole_stays_damage_when_its_fence_says_so(tmp_path: Path) -> None:
+    where, segment = volume(tmp_path), build(14)
+    last = segment.batches[-1]
+    put_file(where, segment.header.segment, segment.data)
+    recover(where, segment).remember(last.end, 1)
+    put_file(where, segment.header.segment, segment.data[: last.end - 9] + bytes(9))
+    whole = load_fence(where, segment.header.segment).whole
+    with where.segment_path(segment.header.segment).open("rb") as file:
+        report = survey(file.fileno(), segment.header.segment, 0, last.end, whole)
+    assert (report.length, len(report.damages)) == (last.end, 1)
 
 
 def test_promises_survive(tmp_path: Path) -> None:
