@@ -70,7 +70,7 @@ class Stage:
             accounts=tuple(accounts),
             servers=SERVERS,
             spec={"storage": {"segmentSize": segment_size, "copies": COPIES, "reserve": f"{RESERVE >> 20}Mi"}},
-            annotations={"mailarray.io/local-max-restart-delay": "50ms"},
+            annotations={"mailarray.io/local-max-restart-delay": "50ms", "mailarray.io/local-surplus-after": "5s"},
             catalog_url=self.database.fresh_database() if self.database else None,
         )
         self.names = self.array.names
