@@ -179,6 +179,14 @@ class VolumeRow:
     retired: bool = False  # drained on purpose: nothing waits for it, nothing counts on it
 
 
+class WaitsFor(NamedTuple):
+    """Why a catalog is closed to readers [19]; the hosts of at most `copies` - 1 of these may be missing."""
+
+    silent: frozenset[VolumeId]  # in use, and have not told all that they hold in this epoch
+    unrepaired: frozenset[VolumeId]  # lost, with segments that have too few copies
+    unknown: frozenset[VolumeId]  # named by segments, never heard of
+
+
 class Location(NamedTuple):
     """Where a body lies: the same bytes on every member."""
 
@@ -318,6 +326,10 @@ class Catalog(Protocol):
 
     async def volumes(self) -> list[VolumeRow]:
         """All volumes ever seen."""
+        ...
+
+    async def waits_for(self) -> WaitsFor | None:
+        """None: it is open. The mirroring table may name further volumes; only sidecars know that."""
         ...
 
     async def beat(self, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:

@@ -55,6 +55,7 @@ from mailarray.catalog.catalog import (
     Superseded,
     TombstoneRow,
     VolumeRow,
+    WaitsFor,
     WornSegment,
 )
 from mailarray.catalog.engine import SCAN_SECONDS, Engine
@@ -162,6 +163,11 @@ class DatabaseCatalog:
         """See `Catalog`."""
         async with self._call("volumes") as engine:
             return await engine.read(volumes.volumes)
+
+    async def waits_for(self) -> WaitsFor | None:
+        """See `Catalog`."""
+        async with self._call("waits_for") as engine:
+            return await engine.read(volumes.waits_for)
 
     async def beat(self, volume: VolumeId, incarnation: IncarnationId, worker: int, counter: int) -> None:
         """See `Catalog`."""

@@ -7,12 +7,13 @@ catch up at the same moment must see each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CheckIn, VolumeRow
+from mailarray.catalog.catalog import CheckIn, VolumeRow, WaitsFor
 from mailarray.catalog.holders import ByHolders, living
 from mailarray.catalog.sql import upsert
 from mailarray.contract.server_names import hosts
@@ -130,16 +131,33 @@ def caught_up(connection: Connection, volume: VolumeId, epoch: int, expected: It
     if now.open:
         return True
     rows = connection.execute(_ALL).all()
-    known = {bytes(row.id) for row in rows}
-    members = {bytes(v) for v in connection.scalars(_MEMBERS)}
-    missing = (set(expected) | members) - known  # never heard of, but mirroring table or headers name them
-    missing |= {bytes(row.id) for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch}
-    missing |= _lost_and_not_repaired(connection)
-    names = {bytes(row.id): row.server for row in rows if row.server and not row.lost}
+    missing = frozenset().union(*_waits_for(connection, rows, epoch, expected))
+    names = {VolumeId(bytes(row.id)): row.server for row in rows if row.server and not row.lost}
     if hosts(missing, names) > copies - 1:  # each lost one counts, whatever is in its place now
         return False
     connection.execute(_OPEN)
     return True
+
+
+def waits_for(connection: Connection) -> WaitsFor | None:
+    """See `Catalog.waits_for`."""
+    now = _read_state(connection)
+    return None if now.open else _waits_for(connection, connection.execute(_ALL).all(), now.epoch, ())
+
+
+def _waits_for(connection: Connection, rows: Sequence[Row[Any]], epoch: int, expected: Iterable[VolumeId]) -> WaitsFor:
+    known = {bytes(row.id) for row in rows}
+    members = {bytes(volume) for volume in connection.scalars(_MEMBERS)}
+    silent = (row.id for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch)
+    return WaitsFor(
+        _ids(silent),
+        _ids(_lost_and_not_repaired(connection)),
+        _ids((set(expected) | members) - known),  # mirroring table or headers name them
+    )
+
+
+def _ids(volumes: Iterable[bytes]) -> frozenset[VolumeId]:
+    return frozenset(VolumeId(bytes(volume)) for volume in volumes)
 
 
 def _lost_and_not_repaired(connection: Connection) -> set[bytes]:

@@ -17,7 +17,12 @@ from mailarray.cli.volume_scrub import scrub
 from mailarray.model.ids import VolumeId, parse_id
 
 if TYPE_CHECKING:
-    from mailarray.catalog.catalog import VolumeRow
+    from mailarray.catalog.catalog import Catalog, VolumeRow, WaitsFor
+
+_CLOSED = (
+    "The catalog is closed to readers, whom the servers serve by themselves: it waits for volumes above that have not "
+    "told all, or were never heard of, and for copies. Bring volumes back, or say `volume lost` of one that is gone."
+)
 
 
 @click.group()
@@ -29,11 +34,19 @@ def volume() -> None:
 @catalog_options
 def list_volumes(url: str | None, settings_file: Path | None, data: Path) -> None:
     """Every volume that the catalog has ever seen, with its server and what became of it."""
-    rows = asyncio.run(with_catalog(catalog_url(url, settings_file, data), lambda catalog: catalog.volumes()))
+
+    async def ask(catalog: Catalog) -> tuple[list[VolumeRow], WaitsFor | None]:
+        return await catalog.volumes(), await catalog.waits_for()
+
+    rows, waits = asyncio.run(with_catalog(catalog_url(url, settings_file, data), ask))
     width = max([6, *(len(row.server) for row in rows)])
     click.echo(f"{'VOLUME':32}  {'SERVER':{width}}  STATE")
     for row in rows:
-        click.echo(f"{row.id.hex():32}  {row.server or '-':{width}}  {_state(row)}")
+        click.echo(f"{row.id.hex():32}  {row.server or '-':{width}}  {_state(row, waits)}")
+    if waits is not None:
+        for stranger in sorted(waits.unknown):
+            click.echo(f"{stranger.hex():32}  {'-':{width}}  named by segments, never heard of")
+        click.echo(_CLOSED, err=True)
 
 
 @volume.command()
@@ -56,7 +69,11 @@ def lost(volume_id: str, url: str | None, settings_file: Path | None, data: Path
 volume.add_command(scrub)
 
 
-def _state(row: VolumeRow) -> str:
+def _state(row: VolumeRow, waits: WaitsFor | None) -> str:
     if row.lost:
-        return "lost"
-    return "retired: drained, not waited for" if row.retired else "in use"
+        short = waits is not None and row.id in waits.unrepaired
+        return "lost" + (", and some of its segments have too few copies yet" if short else "")
+    if row.retired:
+        return "retired: drained, not waited for"
+    silent = waits is not None and row.id in waits.silent
+    return "in use" + (", and has not told the catalog all that it holds yet" if silent else "")

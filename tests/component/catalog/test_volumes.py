@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, CatalogClosed, CheckIn, NotRegistered
+from mailarray.catalog.catalog import Catalog, CatalogClosed, CheckIn, NotRegistered, WaitsFor
 from mailarray.model.ids import new_incarnation_id, new_volume_id
 from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone
 
@@ -48,6 +48,7 @@ async def test_a_lost_volume_counts_until_its_segments_are_repaired(catalog: Cat
     one.at = 0
     await one.register(message("a@x"))
     await catalog.caught_up(one.volume, one.epoch, expected, 1)
+    assert await catalog.waits_for() == WaitsFor(frozenset({two.volume}), frozenset({gone.volume}), frozenset())
     assert not await catalog.caught_up(two.volume, two.epoch, expected, 1)
     assert await catalog.caught_up(two.volume, two.epoch, expected, 2)
 
@@ -64,10 +65,12 @@ async def test_a_volume_that_is_introduced_is_waited_for_until_another_is_in_its
     }
     assert (await catalog.check_in(two.volume, "mail-1", 1, 0)).beside == {gone}
     assert not await catalog.caught_up(one.volume, 1, expected, 1)
+    assert await catalog.waits_for() == WaitsFor(frozenset({two.volume, gone}), frozenset(), frozenset())
     assert not await catalog.caught_up(two.volume, 1, expected, 1)
     await catalog.check_in(two.volume, "mail-1", 1, 0, instead=[gone])
     assert {row.id for row in await catalog.volumes() if row.lost} == {gone}
     assert await catalog.caught_up(two.volume, 1, expected, 1)
+    assert await catalog.waits_for() is None
 
 
 async def test_a_higher_counter_or_epoch_means_a_restored_catalog(catalog: Catalog) -> None:

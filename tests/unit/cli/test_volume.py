@@ -32,7 +32,17 @@ def test_volumes_are_listed_and_declared_lost(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
+    waiting = run("list")
+    assert "has not told the catalog all" in waiting.splitlines()[1] and "The catalog is closed" in waiting
+
+    async def tell() -> None:
+        catalog = await open_catalog(url)
+        assert await catalog.caught_up(used, 1, [used], 1)
+        await catalog.close()
+
+    asyncio.run(tell())
     lines = run("list").splitlines()
+    assert len(lines) == 3
     assert lines[1].split(maxsplit=2) == [used.hex(), "mail-0", "in use"]
     assert lines[2].split(maxsplit=2) == [drained.hex(), "mail-1", "retired: drained, not waited for"]
     assert "is marked lost" in run("lost", used.hex(), "--yes")
