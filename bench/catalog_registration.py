@@ -17,8 +17,9 @@ from pathlib import Path
 import uvloop
 from tests.support.postgres import PostgresServer, available
 
-from mailarray.catalog.catalog import Catalog, MessageRow, Registered, Registration, SegmentFacts
+from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.database import open_catalog
+from mailarray.catalog.rows import MessageRow, Registered, Registration, SegmentFacts
 from mailarray.model.ids import VolumeId, new_incarnation_id, new_message_id, new_segment_id, new_volume_id
 
 BODY = 4096

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
+from mailarray.catalog.rows import MailboxEntry, SegmentFacts
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.fence import load_fence
 from mailarray.journal.format import SegmentHeader, Tombstone, crc32c

@@ -17,9 +17,10 @@ from sqlalchemy import Connection
 from sqlalchemy.pool import StaticPool
 
 from mailarray.catalog import migrations, registration_sqlite
-from mailarray.catalog.catalog import CatalogUnavailable, NotRegistered, Registered, Registration, TombstoneRow
+from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.database import DatabaseCatalog
 from mailarray.catalog.engine import CALL_SECONDS, T
+from mailarray.catalog.rows import NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.model.ids import VolumeId
 from tests.simulation.loop import NOBODY, PROCESS
 from tests.simulation.statements import QuickConnection

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailarray.access.maildrop import Message
 from mailarray.access.sidecars import MailboxIncomplete, compile_mailbox
-from mailarray.catalog.catalog import MailboxEntry, SegmentFacts
+from mailarray.catalog.rows import MailboxEntry, SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import crc32c
 from mailarray.journal.inspect import verify

@@ -14,7 +14,8 @@ from crc32c import crc32c
 
 from mailarray.access.server import AccessServer
 from mailarray.access.session import LoginDelay
-from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, Location, MailboxEntry, TombstoneRow
+from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
+from mailarray.catalog.rows import Location, MailboxEntry, TombstoneRow
 from mailarray.contract import mirroring_ring, mirroring_table, paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.contract.settings import AccessSettings, CatalogSettings, DirectorySettings, Listen, TlsSettings

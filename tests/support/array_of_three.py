@@ -19,8 +19,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mailarray.catalog.catalog import Catalog, MailboxEntry
+from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.database import open_catalog
+from mailarray.catalog.rows import MailboxEntry
 from mailarray.contract import mirroring_ring, mirroring_table, paths
 from mailarray.contract.settings import (
     CatalogSettings,

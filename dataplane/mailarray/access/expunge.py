@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from mailarray.access.array import ANSWER_ERRORS, ServerArray, writer_url
 from mailarray.access.maildrop import CATALOG_PATIENCE, MailboxCatalog, Message
 from mailarray.access.metrics import EXPUNGE_FAILURES, EXPUNGED
-from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, TombstoneRow
+from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
+from mailarray.catalog.rows import TombstoneRow
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from mailarray.access.maildrop import MailboxCatalog
 from mailarray.access.pulse import Pulse
-from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, MailboxEntry, TombstoneRow
+from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
+from mailarray.catalog.rows import MailboxEntry, TombstoneRow
 
 log = logging.getLogger(__name__)
 

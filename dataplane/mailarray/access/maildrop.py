@@ -22,7 +22,8 @@ from typing import Any, Protocol
 from mailarray.access.array import ServerArray
 from mailarray.access.metrics import OPENED
 from mailarray.access.sidecars import MailboxIncomplete, compile_mailbox
-from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable, Location, MailboxEntry, TombstoneRow
+from mailarray.catalog.catalog import CatalogClosed, CatalogUnavailable
+from mailarray.catalog.rows import Location, MailboxEntry, TombstoneRow
 from mailarray.model.ids import MessageId, PlacementId
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from crc32c import crc32c
 from mailarray.access.array import ServerArray, sidecar_url
 from mailarray.access.maildrop import Message
 from mailarray.access.metrics import FETCH_SECONDS, HEDGES, REPLICA_FAILURES
-from mailarray.catalog.catalog import Location
+from mailarray.catalog.rows import Location
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import SegmentId, VolumeId

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailarray.access.array import ANSWER_ERRORS, ServerArray
-from mailarray.catalog.catalog import Location
+from mailarray.catalog.rows import Location
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import Server
 from mailarray.contract.server_names import host_of

@@ -31,7 +31,8 @@ from mailarray.backup.running import Listing, RunningArray
 from mailarray.backup.source import SourceError
 from mailarray.backup.store import Store, TargetError
 from mailarray.backup.taking import run_all
-from mailarray.catalog.catalog import Catalog, FlagRow, SegmentState
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import FlagRow, SegmentState
 from mailarray.contract.mirroring_table import Server
 from mailarray.directory.database.changes import Counts, Wanted
 from mailarray.journal.scan import read_segment_header

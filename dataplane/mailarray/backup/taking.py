@@ -25,7 +25,8 @@ from mailarray.backup.accounts import AccountsSource
 from mailarray.backup.manifest import BACKUPS, SEGMENTS, Manifest, MissingSegment, Part, StoredSegment
 from mailarray.backup.source import Held, Source, Uncollectable, collect, sha256_of
 from mailarray.backup.store import Store, TargetError
-from mailarray.catalog.catalog import Catalog, CatalogUnavailable, SealedRow
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable
+from mailarray.catalog.rows import SealedRow
 from mailarray.directory.accounts_file import AccountsError
 from mailarray.directory.rows import AccountsUnavailable
 from mailarray.model.ids import SegmentId

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, case, func, select, tuple_, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CatalogState, FlagRow, SealedRow
 from mailarray.catalog.holders import PIECE
+from mailarray.catalog.rows import CatalogState, FlagRow, SealedRow
 from mailarray.model.ids import PlacementId, SegmentId
 
 PAGE = 5000  # rows in one call: milliseconds

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import EpochPassed, SegmentFacts, Superseded, WornSegment
+from mailarray.catalog.catalog import EpochPassed
 from mailarray.catalog.holders import PIECE, count_told, not_holders
+from mailarray.catalog.rows import SegmentFacts, Superseded, WornSegment
 from mailarray.catalog.sealing import relocate, segments
 from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId

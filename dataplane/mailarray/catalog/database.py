@@ -33,11 +33,11 @@ from mailarray.catalog import (
     volumes,
     zones,
 )
-from mailarray.catalog.catalog import (
-    Catalog,
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable
+from mailarray.catalog.engine import SCAN_SECONDS, Engine
+from mailarray.catalog.rows import (
     CatalogCounts,
     CatalogState,
-    CatalogUnavailable,
     CheckIn,
     Duplicate,
     FlagRow,
@@ -58,7 +58,6 @@ from mailarray.catalog.catalog import (
     WaitsFor,
     WornSegment,
 )
-from mailarray.catalog.engine import SCAN_SECONDS, Engine
 from mailarray.model.ids import IncarnationId, MessageId, PlacementId, SegmentId, VolumeId
 
 

@@ -31,9 +31,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Row, bindparam, delete, exists, select, tuple_, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import Duplicate, Held, Location, MessageRow
 from mailarray.catalog.holders import not_holders
 from mailarray.catalog.mailboxes import segments_by_number
+from mailarray.catalog.rows import Duplicate, Held, Location, MessageRow
 from mailarray.model.ids import MessageId, PlacementId, VolumeId
 
 _HASH_BYTES = 16

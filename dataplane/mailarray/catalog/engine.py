@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from mailarray.catalog.catalog import NotRegistered, Registered, Registration, TombstoneRow
+from mailarray.catalog.rows import NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.model.ids import VolumeId
 
 T = TypeVar("T")

@@ -20,8 +20,9 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from mailarray.catalog import migrations, registration_postgresql
-from mailarray.catalog.catalog import CatalogUnavailable, NotRegistered, Registered, Registration, TombstoneRow
+from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.engine import CALL_SECONDS, T
+from mailarray.catalog.rows import NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.model.ids import VolumeId
 from mailarray.sql import POSTGRESQL_DRIVER, connect_asyncpg, driver_error, follow_url
 

@@ -30,8 +30,9 @@ from sqlalchemy import Connection
 from sqlalchemy.pool import StaticPool
 
 from mailarray.catalog import migrations, registration_sqlite
-from mailarray.catalog.catalog import CatalogUnavailable, NotRegistered, Registered, Registration, TombstoneRow
+from mailarray.catalog.catalog import CatalogUnavailable
 from mailarray.catalog.engine import CALL_SECONDS, T
+from mailarray.catalog.rows import NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.model.ids import VolumeId
 
 FILE_MODE = 0o660

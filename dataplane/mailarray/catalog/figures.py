@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, Table, func, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CatalogCounts
 from mailarray.catalog.holders import ByHolders, living
+from mailarray.catalog.rows import CatalogCounts
 
 _segments = schema.segments
 _LIVE = _segments.c.superseded_by.is_(None)

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, distinct, func, null, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.contract.server_names import SEPARATOR, host_of
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CatalogClosed, Location, MailboxEntry
+from mailarray.catalog.catalog import CatalogClosed
 from mailarray.catalog.holders import PIECE, replicas_of
+from mailarray.catalog.rows import Location, MailboxEntry
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 _p, _m, _l = schema.placements.c, schema.messages.c, schema.locations.c

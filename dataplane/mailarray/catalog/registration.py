@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mailarray.catalog.catalog import MessageRow, NotRegistered, Registration
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registration
 from mailarray.model.ids import MessageId, VolumeId
 
 

@@ -15,9 +15,9 @@ from operator import itemgetter
 from typing import Any
 
 from mailarray.catalog import duplicates
-from mailarray.catalog.catalog import NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.catalog.duplicates import Seen
 from mailarray.catalog.registration import Ground, first_sights, refusal
+from mailarray.catalog.rows import NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.model.ids import VolumeId
 
 _GROUND = """

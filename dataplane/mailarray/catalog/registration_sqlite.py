@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from mailarray.catalog import duplicates
-from mailarray.catalog.catalog import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.catalog.duplicates import Seen
 from mailarray.catalog.registration import Ground, first_sights, refusal
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.model.ids import MessageId, VolumeId
 
 T = TypeVar("T")

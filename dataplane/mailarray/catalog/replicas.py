@@ -20,8 +20,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import LookedAt, NamedSegments, ShortSegment, ShortSegments
 from mailarray.catalog.holders import PIECE, ByHolders, count_told, counted, facts_of, members_of, replicas_of
+from mailarray.catalog.rows import LookedAt, NamedSegments, ShortSegment, ShortSegments
 from mailarray.catalog.sql import Insert, insert_for, once_for
 from mailarray.model.ids import SegmentId, VolumeId
 

@@ -9,8 +9,9 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, cas
 from sqlalchemy.sql.dml import ReturningInsert
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import EpochPassed, SealRefused, SegmentFacts, SegmentState
+from mailarray.catalog.catalog import EpochPassed, SealRefused
 from mailarray.catalog.holders import PIECE, count_told, facts_of, members_of, replicas_of
+from mailarray.catalog.rows import SegmentFacts, SegmentState
 from mailarray.catalog.sql import insert_for, once_for
 from mailarray.catalog.usage import take_out
 from mailarray.model.ids import SegmentId, VolumeId

@@ -18,9 +18,10 @@ from collections.abc import Collection
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import EpochPassed, ShortSegment
+from mailarray.catalog.catalog import EpochPassed
 from mailarray.catalog.holders import PIECE, count_told, members_of, replicas_of, volume_count
 from mailarray.catalog.replicas import find_sealed
+from mailarray.catalog.rows import ShortSegment
 from mailarray.contract.server_names import host_of
 from mailarray.model.ids import SegmentId, VolumeId
 

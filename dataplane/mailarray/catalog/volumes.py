@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import CheckIn, VolumeRow, WaitsFor
 from mailarray.catalog.holders import ByHolders, living
+from mailarray.catalog.rows import CheckIn, VolumeRow, WaitsFor
 from mailarray.catalog.sql import upsert
 from mailarray.contract.server_names import hosts
 from mailarray.model.ids import IncarnationId, VolumeId

@@ -14,8 +14,8 @@ from collections.abc import Collection
 from sqlalchemy import Connection, exists
 
 from mailarray.catalog import schema
-from mailarray.catalog.catalog import LookedAt, ShortSegments
 from mailarray.catalog.replicas import find_sealed
+from mailarray.catalog.rows import LookedAt, ShortSegments
 from mailarray.model.ids import VolumeId
 
 _segments, _members, _replicas = schema.segments, schema.segment_members, schema.segment_replicas

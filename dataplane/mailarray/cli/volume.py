@@ -17,7 +17,8 @@ from mailarray.cli.volume_scrub import scrub
 from mailarray.model.ids import VolumeId, parse_id
 
 if TYPE_CHECKING:
-    from mailarray.catalog.catalog import Catalog, VolumeRow, WaitsFor
+    from mailarray.catalog.catalog import Catalog
+    from mailarray.catalog.rows import VolumeRow, WaitsFor
 
 _CLOSED = (
     "The catalog is closed to readers, whom the servers serve by themselves: it waits for volumes above that have not "

@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from mailarray.catalog.catalog import Catalog, CatalogUnavailable, CheckIn
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable
+from mailarray.catalog.rows import CheckIn
 from mailarray.model.ids import VolumeId
 from mailarray.tracking import metrics
 from mailarray.tracking.memory import CatalogMemory

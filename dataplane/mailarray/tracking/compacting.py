@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailarray.catalog.catalog import SegmentState, WornSegment
+from mailarray.catalog.rows import SegmentState, WornSegment
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.carried import Carried, UnknownRecord, carried
 from mailarray.journal.format import KIND_MESSAGE, MAX_SUPERSEDED, FormatError, SegmentHeader, crc32c

@@ -26,7 +26,7 @@ import mmap
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.format import FormatError
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics

@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from mailarray.catalog.catalog import Duplicate, Held, Location, TombstoneRow
+from mailarray.catalog.rows import Duplicate, Held, Location, TombstoneRow
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.contract.server_names import hosts
 from mailarray.contract.settings import StorageSettings

@@ -23,7 +23,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, SegmentState, VolumeRow
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.rows import SegmentState, VolumeRow
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics

@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Iterator
 
-from mailarray.catalog.catalog import SegmentState, VolumeRow
+from mailarray.catalog.rows import SegmentState, VolumeRow
 from mailarray.journal.carried import UnknownRecord, carried
 from mailarray.journal.format import KIND_MESSAGE, FormatError
 from mailarray.journal.scan import read_frames

@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, ShortSegment
+from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed
+from mailarray.catalog.rows import ShortSegment
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking import metrics

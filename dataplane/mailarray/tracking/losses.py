@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from mailarray.catalog.catalog import ShortSegment, VolumeRow
+from mailarray.catalog.rows import ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.model.ids import VolumeId, parse_id
 from mailarray.tracking.catalog_link import CatalogLink

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.format import FormatError, decode_segment_header
 from mailarray.model.ids import VolumeId
 from mailarray.tracking.peers import PIECE, Peers, PeerUnreachable

@@ -25,7 +25,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.disk import DIRECT_BLOCK, SyncPoint
 from mailarray.journal.fence import Fence, save_fence
 from mailarray.journal.format import FormatError

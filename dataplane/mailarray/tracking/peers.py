@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from mailarray.catalog.catalog import TombstoneRow
+from mailarray.catalog.rows import TombstoneRow
 from mailarray.contract import paths
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer

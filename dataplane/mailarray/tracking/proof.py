@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from mailarray.catalog.catalog import SegmentState, VolumeRow
+from mailarray.catalog.rows import SegmentState, VolumeRow
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.peers import Peers, PeerUnreachable
 from mailarray.tracking.shelf import Shelf

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mailarray.catalog.catalog import Catalog, EpochPassed, NotRegistered, Registration, SealRefused, SegmentFacts
+from mailarray.catalog.catalog import Catalog, EpochPassed, SealRefused
+from mailarray.catalog.rows import NotRegistered, Registration, SegmentFacts
 from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import load_fence

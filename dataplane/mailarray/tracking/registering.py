@@ -15,13 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailarray.catalog.catalog import (
-    MessageRow,
-    NotRegistered,
-    Registration,
-    SegmentFacts,
-    TombstoneRow,
-)
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registration, SegmentFacts, TombstoneRow
 from mailarray.journal.format import FormatError, MessageEntry, TombstonesEntry
 from mailarray.journal.scan import find_batch, read_batch
 from mailarray.model.ids import SegmentId, VolumeId

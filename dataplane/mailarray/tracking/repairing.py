@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mailarray.catalog.catalog import CatalogUnavailable, LookedAt, SegmentState, ShortSegment, VolumeRow
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.rows import LookedAt, SegmentState, ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import Server
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import SegmentId, VolumeId

@@ -28,7 +28,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from mailarray.catalog.catalog import CatalogUnavailable, SegmentFacts
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.format import FormatError, MessageEntry, SegmentHeader, crc32c, decode_segment_header
 from mailarray.journal.scan import Batch, body_is_whole, find_batch, read_batch, read_segment_header
 from mailarray.model.ids import SegmentId, VolumeId

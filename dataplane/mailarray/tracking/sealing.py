@@ -15,7 +15,8 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, SealRefused, SegmentFacts
+from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, SealRefused
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.volume import VolumeError
 from mailarray.model.ids import VolumeId

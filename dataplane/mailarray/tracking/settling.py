@@ -21,7 +21,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from mailarray.catalog.catalog import Catalog, CatalogUnavailable, SegmentFacts, SegmentState
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable
+from mailarray.catalog.rows import SegmentFacts, SegmentState
 from mailarray.contract.mirroring_table import MirroringTable
 from mailarray.journal.fence import FenceAnswer
 from mailarray.journal.format import SegmentHeader

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import SyncPoint
 from mailarray.journal.fence import load_fence

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mailarray.catalog.catalog import Catalog, LookedAt, ShortSegment, VolumeRow
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import LookedAt, ShortSegment, VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.targets import begins_after, held_on, order

@@ -16,7 +16,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed, SegmentFacts
+from mailarray.catalog.catalog import CatalogUnavailable, EpochPassed
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.tracking.catalog_link import CatalogLink
 from mailarray.tracking.pace import look_again_and_again
 from mailarray.tracking.proof import Prover

@@ -16,7 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import VolumeId
 from mailarray.tracking.targets import RANK_SECONDS, held_on

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from mailarray.catalog.catalog import VolumeRow
+from mailarray.catalog.rows import VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mailarray.catalog.catalog import SegmentState, WornSegment
+from mailarray.catalog.rows import SegmentState, WornSegment
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.targets import held_on

@@ -18,7 +18,7 @@ from mailarray.backup.opening import open_store
 from mailarray.backup.source import Held, SourceError
 from mailarray.backup.store import NotThere, Store, TargetError
 from mailarray.backup.taking import plan, take
-from mailarray.catalog.catalog import SealedRow
+from mailarray.catalog.rows import SealedRow
 from mailarray.model.ids import SegmentId, VolumeId, new_segment_id, new_volume_id
 from tests.component.backup.stores import moto_server, s3_server
 from tests.support.segments import Made, made, mail, random_body

@@ -17,7 +17,8 @@ from mailarray.backup.running import RunningArray
 from mailarray.backup.source import SourceError
 from mailarray.backup.store import Store
 from mailarray.backup.taking import take
-from mailarray.catalog.catalog import CatalogClosed, FlagRow
+from mailarray.catalog.catalog import CatalogClosed
+from mailarray.catalog.rows import FlagRow
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk
 from mailarray.model.ids import SegmentId, VolumeId

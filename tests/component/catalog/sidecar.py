@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mailarray.catalog.catalog import (
-    Catalog,
-    MessageRow,
-    NotRegistered,
-    Registered,
-    Registration,
-    SegmentFacts,
-    TombstoneRow,
-)
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registered, Registration, SegmentFacts, TombstoneRow
 from mailarray.model.ids import (
     PlacementId,
     VolumeId,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, FlagRow, SealedRow
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import FlagRow, SealedRow
 from mailarray.model.ids import PlacementId, new_message_id
 from tests.component.catalog.sidecar import BODY, Sidecar, message
 

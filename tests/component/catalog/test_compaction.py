@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, EpochPassed, MessageRow, NotRegistered, Registration, SegmentFacts
+from mailarray.catalog.catalog import Catalog, EpochPassed
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registration, SegmentFacts
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, new_segment_id, new_volume_id
 from tests.component.catalog.sidecar import BODY, Sidecar, facts, message, tombstone
 

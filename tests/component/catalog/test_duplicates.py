@@ -9,8 +9,9 @@ import random
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, MessageRow, Registered
+from mailarray.catalog.catalog import Catalog
 from mailarray.catalog.duplicates import Seen, buckets, pairs
+from mailarray.catalog.rows import MessageRow, Registered
 from mailarray.model.ids import MessageId, PlacementId
 from mailarray.tracking.deduplicating import hopeless
 from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone

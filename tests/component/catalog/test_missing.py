@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mailarray.catalog.catalog import Catalog, MessageRow
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import MessageRow
 from tests.component.catalog.sidecar import BODY, Sidecar, message
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from mailarray.catalog import engine_sqlite
-from mailarray.catalog.catalog import Catalog, CatalogUnavailable, NotRegistered, Registered
+from mailarray.catalog.catalog import Catalog, CatalogUnavailable
 from mailarray.catalog.database import migrate, open_catalog
+from mailarray.catalog.rows import NotRegistered, Registered
 from tests.component.catalog.sidecar import Sidecar, message, tombstone
 from tests.support.postgres import PostgresServer
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, MessageRow, NotRegistered, Registered, Registration, TombstoneRow
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import MessageRow, NotRegistered, Registered, Registration, TombstoneRow
 from mailarray.model.ids import SegmentId, VolumeId
 from tests.component.catalog.sidecar import BODY, Sidecar, facts, message, tombstone
 

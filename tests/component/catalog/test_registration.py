@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, CatalogClosed, NotRegistered, Registered
+from mailarray.catalog.catalog import Catalog, CatalogClosed
+from mailarray.catalog.rows import NotRegistered, Registered
 from mailarray.model.ids import PlacementId, new_volume_id
 from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, EpochPassed, LookedAt, SegmentFacts
+from mailarray.catalog.catalog import Catalog, EpochPassed
+from mailarray.catalog.rows import LookedAt, SegmentFacts
 from mailarray.model.ids import new_segment_id, new_volume_id
 from tests.component.catalog.sidecar import BODY, Sidecar, facts, message
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, NotRegistered, Registered, SealRefused
+from mailarray.catalog.catalog import Catalog, SealRefused
+from mailarray.catalog.rows import NotRegistered, Registered
 from tests.component.catalog.sidecar import BODY, Sidecar, facts, message
 
 

@@ -137,7 +137,7 @@ async def test_the_compaction_of_a_copy_that_left_is_free_to_others(catalog: Cat
     one, two, three, four, _ = holders
     segment, every = one.segment.id, [one.volume, two.volume]
     first = (await catalog.mailbox("a@x"))[0]
-    from mailarray.catalog.catalog import TombstoneRow
+    from mailarray.catalog.rows import TombstoneRow
 
     await catalog.expunge([TombstoneRow(first.placement, first.message, "a@x")])
     assert await catalog.claim_compaction([segment], three.volume) == {segment}

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, CatalogClosed, CheckIn, NotRegistered, WaitsFor
+from mailarray.catalog.catalog import Catalog, CatalogClosed
+from mailarray.catalog.rows import CheckIn, NotRegistered, WaitsFor
 from mailarray.model.ids import new_incarnation_id, new_volume_id
 from tests.component.catalog.sidecar import BODY, Sidecar, message, tombstone
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mailarray.catalog.catalog import CatalogClosed, SealRefused, SegmentFacts
+from mailarray.catalog.catalog import CatalogClosed, SealRefused
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.journal.disk import Disk
 from mailarray.journal.fence import Fence, load_fence, save_fence
 from mailarray.journal.volume import Volume, open_volume

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mailarray.catalog.catalog import MailboxEntry, TombstoneRow
+from mailarray.catalog.rows import MailboxEntry, TombstoneRow
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.closing import read_closing
 from mailarray.journal.disk import Disk, SyncPoint

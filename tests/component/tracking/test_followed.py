@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
-from mailarray.catalog.catalog import CheckIn, SegmentState
+from mailarray.catalog.rows import CheckIn, SegmentState
 from mailarray.model.ids import new_volume_id
 from mailarray.tracking.settling import Settler
 from mailarray.tracking.shelf import Holding

@@ -9,7 +9,8 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from mailarray.catalog.catalog import CatalogUnavailable, VolumeRow
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.rows import VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import VolumeId, new_volume_id
 from mailarray.tracking.draining import TO_HEAR, Drainer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mailarray.catalog.catalog import CatalogUnavailable, CheckIn
+from mailarray.catalog.catalog import CatalogUnavailable
+from mailarray.catalog.rows import CheckIn
 from mailarray.model.message import Committed
 from mailarray.tracking.catalog_link import CatalogLink
 from tests.support.array_of_three import Array, ArrayServer

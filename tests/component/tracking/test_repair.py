@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from mailarray.catalog.catalog import MailboxEntry
+from mailarray.catalog.rows import MailboxEntry
 from mailarray.contract import paths
 from mailarray.contract.settings import StorageSettings
 from mailarray.journal.disk import Disk

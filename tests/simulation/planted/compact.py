@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mailarray.catalog import registration_sqlite
-from mailarray.catalog.catalog import TombstoneRow
+from mailarray.catalog.rows import TombstoneRow
 from mailarray.tracking import compacting
 from mailarray.tracking.compacting import Compactor
 from mailarray.tracking.proof import Prover

@@ -9,7 +9,7 @@ import sqlalchemy
 from mailarray.access import sidecars
 from mailarray.catalog import registration as grounds
 from mailarray.catalog import registration_sqlite, volumes
-from mailarray.catalog.catalog import NotRegistered
+from mailarray.catalog.rows import NotRegistered
 from mailarray.tracking import settling
 from tests.simulation.planted.plants import Put, plant
 

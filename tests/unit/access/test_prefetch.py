@@ -13,7 +13,7 @@ from crc32c import crc32c
 from mailarray.access.maildrop import Message
 from mailarray.access.prefetch import WINDOW_BYTES, Budget, ReadAhead, runs
 from mailarray.access.replicas import NoReplica, ReplicaReader
-from mailarray.catalog.catalog import Location
+from mailarray.catalog.rows import Location
 from mailarray.model.ids import MessageId, PlacementId, SegmentId, VolumeId
 
 VOLUMES = (VolumeId(b"a" * 16), VolumeId(b"b" * 16))

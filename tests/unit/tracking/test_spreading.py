@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from mailarray.catalog.catalog import Catalog, LookedAt, SegmentFacts, ShortSegment, ShortSegments, VolumeRow
+from mailarray.catalog.catalog import Catalog
+from mailarray.catalog.rows import LookedAt, SegmentFacts, ShortSegment, ShortSegments, VolumeRow
 from mailarray.contract.mirroring_ring import Spread, class_rows, ring_rows
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import IncarnationId, SegmentId, VolumeId

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mailarray.catalog.catalog import SegmentFacts
+from mailarray.catalog.rows import SegmentFacts
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import VolumeId, new_incarnation_id, new_segment_id, new_volume_id
 from mailarray.tracking.surplus import begins_after, enough, leavers, too_many

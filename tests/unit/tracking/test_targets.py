@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailarray.catalog.catalog import VolumeRow
+from mailarray.catalog.rows import VolumeRow
 from mailarray.contract.mirroring_table import MirroringTable, Server
 from mailarray.model.ids import SegmentId, VolumeId
 from mailarray.tracking.targets import RANK_SECONDS, begins_after, counting, order

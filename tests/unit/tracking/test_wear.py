@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailarray.catalog.catalog import SegmentFacts, SegmentState, WornSegment
+from mailarray.catalog.rows import SegmentFacts, SegmentState, WornSegment
 from mailarray.contract.mirroring_table import Server
 from mailarray.model.ids import PlacementId, VolumeId, new_incarnation_id, new_segment_id, new_volume_id
 from mailarray.tracking.compacting import is_dead
