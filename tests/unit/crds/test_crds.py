@@ -85,7 +85,8 @@ def test_defaults_are_the_data_planes_own(kind: str, cls: type) -> None:
 
 def test_every_setting_of_storage_has_a_field() -> None:
     fields = set(schema("MailCluster")["properties"]["spec"]["properties"]["storage"]["properties"])
-    wanted = {camel(field.name) for field in dataclasses.fields(StorageSettings)}
+    fixed = {"surplusAfter"}  # the same for everybody; an annotation makes it short for tests on one machine
+    wanted = {camel(field.name) for field in dataclasses.fields(StorageSettings)} - fixed
     assert wanted <= fields, f"nobody can set {sorted(wanted - fields)}"
 
 
