@@ -16,7 +16,7 @@ At the end, when all is healed and at rest: see `check`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,8 +151,7 @@ class Ledger:
         found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (head,)).fetchone()
         if head == segment or found is None or not found[0]:
             return  # the catalog was replaced a moment ago
-        places = [place for id, place in world.volumes.items() if id not in world.gone]
-        holders = sum(self._holds(machine, path, SegmentId(head), found[0]) for machine, path in places)
+        holders = sum(self._holds(machine, path, SegmentId(head), found[0]) for machine, path in self._counted(()))
         if holders < world.copies:
             world.broken(f"segment {segment.hex()} is given up, and {holders} volumes hold what is left of it")
 
@@ -164,16 +163,22 @@ class Ledger:
         found = raw.execute("SELECT sealed_length FROM segments WHERE id = ?", (segment,)).fetchone()
         end = max(self.ends.get(segment, 0), 0 if found is None else found[0] or 0)
         name = f"{segment.hex()}.segment"
-        # That one was declared lost may stand nowhere any more, since the catalog was restored: then it counts.
-        off = {volume, *(id for (id,) in raw.execute("SELECT id FROM volumes WHERE lost OR retired"))}
-        disks = [server.machine for server in world.servers.values()]
-        places = [place for id, place in world.volumes.items() if id not in off and place[0] in disks]
+        retired = [id for (id,) in raw.execute("SELECT id FROM volumes WHERE retired")]
         holders = 0
-        for machine, path in places:  # what a failed sync left may go: nobody was told 250 for it
+        for machine, path in self._counted(
+            (volume, *retired)
+        ):  # what a failed sync left may go: nobody was told 250 for it
             wanted = self.ends.get(segment, 0) if name in machine.failed_syncs else end
             holders += len(machine.durable(path, name)) >= wanted
         if holders < world.copies:
             world.broken(f"a copy of segment {segment.hex()} is given back, and {holders} other volumes hold it")
+
+    def _counted(self, off: Collection[bytes]) -> list[tuple[Machine, Path]]:
+        """Volumes that are in their servers and not declared lost. That one was declared so may stand nowhere any more,
+        since the catalog was restored: then it counts."""
+        lost = {id for (id,) in self._world.database.raw.execute("SELECT id FROM volumes WHERE lost")}.union(off)
+        disks = [server.machine for server in self._world.servers.values()]
+        return [place for id, place in self._world.volumes.items() if id not in lost and place[0] in disks]
 
     def cut(self, volume: VolumeId, segment: SegmentId, length: int) -> None:
         """A member cuts its file."""

@@ -35,8 +35,8 @@ class WearStories(Stories):
         def copied(machine: str, segment: bytes) -> None:
             agents = [s.agent for s in world.servers.values() if s.agent is not None]
             holdings = [agent.shelf.holdings.get(segment) for agent in agents]  # type: ignore[call-overload]
-            holder = world.servers[machine]
-            if any(h is not None and h.supersedes for h in holdings):
+            holder = world.servers.get(machine)
+            if holder is not None and any(h is not None and h.supersedes for h in holdings):
                 world.database.after_copy.clear()
                 self._then(0.0, lambda: die(holder))
 

@@ -4,6 +4,8 @@ Invariants:
 
 - It counts only when it is sealed up to its closing record, every member neither lost nor retired holds it durably to
   there, and `copies` volumes do, each asked directly. Until then the inputs stay, and so does every location in them.
+- Once it counts, it counts for every holder: one that fetches it later notes it as soon as the open catalog says so,
+  whoever else may be away. Else those who noted it might be lost, and nobody could tell a restored catalog.
 - That it counts is durable here before the catalog hears it, and so before any input goes. It is true for ever: a
   catalog that is restored or made anew is told again, by whoever noted it, before it opens (rule 19).
 
@@ -65,11 +67,14 @@ class Superseder:
         catalog = self._link.catalog
         volumes = await catalog.volumes()
         rows = await catalog.segments(list(pending))
+        heads = await catalog.stands_for([input for holding in pending.values() for input in holding.supersedes or ()])
         for segment, row in rows.items():
             holding = pending[segment]
             if row.superseded or row.sealed_length != holding.readable:
                 continue  # no longer of interest, or another L than the closing record's
-            missing = await self._prover.missing(row, volumes)
+            inputs = holding.supersedes or ()
+            told = all(heads.get(input) == segment for input in inputs)
+            missing = None if told else await self._prover.missing(row, volumes)
             if missing is not None:
                 self._complain(segment, missing)
                 continue
@@ -79,8 +84,7 @@ class Superseder:
                 await self._shelf.run(member.note_counts)
             holding.settled_epoch = -1  # settling tells it
             self.counted()
-            inputs = len(holding.supersedes or ())
-            log.info("compacted segment counts", extra={"segment": segment.hex(), "supersedes": inputs})
+            log.info("compacted segment counts", extra={"segment": segment.hex(), "supersedes": len(inputs)})
 
     async def tell(self, holding: Holding, facts: SegmentFacts, sealed_length: int, epoch: int) -> bool:
         """Tell the catalog, when it counts; False when the catalog must hear it and has not. A segment that was not

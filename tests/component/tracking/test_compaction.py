@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -185,6 +186,28 @@ async def test_the_space_of_deleted_mail_comes_back_on_all_servers(array: Array)
     assert (again.messages, again.tombstones) == (counts.messages, counts.tombstones)
     told = {row.segment for row in await catalog.superseded_since(0)}
     assert told == set().union(*(named for s in array.servers for named in closings_on(s).values()))
+
+
+async def test_a_later_holder_notes_what_the_catalog_knows_to_count(
+    array: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await started(array)
+    ledger = Ledger(array)
+    await worn_and_left(array, ledger)
+    for server in array.servers:
+        await server.kill_writer()
+    await compacted(array)
+
+    async def nothing_proved(*_: object) -> str:
+        return "somebody is away"
+
+    monkeypatch.setattr(Prover, "missing", nothing_proved)
+    empty = array.servers[0]
+    await empty.kill()
+    outputs = closings_on(empty)
+    shutil.rmtree(empty.settings.volume)
+    await empty.start_sidecar()
+    await array.until(lambda: outputs and all(load_fence(volume_of(empty), output).counts for output in outputs), 30)
 
 
 async def reset(array: Array, running: Sequence[ArrayServer]) -> None:

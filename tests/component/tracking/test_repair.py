@@ -77,7 +77,7 @@ def drained(server: ArrayServer) -> bool:
 
 async def registered(array: Array, sent: Sent) -> None:
     """Until readers find as many messages as there should be."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while len(await entries(array)) != len(sent.bodies):  # noqa: ASYNC110 (a database tells nobody)
             await asyncio.sleep(0.02)
 

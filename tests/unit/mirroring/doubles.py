@@ -42,7 +42,7 @@ class FakeLink:
 
     @property
     def due(self) -> bool:
-        return not self.ready
+        return not self.ready and not self.refusing
 
     async def probe(self) -> bool:
         self.ready = self.up
