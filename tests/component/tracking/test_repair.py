@@ -227,6 +227,10 @@ async def test_a_catalog_restored_to_before_lost_volumes_began_opens(array: Arra
         await replaced(array, server, forgotten=younger)
         await array.until(lambda: all(a.link.state is not None and a.link.state.open for a in agents(array)))
         await registered(array, sent)
+        await array.until(lambda server=server: whole(array, server), 60)  # type: ignore[misc]
+        async with asyncio.timeout(60):  # before the next one is harmed
+            while (await (await array.catalog()).counts()).under_replicated_segments:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
     for server in array.servers:
         await server.kill_writer()
     await array.settled(30.0)
@@ -244,6 +248,13 @@ async def replaced(array: Array, server: ArrayServer, forgotten: VolumeId | None
     await server.start()
     assert server.agent is not None
     return server.agent.volume.id
+
+
+def whole(array: Array, server: ArrayServer) -> bool:
+    """Whether that server has all back, and nobody knows of anything that is short."""
+    assert server.agent is not None
+    rebuild = server.agent.status()["rebuild"]
+    return bool(rebuild and rebuild["done"]) and not any(a.status()["under_replicated"] for a in agents(array))
 
 
 def agents(array: Array) -> list[Agent]:
