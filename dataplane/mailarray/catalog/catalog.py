@@ -91,7 +91,8 @@ class Catalog(Protocol):
         """This volume has registered all that it holds in this epoch; answers whether the catalog is open.
 
         It opens when all of `expected` and all volumes it knows, but those of at most `copies` - 1 hosts (each lost
-        and not yet repaired one counts as a host), have said so [19]. Retired volumes are not waited for.
+        and not yet repaired one counts as a host), have said so [19]. Retired volumes are not waited for, nor, when
+        everybody has told all, the holders of what nobody holds any more: `missing` names it.
         """
         ...
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
 
 from mailarray.catalog import schema
 from mailarray.catalog.holders import ByHolders, living
@@ -51,9 +51,10 @@ _BEAT = (
 _STOPPED = delete(_beats).where(
     _beats.c.volume == bindparam("of_volume"), _beats.c.incarnation != bindparam("of_incarnation")
 )
-_NOT_REPAIRED = ByHolders(
-    living,
-    lambda holders: (
+
+
+def _lost_members(holders: ColumnElement[int]) -> Select[Any]:
+    return (
         select(_members.c.volume)
         .distinct()
         .join(_segments, _segments.c.number == _members.c.segment)
@@ -63,8 +64,11 @@ _NOT_REPAIRED = ByHolders(
             _segments.c.superseded_by.is_(None),
             holders < _segments.c.copies,
         )
-    ),
-)
+    )
+
+
+_NOT_REPAIRED = ByHolders(living, _lost_members)
+_TO_REPAIR = ByHolders(living, lambda holders: _lost_members(holders).where(holders > 0))
 
 
 def check_in(
@@ -149,20 +153,19 @@ def _waits_for(connection: Connection, rows: Sequence[Row[Any]], epoch: int, exp
     known = {bytes(row.id) for row in rows}
     members = {bytes(volume) for volume in connection.scalars(_MEMBERS)}
     silent = (row.id for row in rows if not row.lost and not row.retired and row.caught_up_epoch != epoch)
-    return WaitsFor(
-        _ids(silent),
-        _ids(_lost_and_not_repaired(connection)),
-        _ids((set(expected) | members) - known),  # mirroring table or headers name them
-    )
+    away = _ids(silent), _ids((set(expected) | members) - known)  # mirroring table or headers name the latter
+    return WaitsFor(away[0], _ids(_lost_and_not_repaired(connection, any(away))), away[1])
 
 
 def _ids(volumes: Iterable[bytes]) -> frozenset[VolumeId]:
     return frozenset(VolumeId(bytes(volume)) for volume in volumes)
 
 
-def _lost_and_not_repaired(connection: Connection) -> set[bytes]:
-    """Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing."""
-    return {bytes(row) for row in connection.scalars(_NOT_REPAIRED.of(connection))}
+def _lost_and_not_repaired(connection: Connection, hope: bool) -> set[bytes]:
+    """Lost volumes with a segment that has too few holders left; one that was lowered to nothing holds nothing. Without
+    `hope`, since everybody told all, what has no holder at all is lost for ever: to wait for it would close the catalog
+    to all other mail, too."""
+    return {bytes(row) for row in connection.scalars((_NOT_REPAIRED if hope else _TO_REPAIR).of(connection))}
 
 
 def introduce(connection: Connection, servers: Mapping[VolumeId, str]) -> None:

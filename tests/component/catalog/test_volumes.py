@@ -54,6 +54,28 @@ async def test_a_lost_volume_counts_until_its_segments_are_repaired(catalog: Cat
     assert await catalog.caught_up(two.volume, two.epoch, expected, 2)
 
 
+async def test_what_nobody_holds_any_more_does_not_keep_the_rest_closed(catalog: Catalog) -> None:
+    one, two, three = (Sidecar(catalog, f"mail-{i}") for i in range(3))
+    await one.join()
+    await two.check_in()
+    one.mirror = two.volume
+    one.next_segment()
+    await one.register(message("a@x"))
+    await catalog.reset()
+    await one.check_in()
+    one.at = 0
+    await one.register(message("a@x"))
+    for gone in (one, two):
+        await catalog.mark_lost(gone.volume)
+    await three.check_in()
+    four = Sidecar(catalog, "mail-3")
+    await four.check_in()
+    expected = [three.volume, four.volume]
+    assert not await catalog.caught_up(three.volume, three.epoch, expected, 2)  # the other one may have a copy
+    assert await catalog.caught_up(four.volume, four.epoch, expected, 2)
+    assert len((await catalog.missing()).messages) == 1
+
+
 async def test_a_volume_that_is_introduced_is_waited_for_until_another_is_in_its_place(catalog: Catalog) -> None:
     one, two = Sidecar(catalog, "mail-0"), Sidecar(catalog, "mail-1")
     gone = new_volume_id()
