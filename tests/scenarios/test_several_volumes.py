@@ -54,8 +54,8 @@ def holders(array: Array) -> dict[bytes, list[str]]:
 
 
 def accepted(array: Array) -> dict[str, int]:
-    servers = (array.status() or {}).get("servers", [])
-    return {server["name"]: server["smtp"].get("accepted", 0) for server in servers}
+    """By each volume's process, asked just now: what the launcher shows is as old as its last look."""
+    return {name: (array.ask(f"{name}/smtp") or {}).get("accepted", 0) for name in array.names}
 
 
 def wipe(array: Array, name: str) -> None:
@@ -89,7 +89,7 @@ async def test_a_wiped_disk_is_rebuilt_while_its_server_goes_on_with_the_other(a
             for index in range(3):
                 await asyncio.to_thread(send, array, index, OTHER, message(f"extra {extra}"))
                 extra += 1
-            assert extra < 3000, accepted(array)
+            assert extra < 300, accepted(array)
         await asyncio.to_thread(
             wait_for, lambda: any(WIPED in names for names in holders(array).values()), PATIENCE, "it holds something"
         )
