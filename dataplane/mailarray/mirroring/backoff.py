@@ -18,18 +18,18 @@ class Backoff:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._pause = 0.0
-        self.until = 0.0
+        self._until = 0.0
 
     @property
     def waiting(self) -> bool:
         """It failed just now, and is to be left alone."""
-        return self._now() < self.until
+        return self._now() < self._until
 
     def failed(self) -> None:
         """Once more."""
         self._pause = min(2 * self._pause, MOST) or FIRST
-        self.until = self._now() + self._pause
+        self._until = self._now() + self._pause
 
     def worked(self) -> None:
         """The next failure is a first one again."""
-        self._pause = self.until = 0.0
+        self._pause = self._until = 0.0

@@ -70,7 +70,7 @@ class MirrorLink:
     @property
     def due(self) -> bool:
         """Not ready, and it is time to ask again."""
-        return self.state is not LinkState.READY and self._now() >= self._retry_at
+        return self.state is not LinkState.READY and self._now() >= self._retry_at and not self.refusing
 
     @property
     def refusing(self) -> bool:
@@ -168,7 +168,6 @@ class MirrorLink:
         elif response.status in (503, 507):
             self._leave(LinkState.STOPPING if response.status == 503 else LinkState.FAILED, reason)
             self._refusals.failed()
-            self._retry_at = self._refusals.until
         # 409 and 423 are about this segment only: the mirror itself stays ready.
         raise MirrorFailed(f"{self.server.name}: {reason}")
 

@@ -112,14 +112,12 @@ class Follower:
         return max(0, self.current.acknowledged - registered)
 
     def told(self, epoch: int) -> bool:
-        """Of the segment that is being written, all is registered in this epoch that was acknowledged when this was
-        first asked in it. Against a fixed mark: under load what is acknowledged is always a little ahead."""
+        """Of the segment that is being written, all is registered in this epoch up to its mark."""
         current = self.current
         if current is None:
             return True
-        if current.seen[0] != epoch:
-            current.seen = (epoch, current.acknowledged)
-        return not current.seen[1] or (self._cursor_epoch == epoch and self.cursor >= current.seen[1])
+        mark = current.mark(epoch, current.acknowledged)
+        return not mark or (self._cursor_epoch == epoch and self.cursor >= mark)
 
     async def run(self) -> None:
         """Follow until cancelled."""

@@ -218,10 +218,7 @@ class Settler:
                 return False
         if sealed is None:
             if not self._may_seal(holding):
-                if holding.seen[0] != epoch:
-                    holding.seen = (epoch, member.acknowledged)
-                # Against a fixed mark: under load what is acknowledged is always a little ahead of the catalog.
-                if (0 if row is None else row.cursor) >= holding.seen[1]:
+                if (0 if row is None else row.cursor) >= holding.mark(epoch, member.acknowledged):
                     holding.followed_epoch = epoch
                 return False
             holding.followed_epoch = -1  # nobody registers what it acknowledged since: it waits for its seal

@@ -46,7 +46,7 @@ class Holding:
         self.acknowledged = 0  # of an own segment that is being written: as announced
         self.last_word = 0.0  # monotonic time of the last PUT for it
         self.settled_epoch = -1  # catalog epoch in which it was seen sealed, whole here and registered
-        self.seen = (-1, 0)  # a catalog epoch, and what was acknowledged when this process first looked in it
+        self._mark = (-1, 0)  # a catalog epoch, and what was acknowledged when this process first looked in it
         self.registered = (-1, 0)  # a catalog epoch, and up to where it was seen to know the messages of this segment
         self.followed_epoch = -1  # catalog epoch in which its living writer's sidecar had registered that much
         self.indexed = 0  # local index covers the batches below
@@ -54,6 +54,13 @@ class Holding:
         self.leaving = False  # a repaired copy too many: nobody may count on it any more, and nobody is told of it
         self.turn = asyncio.Lock()  # serialises appends, fences and fills of the member
         self._view = -1
+
+    def mark(self, epoch: int, acknowledged: int) -> int:
+        """What was acknowledged when this was first asked in that epoch of the catalog: a fixed mark, since under load
+        what is acknowledged is always a little ahead of the catalog."""
+        if self._mark[0] != epoch:
+            self._mark = (epoch, acknowledged)
+        return self._mark[1]
 
     def is_replica(self, volume: VolumeId) -> bool:
         """A repaired copy: whole, sealed, and this volume is no original member of it (rule 8)."""
